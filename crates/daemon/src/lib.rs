@@ -13,6 +13,7 @@
 //! | `api` | handlers: validate, record, begin; never long | `model`, `store`, `ops` |
 //! | `main.rs` | reads config once, chooses drivers, wires, runs | everything |
 
+pub mod config;
 pub mod guest;
 pub mod model;
 pub mod network;
