@@ -98,11 +98,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut layout = Layout::new(&prefix);
     layout.place(&programs.join("banger"), "bin/banger", PROGRAM)?;
     for name in ["bangerd", "banger-helper"] {
-        layout.place(
-            &programs.join(name),
-            &format!("libexec/banger/{name}"),
-            PROGRAM,
-        )?;
+        layout.place(&programs.join(name), &format!("libexec/banger/{name}"), PROGRAM)?;
     }
     layout.place(&agent, "libexec/banger/banger-agent", PROGRAM)?;
     layout.mirror(&root.join("images"), "share/banger/images")?;
@@ -149,10 +145,7 @@ fn build_agent(root: &Path, target: &Path, profile: Profile) -> Result<PathBuf> 
     cargo.env("CARGO_PROFILE_RELEASE_STRIP", "none");
     run_command(&mut cargo)?;
 
-    let built = static_target
-        .join(STATIC_TARGET)
-        .join(profile.directory())
-        .join("banger-agent");
+    let built = static_target.join(STATIC_TARGET).join(profile.directory()).join("banger-agent");
     let symbols = Command::new("nm")
         .arg("--defined-only")
         .arg("--format=posix")
@@ -164,10 +157,7 @@ fn build_agent(root: &Path, target: &Path, profile: Profile) -> Result<PathBuf> 
     }
     let forbidden = name_service_symbols(&String::from_utf8_lossy(&symbols.stdout));
     if !forbidden.is_empty() {
-        bail!(
-            "the static agent uses glibc's name service switch: {}",
-            forbidden.join(", ")
-        );
+        bail!("the static agent uses glibc's name service switch: {}", forbidden.join(", "));
     }
 
     let stripped = built.with_extension("stripped");
@@ -197,23 +187,15 @@ fn name_service_symbols(listing: &str) -> Vec<String> {
 fn cargo_build(root: &Path, profile: Profile) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command
-        .current_dir(root)
-        .args(["build", "--locked", "--profile", profile.name()]);
+    command.current_dir(root).args(["build", "--locked", "--profile", profile.name()]);
     command
 }
 
 fn run_command(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    let status = command.status().with_context(|| format!("cannot run {}", command.get_program().display()))?;
     if !status.success() {
         let args: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
-        bail!(
-            "{} {} failed: {status}",
-            command.get_program().display(),
-            args.join(" ")
-        );
+        bail!("{} {} failed: {status}", command.get_program().display(), args.join(" "));
     }
     Ok(())
 }
@@ -228,36 +210,22 @@ struct Layout<'a> {
 
 impl<'a> Layout<'a> {
     fn new(prefix: &'a Path) -> Self {
-        Layout {
-            prefix,
-            replaced: 0,
-            unchanged: 0,
-            removed: 0,
-        }
+        Layout { prefix, replaced: 0, unchanged: 0, removed: 0 }
     }
 
     /// Puts a copy of `source` at `relative` below the prefix, unless it is there already.
     fn place(&mut self, source: &Path, relative: &str, mode: u32) -> Result<()> {
         let destination = self.prefix.join(relative);
-        let wanted =
-            fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
+        let wanted = fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
         if is_same(&destination, &wanted, mode) {
             self.unchanged += 1;
             return Ok(());
         }
-        let directory = destination
-            .parent()
-            .with_context(|| format!("{} has no parent directory", destination.display()))?;
-        fs::create_dir_all(directory)
-            .with_context(|| format!("cannot make {}", directory.display()))?;
-        let name = destination
-            .file_name()
-            .with_context(|| format!("{} has no file name", destination.display()))?;
-        let temporary = directory.join(format!(
-            ".{}.{}",
-            name.to_string_lossy(),
-            std::process::id()
-        ));
+        let directory =
+            destination.parent().with_context(|| format!("{} has no parent directory", destination.display()))?;
+        fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        let name = destination.file_name().with_context(|| format!("{} has no file name", destination.display()))?;
+        let temporary = directory.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
         replace(&temporary, &destination, &wanted, mode).inspect_err(|_| {
             // The error that matters is the one being returned; a leftover would only be a hidden file.
             drop(fs::remove_file(&temporary));
@@ -273,13 +241,9 @@ impl<'a> Layout<'a> {
         }
         let mut kept = Vec::new();
         for file in files_beneath(source)? {
-            let inside = file
-                .strip_prefix(source)
-                .context("file outside its directory")?;
-            let mode = fs::metadata(&file)
-                .with_context(|| format!("cannot look at {}", file.display()))?
-                .permissions()
-                .mode();
+            let inside = file.strip_prefix(source).context("file outside its directory")?;
+            let mode =
+                fs::metadata(&file).with_context(|| format!("cannot look at {}", file.display()))?.permissions().mode();
             let mode = if mode & 0o111 == 0 { DATA } else { PROGRAM };
             self.place(&file, &format!("{relative}/{}", inside.display()), mode)?;
             kept.push(inside.to_path_buf());
@@ -287,12 +251,9 @@ impl<'a> Layout<'a> {
         let destination = self.prefix.join(relative);
         if destination.exists() {
             for file in files_beneath(&destination)? {
-                let inside = file
-                    .strip_prefix(&destination)
-                    .context("file outside its directory")?;
+                let inside = file.strip_prefix(&destination).context("file outside its directory")?;
                 if !kept.iter().any(|path| path == inside) {
-                    fs::remove_file(&file)
-                        .with_context(|| format!("cannot remove {}", file.display()))?;
+                    fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
                     self.removed += 1;
                 }
             }
@@ -312,12 +273,10 @@ fn is_same(path: &Path, wanted: &[u8], mode: u32) -> bool {
 
 /// Writes `wanted` beside its destination and renames it into place.
 fn replace(temporary: &Path, destination: &Path, wanted: &[u8], mode: u32) -> Result<()> {
-    fs::write(temporary, wanted)
-        .with_context(|| format!("cannot write {}", temporary.display()))?;
+    fs::write(temporary, wanted).with_context(|| format!("cannot write {}", temporary.display()))?;
     fs::set_permissions(temporary, fs::Permissions::from_mode(mode))
         .with_context(|| format!("cannot set the mode of {}", temporary.display()))?;
-    fs::rename(temporary, destination)
-        .with_context(|| format!("cannot replace {}", destination.display()))
+    fs::rename(temporary, destination).with_context(|| format!("cannot replace {}", destination.display()))
 }
 
 /// Every regular file beneath `directory`, in order.
@@ -326,9 +285,7 @@ fn files_beneath(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut open = vec![directory.to_path_buf()];
     while let Some(dir) = open.pop() {
         for entry in fs::read_dir(&dir).with_context(|| format!("cannot list {}", dir.display()))? {
-            let path = entry
-                .with_context(|| format!("cannot list {}", dir.display()))?
-                .path();
+            let path = entry.with_context(|| format!("cannot list {}", dir.display()))?.path();
             if path.is_dir() {
                 open.push(path);
             } else {
@@ -348,10 +305,7 @@ mod tests {
     fn name_service_symbols_are_found_and_others_are_not() {
         let listing = "main T 1000 10\n__getpwnam_r@GLIBC_2.2.5 T 2000 10\ngetaddrinfo T 3000 10\n\
                        getpid T 4000 10\n_ZN4core3fmt9getprefix T 5000 10\n";
-        assert_eq!(
-            name_service_symbols(listing),
-            ["__getpwnam_r", "getaddrinfo"]
-        );
+        assert_eq!(name_service_symbols(listing), ["__getpwnam_r", "getaddrinfo"]);
         assert!(name_service_symbols("getpid T 1 1\n__getgroups T 1 1\n").is_empty());
     }
 
@@ -374,10 +328,7 @@ mod tests {
         fs::write(from.join("hook"), "#!/bin/bash\n")?;
         let mut second = Layout::new(&to);
         second.mirror(&from, "share")?;
-        assert_eq!(
-            (second.replaced, second.unchanged, second.removed),
-            (1, 0, 1)
-        );
+        assert_eq!((second.replaced, second.unchanged, second.removed), (1, 0, 1));
 
         let mut third = Layout::new(&to);
         third.mirror(&from, "share")?;

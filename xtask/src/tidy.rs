@@ -41,11 +41,7 @@ struct Finding {
 
 impl Finding {
     fn new(path: &str, line: usize, message: impl Into<String>) -> Self {
-        Finding {
-            path: path.to_owned(),
-            line,
-            message: message.into(),
-        }
+        Finding { path: path.to_owned(), line, message: message.into() }
     }
 }
 
@@ -74,25 +70,14 @@ pub(crate) fn run() -> Result<ExitCode> {
     let rules = Rules::parse(tree.text("xtask/tidy.toml").unwrap_or_default())?;
     let mut findings: Vec<(Finding, &str)> = CHECKS
         .iter()
-        .flat_map(|(name, check)| {
-            check(&tree, &rules)
-                .into_iter()
-                .map(move |finding| (finding, *name))
-        })
+        .flat_map(|(name, check)| check(&tree, &rules).into_iter().map(move |finding| (finding, *name)))
         .collect();
     findings.sort();
     for (finding, name) in &findings {
-        println!(
-            "{}:{}: {} [{name}]",
-            finding.path, finding.line, finding.message
-        );
+        println!("{}:{}: {} [{name}]", finding.path, finding.line, finding.message);
     }
     let elapsed_ms = from.elapsed().as_millis();
     let (files, checks, count) = (tree.files.len(), CHECKS.len(), findings.len());
     println!("tidy: {checks} checks, {files} files, {count} findings, {elapsed_ms} ms");
-    Ok(if findings.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -38,9 +38,7 @@ enum Answer {
 
 fn answer(arguments: &[OsString]) -> Answer {
     match arguments {
-        [only] if only == "--version" => {
-            Answer::Version(format!("banger-helper {}", env!("CARGO_PKG_VERSION")))
-        }
+        [only] if only == "--version" => Answer::Version(format!("banger-helper {}", env!("CARGO_PKG_VERSION"))),
         _ => Answer::Refused(
             "banger-helper: this build's helper has no verbs, because session mode needs none; \
              the only argument it takes is --version",
@@ -58,10 +56,7 @@ mod tests {
         assert_eq!(answer(&["--version".into()]), version);
         for refused in [&[][..], &["serve"], &["--version", "--version"], &[""]] {
             let arguments: Vec<OsString> = refused.iter().map(OsString::from).collect();
-            assert!(
-                matches!(answer(&arguments), Answer::Refused(_)),
-                "{refused:?} was not refused"
-            );
+            assert!(matches!(answer(&arguments), Answer::Refused(_)), "{refused:?} was not refused");
         }
     }
 }

@@ -13,27 +13,16 @@ const KINDS: [&str; 3] = ["dependencies", "dev-dependencies", "build-dependencie
 
 pub(super) fn check(tree: &Tree, rules: &Rules) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for file in tree
-        .files
-        .iter()
-        .filter(|file| file.path.ends_with("/Cargo.toml"))
-    {
+    for file in tree.files.iter().filter(|file| file.path.ends_with("/Cargo.toml")) {
         let manifest: Table = match file.text.parse() {
             Ok(manifest) => manifest,
             Err(err) => {
-                findings.push(Finding::new(
-                    &file.path,
-                    1,
-                    format!("not a manifest: {err}"),
-                ));
+                findings.push(Finding::new(&file.path, 1, format!("not a manifest: {err}")));
                 continue;
             }
         };
-        let name = manifest
-            .get("package")
-            .and_then(|package| package.get("name"))
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let name =
+            manifest.get("package").and_then(|package| package.get("name")).and_then(Value::as_str).unwrap_or_default();
         let Some(may_depend) = rules.crates.get(name) else {
             let message = format!("crate {name} has no row in the table of crates");
             findings.push(Finding::new(&file.path, 1, message));
@@ -41,9 +30,7 @@ pub(super) fn check(tree: &Tree, rules: &Rules) -> Vec<Finding> {
         };
         for dependency in &dependencies(&manifest) {
             let is_ours = rules.crates.contains_key(dependency);
-            let is_allowed = may_depend
-                .iter()
-                .any(|allowed| allowed == "*" || allowed == dependency);
+            let is_allowed = may_depend.iter().any(|allowed| allowed == "*" || allowed == dependency);
             if is_ours && !is_allowed {
                 let line = 1 + file
                     .text
@@ -89,33 +76,20 @@ mod tests {
     fn allowed_dependencies_and_those_of_others_pass() {
         let manifests = [
             ("Cargo.toml", "[workspace]\n"),
-            (
-                "cli/Cargo.toml",
-                "package.name = 'cli'\n[dependencies]\nwire.workspace = true\nserde = '1'\n",
-            ),
-            (
-                "xtask/Cargo.toml",
-                "package.name = 'xtask'\n[dev-dependencies]\ndaemon.workspace = true\n",
-            ),
+            ("cli/Cargo.toml", "package.name = 'cli'\n[dependencies]\nwire.workspace = true\nserde = '1'\n"),
+            ("xtask/Cargo.toml", "package.name = 'xtask'\n[dev-dependencies]\ndaemon.workspace = true\n"),
         ];
         assert_eq!(findings(&manifests), []);
     }
 
     #[test]
     fn a_forbidden_dependency_of_any_kind_is_found_and_so_is_a_crate_without_a_row() {
-        for kind in [
-            "dependencies",
-            "dev-dependencies",
-            "target.'cfg(unix)'.build-dependencies",
-        ] {
+        for kind in ["dependencies", "dev-dependencies", "target.'cfg(unix)'.build-dependencies"] {
             let manifest = format!("package.name = 'cli'\n[{kind}]\ndaemon.workspace = true\n");
             let expected = Finding::new("cli/Cargo.toml", 3, "crate cli may not depend on daemon");
             assert_eq!(findings(&[("cli/Cargo.toml", &manifest)]), [expected]);
         }
-        assert_eq!(
-            findings(&[("new/Cargo.toml", "package.name = 'new'\n")]).len(),
-            1
-        );
+        assert_eq!(findings(&[("new/Cargo.toml", "package.name = 'new'\n")]).len(), 1);
         assert_eq!(findings(&[("bad/Cargo.toml", "package = [")]).len(), 1);
     }
 }

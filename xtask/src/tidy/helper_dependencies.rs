@@ -16,41 +16,25 @@ pub(super) fn check(tree: &Tree, _: &Rules) -> Vec<Finding> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .current_dir(&tree.root)
-        .args([
-            "tree",
-            "--locked",
-            "--package",
-            "helper",
-            "--edges",
-            "normal,build",
-        ])
+        .args(["tree", "--locked", "--package", "helper", "--edges", "normal,build"])
         .args(["--prefix", "none", "--format", "{p}"])
         .output();
     let closure = match output {
-        Ok(output) if output.status.success() => {
-            String::from_utf8_lossy(&output.stdout).into_owned()
-        }
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).into_owned(),
         Ok(output) => {
             let cause = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             return vec![Finding::new(LIST, 1, format!("cargo tree failed: {cause}"))];
         }
         Err(err) => {
-            return vec![Finding::new(
-                LIST,
-                1,
-                format!("cannot run cargo tree: {err}"),
-            )];
+            return vec![Finding::new(LIST, 1, format!("cannot run cargo tree: {err}"))];
         }
     };
     compare(tree.text(LIST).unwrap_or_default(), &closure)
 }
 
 fn compare(list: &str, closure: &str) -> Vec<Finding> {
-    let mut linked: Vec<&str> = closure
-        .lines()
-        .filter_map(|line| line.split_whitespace().next())
-        .filter(|name| *name != "helper")
-        .collect();
+    let mut linked: Vec<&str> =
+        closure.lines().filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "helper").collect();
     linked.sort_unstable();
     linked.dedup();
     let listed: Vec<&str> = list.lines().collect();
@@ -67,11 +51,7 @@ fn compare(list: &str, closure: &str) -> Vec<Finding> {
         findings.push(Finding::new(LIST, 1, message));
     }
     if findings.is_empty() && listed != linked {
-        findings.push(Finding::new(
-            LIST,
-            1,
-            "the names are not in order, or one stands twice",
-        ));
+        findings.push(Finding::new(LIST, 1, "the names are not in order, or one stands twice"));
     }
     findings
 }
@@ -80,19 +60,12 @@ fn compare(list: &str, closure: &str) -> Vec<Finding> {
 mod tests {
     use super::*;
 
-    const CLOSURE: &str =
-        "helper v0.1.0 (/x)\nwire v0.1.0 (/y)\nserde v1.0.0\nwire v0.1.0 (/y) (*)\n";
+    const CLOSURE: &str = "helper v0.1.0 (/x)\nwire v0.1.0 (/y)\nserde v1.0.0\nwire v0.1.0 (/y) (*)\n";
 
     #[test]
     fn the_list_must_be_the_closure() {
         assert_eq!(compare("serde\nwire\n", CLOSURE), []);
-        for bad in [
-            "",
-            "wire\n",
-            "serde\nwire\nzbus\n",
-            "wire\nserde\n",
-            "serde\nserde\nwire\n",
-        ] {
+        for bad in ["", "wire\n", "serde\nwire\nzbus\n", "wire\nserde\n", "serde\nserde\nwire\n"] {
             assert!(!compare(bad, CLOSURE).is_empty(), "{bad:?} passed");
         }
     }

@@ -13,28 +13,16 @@ const REGISTRY_LABELS: [&str; 6] = ["deb", "registry", "pypi", "npmjs", "crates"
 const TOP_LABELS: [&str; 4] = ["com", "io", "net", "org"];
 
 /// Directories that hold many things: a checkout directly below one says nothing about the machine.
-const COMMON_PARENTS: [&str; 8] = [
-    "/", "/tmp", "/root", "/home", "/srv", "/opt", "/usr/src", "/var/tmp",
-];
+const COMMON_PARENTS: [&str; 8] = ["/", "/tmp", "/root", "/home", "/srv", "/opt", "/usr/src", "/var/tmp"];
 
 /// Where toolchains and home directories are on one machine and not on the next; split so that this file passes.
-const MACHINE_PATHS: [&str; 3] = [
-    concat!("/Use", "rs/"),
-    concat!("/root/", ".cargo"),
-    concat!("/root/", ".rustup"),
-];
+const MACHINE_PATHS: [&str; 3] = [concat!("/Use", "rs/"), concat!("/root/", ".cargo"), concat!("/root/", ".rustup")];
 
 pub(super) fn check(tree: &Tree, _: &Rules) -> Vec<Finding> {
-    let mut machine_paths: Vec<String> = MACHINE_PATHS
-        .iter()
-        .map(|path| (*path).to_owned())
-        .collect();
+    let mut machine_paths: Vec<String> = MACHINE_PATHS.iter().map(|path| (*path).to_owned()).collect();
     machine_paths.push(tree.root.display().to_string());
     let parent = tree.root.parent().unwrap_or(Path::new("/"));
-    if !COMMON_PARENTS
-        .iter()
-        .any(|common| parent == Path::new(common))
-    {
+    if !COMMON_PARENTS.iter().any(|common| parent == Path::new(common)) {
         machine_paths.push(format!("{}/", parent.display()));
     }
 
@@ -79,33 +67,21 @@ mod tests {
 
     #[test]
     fn paths_of_a_machine_are_found_in_any_text() {
-        for bad in [
-            "/srv/checkouts/banger/x",
-            "see /srv/checkouts/other.md",
-            concat!("`/Use", "rs/jo/src`"),
-        ] {
+        for bad in ["/srv/checkouts/banger/x", "see /srv/checkouts/other.md", concat!("`/Use", "rs/jo/src`")] {
             for path in ["a.rs", "docs/a.md", "Makefile"] {
                 let found = check(&Tree::of(&[(path, bad)]), &Rules::of(""));
                 assert!(!found.is_empty(), "{path}: {bad}");
             }
         }
-        let good =
-            "/srv/data /home/dev/x /var/lib/banger https://x/srv/checkouts/ docs/srv/checkouts/a";
+        let good = "/srv/data /home/dev/x /var/lib/banger https://x/srv/checkouts/ docs/srv/checkouts/a";
         assert_eq!(check(&Tree::of(&[("a.md", good)]), &Rules::of("")), []);
     }
 
     #[test]
     fn registries_are_found_in_documents() {
         let host = ["registry", "example", "org"].join(".");
-        for bad in [
-            format!("from https://{host}/x"),
-            format!("`{}`.", ["crates", "io"].join(".")),
-        ] {
-            assert_eq!(
-                check(&Tree::of(&[("a.md", &bad)]), &Rules::of("")).len(),
-                1,
-                "{bad}"
-            );
+        for bad in [format!("from https://{host}/x"), format!("`{}`.", ["crates", "io"].join("."))] {
+            assert_eq!(check(&Tree::of(&[("a.md", &bad)]), &Rules::of("")).len(), 1, "{bad}");
             assert_eq!(check(&Tree::of(&[("a.lock", &bad)]), &Rules::of("")), []);
         }
         let good = "a kernel.deb file, crates.toml, docs of example.org, the registry";

@@ -48,11 +48,7 @@ fn module_of(inside: &str) -> &str {
 /// How many `super` lead from a file to the crate's root.
 fn depth_of(inside: &str) -> usize {
     let names = inside.split('/').count();
-    if inside.ends_with("/mod.rs") {
-        names - 1
-    } else {
-        names
-    }
+    if inside.ends_with("/mod.rs") { names - 1 } else { names }
 }
 
 fn refusal(module: &str, used: &str, may_use: &[String], rules: &Rules) -> Option<String> {
@@ -60,11 +56,7 @@ fn refusal(module: &str, used: &str, may_use: &[String], rules: &Rules) -> Optio
     if top == module {
         return None;
     }
-    if rules
-        .concrete
-        .iter()
-        .any(|concrete| is_within(used, concrete))
-    {
+    if rules.concrete.iter().any(|concrete| is_within(used, concrete)) {
         return Some(format!("{module} names {used}, which only main.rs may"));
     }
     // Macros and items of the crate's root belong to no layer.
@@ -72,18 +64,13 @@ fn refusal(module: &str, used: &str, may_use: &[String], rules: &Rules) -> Optio
     if !is_layer || may_use.iter().any(|allowed| is_within(used, allowed)) {
         return None;
     }
-    let allowed = if may_use.is_empty() {
-        "nothing of ours".to_owned()
-    } else {
-        may_use.join(", ")
-    };
+    let allowed = if may_use.is_empty() { "nothing of ours".to_owned() } else { may_use.join(", ") };
     Some(format!("{module} uses {used}; it may use {allowed}"))
 }
 
 /// Whether `path` is `prefix` or below it.
 fn is_within(path: &str, prefix: &str) -> bool {
-    path.strip_prefix(prefix)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
 /// Every path in the code that starts at the crate's root, at `wire` or at `sys`, without `crate::`.
@@ -107,10 +94,7 @@ fn used_paths(code: &str, depth: usize, rules: &Rules) -> Vec<(usize, String)> {
         }
         expand(&code[at + climb.len()..], "", &mut |path| {
             // Inside a nested module the same climb ends lower; only the name of a layer tells.
-            if rules
-                .layers
-                .contains_key(path.split("::").next().unwrap_or_default())
-            {
+            if rules.layers.contains_key(path.split("::").next().unwrap_or_default()) {
                 paths.push((at, path));
             }
         });
@@ -136,10 +120,7 @@ fn expand(rest: &str, prefix: &str, emit: &mut dyn FnMut(String)) -> usize {
             }
         }
     }
-    let name_length = body
-        .bytes()
-        .take_while(|&byte| super::source::is_identifier(byte) || byte == b'*')
-        .count();
+    let name_length = body.bytes().take_while(|&byte| super::source::is_identifier(byte) || byte == b'*').count();
     let name = &body[..name_length];
     let path = match (prefix, name) {
         ("", _) => name.to_owned(),
@@ -153,17 +134,12 @@ fn expand(rest: &str, prefix: &str, emit: &mut dyn FnMut(String)) -> usize {
         emit(path);
     }
     // `name as other`: the rest of the entry is skipped up to the next separator.
-    let entry_length = body[name_length..]
-        .find([',', '}', ';', '\n', '(', ')', '<', ' '])
-        .map_or(0, |at| match body[name_length..].get(at..at + 4) {
-            Some(" as ") => {
-                4 + body[name_length + at + 4..]
-                    .find([',', '}', ';'])
-                    .unwrap_or(0)
-                    + at
-            }
+    let entry_length = body[name_length..].find([',', '}', ';', '\n', '(', ')', '<', ' ']).map_or(0, |at| {
+        match body[name_length..].get(at..at + 4) {
+            Some(" as ") => 4 + body[name_length + at + 4..].find([',', '}', ';']).unwrap_or(0) + at,
             _ => at,
-        });
+        }
+    });
     start + name_length + entry_length
 }
 
@@ -176,37 +152,19 @@ mod tests {
 
     fn lines(path: &str, code: &str) -> Vec<usize> {
         let text = format!("{DAEMON}{path}");
-        check(&Tree::of(&[(&text, code)]), &Rules::of(TABLE))
-            .into_iter()
-            .map(|finding| finding.line)
-            .collect()
+        check(&Tree::of(&[(&text, code)]), &Rules::of(TABLE)).into_iter().map(|finding| finding.line).collect()
     }
 
     #[test]
     fn what_the_table_allows_passes() {
         let good = [
-            (
-                "model/vm.rs",
-                "use wire::id::VmId;\nuse crate::model::boot;\nuse std::fmt;",
-            ),
-            (
-                "store/mod.rs",
-                "use crate::{model::{Vm, Boot as B}, saga::journal::{self, Edge}};",
-            ),
-            (
-                "store/rows.rs",
-                "use super::Store;\nuse super::super::model::Vm;\npub(crate) fn a() {}",
-            ),
-            (
-                "ops/start.rs",
-                "// crate::api\nlet s = \"crate::api\";\ncrate::macro_of_ours!(x);",
-            ),
+            ("model/vm.rs", "use wire::id::VmId;\nuse crate::model::boot;\nuse std::fmt;"),
+            ("store/mod.rs", "use crate::{model::{Vm, Boot as B}, saga::journal::{self, Edge}};"),
+            ("store/rows.rs", "use super::Store;\nuse super::super::model::Vm;\npub(crate) fn a() {}"),
+            ("ops/start.rs", "// crate::api\nlet s = \"crate::api\";\ncrate::macro_of_ours!(x);"),
             ("main.rs", "use crate::vmm::qemu::Qemu;"),
             ("vmm/sim.rs", "use crate::vmm::qemu::Qemu;\nuse sys::fs;"),
-            (
-                "saga/mod.rs",
-                "#[cfg(test)]\nmod tests { use crate::model::Vm; }",
-            ),
+            ("saga/mod.rs", "#[cfg(test)]\nmod tests { use crate::model::Vm; }"),
             ("saga/tests.rs", "use crate::model::Vm;"),
         ];
         for (path, code) in good {
@@ -220,10 +178,7 @@ mod tests {
             ("model/vm.rs", "use wire::api::Vm;"),
             ("model/vm.rs", "use sys::clock;"),
             ("saga/mod.rs", "use crate::{\n    model,\n};"),
-            (
-                "store/mod.rs",
-                "use crate::{model::{Vm as V, Boot}, saga::drive};",
-            ),
+            ("store/mod.rs", "use crate::{model::{Vm as V, Boot}, saga::drive};"),
             ("store/mod.rs", "use super::vmm::Vmm;"),
             ("store/a.rs", "use super::super::{model::Vm, ops};"),
             ("vmm/sim.rs", "fn f() { crate::store::open() }"),

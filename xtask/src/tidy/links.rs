@@ -65,15 +65,8 @@ mod tests {
     use super::*;
 
     fn lines(text: &str) -> Vec<usize> {
-        let files = [
-            ("docs/a.md", text),
-            ("docs/adr/0001.md", ""),
-            ("README.md", ""),
-        ];
-        check(&Tree::of(&files), &Rules::of(""))
-            .into_iter()
-            .map(|finding| finding.line)
-            .collect()
+        let files = [("docs/a.md", text), ("docs/adr/0001.md", ""), ("README.md", "")];
+        check(&Tree::of(&files), &Rules::of("")).into_iter().map(|finding| finding.line).collect()
     }
 
     #[test]

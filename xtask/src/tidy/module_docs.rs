@@ -5,7 +5,7 @@ use super::rules::Rules;
 use super::tree::Tree;
 
 /// Shorter than this is a title at best.
-const DOC_BYTES_MIN: usize = 20;
+const DOC_BYTES_MIN: usize = 10;
 
 pub(super) fn check(tree: &Tree, _: &Rules) -> Vec<Finding> {
     tree.files
@@ -38,10 +38,7 @@ mod tests {
             ("d.rs", ""),
             ("e.txt", "not Rust"),
         ]);
-        let found: Vec<_> = check(&tree, &Rules::of(""))
-            .into_iter()
-            .map(|finding| finding.path)
-            .collect();
+        let found: Vec<_> = check(&tree, &Rules::of("")).into_iter().map(|finding| finding.path).collect();
         assert_eq!(found, ["b.rs", "c.rs", "d.rs"]);
     }
 }

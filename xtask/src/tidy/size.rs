@@ -28,10 +28,7 @@ pub(super) fn check(tree: &Tree, rules: &Rules) -> Vec<Finding> {
                 continue;
             }
             long_functions.push((path, function.name.clone()));
-            let is_listed = rules
-                .long_function
-                .iter()
-                .any(|entry| entry.path == path && entry.name == function.name);
+            let is_listed = rules.long_function.iter().any(|entry| entry.path == path && entry.name == function.name);
             if !is_listed {
                 let message = format!(
                     "fn {} has {} lines, and a function has at most {function_max}",
@@ -44,30 +41,19 @@ pub(super) fn check(tree: &Tree, rules: &Rules) -> Vec<Finding> {
 
     for entry in &rules.long_file {
         if !long_files.contains(&entry.path.as_str()) {
-            let message = format!(
-                "long_file: {} is not too long; remove the entry",
-                entry.path
-            );
+            let message = format!("long_file: {} is not too long; remove the entry", entry.path);
             findings.push(Finding::new(RULES, 1, message));
         }
     }
     for entry in &rules.long_function {
-        let is_needed = long_functions
-            .iter()
-            .any(|(path, name)| *path == entry.path && *name == entry.name);
+        let is_needed = long_functions.iter().any(|(path, name)| *path == entry.path && *name == entry.name);
         if !is_needed {
-            let message = format!(
-                "long_function: {} of {} is not too long; remove the entry",
-                entry.name, entry.path
-            );
+            let message = format!("long_function: {} of {} is not too long; remove the entry", entry.name, entry.path);
             findings.push(Finding::new(RULES, 1, message));
         }
     }
-    let reasons = rules
-        .long_file
-        .iter()
-        .map(|entry| &entry.reason)
-        .chain(rules.long_function.iter().map(|entry| &entry.reason));
+    let reasons =
+        rules.long_file.iter().map(|entry| &entry.reason).chain(rules.long_function.iter().map(|entry| &entry.reason));
     if reasons.into_iter().any(|reason| reason.trim().is_empty()) {
         findings.push(Finding::new(RULES, 1, "an exception has an empty reason"));
     }
@@ -87,23 +73,15 @@ fn functions(source: &Source) -> Vec<Function> {
     word_offsets(code, "fn")
         .filter_map(|at| {
             let after = &code[at + 2..];
-            let name: String = after
-                .trim_start()
-                .bytes()
-                .take_while(|&byte| is_identifier(byte))
-                .map(char::from)
-                .collect();
+            let name: String =
+                after.trim_start().bytes().take_while(|&byte| is_identifier(byte)).map(char::from).collect();
             // `fn(u8) -> u8` is a type.
             if name.is_empty() {
                 return None;
             }
             let end = at + 2 + body_end(after)?;
             let line = line_of(code, at);
-            Some(Function {
-                name,
-                line,
-                lines: line_of(code, end) - line + 1,
-            })
+            Some(Function { name, line, lines: line_of(code, end) - line + 1 })
         })
         .collect()
 }
@@ -135,30 +113,18 @@ mod tests {
     use super::*;
 
     fn messages(tree: &Tree, rules: &str) -> Vec<(usize, String)> {
-        check(tree, &Rules::of(rules))
-            .into_iter()
-            .map(|finding| (finding.line, finding.message))
-            .collect()
+        check(tree, &Rules::of(rules)).into_iter().map(|finding| (finding.line, finding.message)).collect()
     }
 
     #[test]
     fn long_files_and_functions_are_found_where_they_start() {
         let tree = Tree::of(&[
-            (
-                "ok.rs",
-                "fn a(x: [u8; 2]) {\n    x;\n}\ntrait T { fn b(&self); }\n",
-            ),
-            (
-                "long.rs",
-                "type F = fn(u8);\n\nfn a() {\n    {\n    }\n}\n\n",
-            ),
+            ("ok.rs", "fn a(x: [u8; 2]) {\n    x;\n}\ntrait T { fn b(&self); }\n"),
+            ("long.rs", "type F = fn(u8);\n\nfn a() {\n    {\n    }\n}\n\n"),
         ]);
         let expected = [
             (1, "7 lines, and a file has at most 6".to_owned()),
-            (
-                3,
-                "fn a has 4 lines, and a function has at most 3".to_owned(),
-            ),
+            (3, "fn a has 4 lines, and a function has at most 3".to_owned()),
         ];
         assert_eq!(messages(&tree, ""), expected);
     }
@@ -174,9 +140,6 @@ mod tests {
         assert_eq!(messages(&short, needed).len(), 2);
 
         let unreasoned = needed.replace("one table", " ");
-        assert_eq!(
-            messages(&tree, &unreasoned),
-            [(1, "an exception has an empty reason".to_owned())]
-        );
+        assert_eq!(messages(&tree, &unreasoned), [(1, "an exception has an empty reason".to_owned())]);
     }
 }

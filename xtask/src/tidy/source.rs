@@ -25,20 +25,13 @@ impl Source {
             text.char_indices()
                 .flat_map(|(at, char)| {
                     // One space per byte, so that offsets stay those of the file.
-                    let (shown, times) = if kinds[at] == wanted || char == '\n' {
-                        (char, 1)
-                    } else {
-                        (' ', char.len_utf8())
-                    };
+                    let (shown, times) =
+                        if kinds[at] == wanted || char == '\n' { (char, 1) } else { (' ', char.len_utf8()) };
                     std::iter::repeat_n(shown, times)
                 })
                 .collect()
         };
-        Source {
-            code: layer(Kind::Code),
-            comments: layer(Kind::Comment),
-            strings: layer(Kind::Text),
-        }
+        Source { code: layer(Kind::Code), comments: layer(Kind::Comment), strings: layer(Kind::Text) }
     }
 
     /// The code before the file's test module: by convention that module is the last thing in its file.
@@ -46,11 +39,7 @@ impl Source {
         let end = self
             .code
             .match_indices("#[cfg(test)]")
-            .find(|(at, marker)| {
-                self.code[at + marker.len()..]
-                    .trim_start()
-                    .starts_with("mod ")
-            })
+            .find(|(at, marker)| self.code[at + marker.len()..].trim_start().starts_with("mod "))
             .map_or(self.code.len(), |(at, _)| at);
         &self.code[..end]
     }
@@ -58,24 +47,19 @@ impl Source {
 
 /// The line, counted from 1, that holds the byte at `offset`.
 pub(super) fn line_of(text: &str, offset: usize) -> usize {
-    1 + text.as_bytes()[..offset]
-        .iter()
-        .filter(|&&byte| byte == b'\n')
-        .count()
+    1 + text.as_bytes()[..offset].iter().filter(|&&byte| byte == b'\n').count()
 }
 
 /// Where the word stands in the code, not as a part of a longer identifier.
 pub(super) fn word_offsets<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
-    code.match_indices(word)
-        .map(|(at, _)| at)
-        .filter(move |&at| {
-            let bytes = code.as_bytes();
-            let before = at.checked_sub(1).map(|at| bytes[at]);
-            // A word that ends in a sign, such as `#`, ends there whatever follows.
-            let ends_open = word.bytes().next_back().is_some_and(is_identifier);
-            let after = bytes.get(at + word.len()).copied().filter(|_| ends_open);
-            ![before, after].into_iter().flatten().any(is_identifier)
-        })
+    code.match_indices(word).map(|(at, _)| at).filter(move |&at| {
+        let bytes = code.as_bytes();
+        let before = at.checked_sub(1).map(|at| bytes[at]);
+        // A word that ends in a sign, such as `#`, ends there whatever follows.
+        let ends_open = word.bytes().next_back().is_some_and(is_identifier);
+        let after = bytes.get(at + word.len()).copied().filter(|_| ends_open);
+        ![before, after].into_iter().flatten().any(is_identifier)
+    })
 }
 
 pub(super) fn is_identifier(byte: u8) -> bool {
@@ -108,9 +92,7 @@ fn classify(text: &[u8]) -> Vec<Kind> {
 }
 
 fn line_length(rest: &[u8]) -> usize {
-    rest.iter()
-        .position(|&byte| byte == b'\n')
-        .unwrap_or(rest.len())
+    rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len())
 }
 
 fn block_comment_length(rest: &[u8]) -> usize {
@@ -155,10 +137,7 @@ fn raw_string_length(rest: &[u8], previous: Option<u8>) -> Option<usize> {
         [b'b' | b'c', b'r', ..] => 2,
         _ => return None,
     };
-    let hashes = rest[prefix..]
-        .iter()
-        .take_while(|&&byte| byte == b'#')
-        .count();
+    let hashes = rest[prefix..].iter().take_while(|&&byte| byte == b'#').count();
     let open = prefix + hashes;
     if rest.get(open) != Some(&b'"') {
         return None;
@@ -178,10 +157,7 @@ fn is_character(rest: &[u8]) -> bool {
     match rest {
         [b'\'', b'\\', ..] => true,
         [b'\'', first, after @ ..] => {
-            let continuation = after
-                .iter()
-                .take_while(|&&byte| byte & 0xC0 == 0x80)
-                .count();
+            let continuation = after.iter().take_while(|&&byte| byte & 0xC0 == 0x80).count();
             let ends = if first.is_ascii() { 0 } else { continuation };
             after.get(ends) == Some(&b'\'')
         }

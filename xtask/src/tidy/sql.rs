@@ -54,29 +54,15 @@ mod tests {
     #[test]
     fn sql_and_its_library_belong_to_the_store() {
         let sql = "fn a() {\n    db.execute(\"\n        DELETE FROM vm\", []);\n}\n";
-        let bad = [
-            sql,
-            "use rusqlite::Connection;",
-            "let q = \"SELECT 1\";",
-            "r#\"PRAGMA x\"#",
-        ];
+        let bad = [sql, "use rusqlite::Connection;", "let q = \"SELECT 1\";", "r#\"PRAGMA x\"#"];
         for text in bad {
             let tree = Tree::of(&[("crates/daemon/src/api/vms.rs", text)]);
             assert_eq!(check(&tree, &Rules::of("")).len(), 1, "{text}");
-            for home in [
-                "crates/daemon/src/store/vms.rs",
-                "crates/daemon/src/store.rs",
-                "xtask/src/a.rs",
-            ] {
-                assert_eq!(
-                    check(&Tree::of(&[(home, text)]), &Rules::of("")),
-                    [],
-                    "{home}"
-                );
+            for home in ["crates/daemon/src/store/vms.rs", "crates/daemon/src/store.rs", "xtask/src/a.rs"] {
+                assert_eq!(check(&Tree::of(&[(home, text)]), &Rules::of("")), [], "{home}");
             }
         }
-        let good =
-            "// SELECT nothing\nlet hint = \"please SELECT one\";\nlet s = \"select an image\";\n";
+        let good = "// SELECT nothing\nlet hint = \"please SELECT one\";\nlet s = \"select an image\";\n";
         let tree = Tree::of(&[("crates/cli/src/main.rs", good)]);
         assert_eq!(check(&tree, &Rules::of("")), []);
     }

@@ -21,10 +21,7 @@ pub(super) fn check(tree: &Tree, _: &Rules) -> Vec<Finding> {
         let main = format!("{crate_directory}/tests/it/main.rs");
         let declared = tree.sources().any(|(path, source)| {
             path == main
-                && source
-                    .code
-                    .lines()
-                    .any(|line| line.trim().trim_start_matches("pub ") == format!("mod {module};"))
+                && source.code.lines().any(|line| line.trim().trim_start_matches("pub ") == format!("mod {module};"))
         });
         if !declared {
             let message = format!("{main} does not declare `mod {module};`");
@@ -40,21 +37,10 @@ mod tests {
 
     #[test]
     fn a_forgotten_file_is_found() {
-        let main = (
-            "crates/x/tests/it/main.rs",
-            "mod exec;\nmod fixture;\n// mod lost;\n",
-        );
-        let good = [
-            main,
-            ("crates/x/tests/it/exec.rs", ""),
-            ("crates/x/tests/it/fixture/vm.rs", ""),
-        ];
+        let main = ("crates/x/tests/it/main.rs", "mod exec;\nmod fixture;\n// mod lost;\n");
+        let good = [main, ("crates/x/tests/it/exec.rs", ""), ("crates/x/tests/it/fixture/vm.rs", "")];
         assert_eq!(check(&Tree::of(&good), &Rules::of("")), []);
-        for lost in [
-            "crates/x/tests/it/lost.rs",
-            "crates/x/tests/it/lost/a.rs",
-            "crates/y/tests/it/exec.rs",
-        ] {
+        for lost in ["crates/x/tests/it/lost.rs", "crates/x/tests/it/lost/a.rs", "crates/y/tests/it/exec.rs"] {
             let found = check(&Tree::of(&[main, (lost, "")]), &Rules::of(""));
             assert_eq!(found.len(), 1, "{lost}");
         }

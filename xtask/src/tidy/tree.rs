@@ -42,20 +42,11 @@ impl Tree {
     pub(super) fn read(root: &Path) -> Result<Self> {
         let listing = Command::new("git")
             .current_dir(root)
-            .args([
-                "ls-files",
-                "-z",
-                "--cached",
-                "--others",
-                "--exclude-standard",
-            ])
+            .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
             .output()
             .context("cannot run git")?;
         if !listing.status.success() {
-            bail!(
-                "git ls-files failed: {}",
-                String::from_utf8_lossy(&listing.stderr).trim()
-            );
+            bail!("git ls-files failed: {}", String::from_utf8_lossy(&listing.stderr).trim());
         }
         let listing = String::from_utf8(listing.stdout).context("a file name is not UTF-8")?;
         let mut files = Vec::new();
@@ -65,8 +56,7 @@ impl Tree {
             if !full.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
                 continue;
             }
-            let bytes =
-                std::fs::read(&full).with_context(|| format!("cannot read {}", full.display()))?;
+            let bytes = std::fs::read(&full).with_context(|| format!("cannot read {}", full.display()))?;
             if let Ok(text) = String::from_utf8(bytes) {
                 files.push((path.to_owned(), text));
             }
@@ -77,55 +67,36 @@ impl Tree {
     fn new(root: &Path, mut files: Vec<(String, String)>) -> Self {
         files.sort();
         files.dedup_by(|later, earlier| later.0 == earlier.0);
-        let files: Vec<File> = files
-            .into_iter()
-            .map(|(path, text)| File { path, text })
-            .collect();
+        let files: Vec<File> = files.into_iter().map(|(path, text)| File { path, text }).collect();
         let sources = files
             .iter()
             .filter(|file| file.is_rust())
             .map(|file| (file.path.clone(), Source::split(&file.text)))
             .collect();
-        Tree {
-            root: root.to_path_buf(),
-            files,
-            sources,
-        }
+        Tree { root: root.to_path_buf(), files, sources }
     }
 
     /// A tree that exists only in a test.
     #[cfg(test)]
     pub(super) fn of(files: &[(&str, &str)]) -> Self {
-        let files = files
-            .iter()
-            .map(|(path, text)| ((*path).to_owned(), (*text).to_owned()))
-            .collect();
+        let files = files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
         Self::new(Path::new("/srv/checkouts/banger"), files)
     }
 
     pub(super) fn text(&self, path: &str) -> Option<&str> {
-        self.files
-            .binary_search_by(|file| file.path.as_str().cmp(path))
-            .ok()
-            .map(|at| self.files[at].text.as_str())
+        self.files.binary_search_by(|file| file.path.as_str().cmp(path)).ok().map(|at| self.files[at].text.as_str())
     }
 
     /// Whether a file or a directory of the tree has this path.
     pub(super) fn has(&self, path: &str) -> bool {
         self.text(path).is_some()
             || path.is_empty()
-            || self.files.iter().any(|file| {
-                file.path
-                    .strip_prefix(path)
-                    .is_some_and(|rest| rest.starts_with('/'))
-            })
+            || self.files.iter().any(|file| file.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/')))
     }
 
     /// Every Rust file, split.
     pub(super) fn sources(&self) -> impl Iterator<Item = (&str, &Source)> {
-        self.sources
-            .iter()
-            .map(|(path, source)| (path.as_str(), source))
+        self.sources.iter().map(|(path, source)| (path.as_str(), source))
     }
 
     pub(super) fn markdown(&self) -> impl Iterator<Item = &File> {
