@@ -36,7 +36,6 @@ fn failed<'a>(act: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Fs
 ///
 /// # Errors
 /// When a directory cannot be made.
-#[expect(clippy::disallowed_methods, reason = "this is the gate")]
 pub fn create_private_dir(path: &Path) -> Result<(), FsError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create", path))
 }
@@ -46,7 +45,6 @@ pub fn create_private_dir(path: &Path) -> Result<(), FsError> {
 ///
 /// # Errors
 /// When it cannot be made, or somebody else could have a hand in it.
-#[expect(clippy::disallowed_methods, reason = "this is the gate")]
 pub fn claim_private_dir(path: &Path) -> Result<(), FsError> {
     if let Some(parent) = path.parent() {
         create_private_dir(parent)?;

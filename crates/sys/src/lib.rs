@@ -7,6 +7,8 @@
 //! | [`process`] | starting processes, and knowing them again after a restart |
 //! | [`rand`] | random bytes |
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world"))]
+
 pub mod clock;
 pub mod fs;
 pub mod process;
