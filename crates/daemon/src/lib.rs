@@ -15,6 +15,7 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world"))]
 
+pub mod config;
 pub mod guest;
 pub mod model;
 pub mod network;
