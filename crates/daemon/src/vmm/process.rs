@@ -107,11 +107,20 @@ async fn kill_and_wait(identity: Identity) -> Result<(), VmmError> {
         return Ok(());
     };
     identity.signal(Signal::KILL).map_err(failed)?;
-    let fd = AsyncFd::register(fd).map_err(failed)?;
+    let fd = end_of(fd).map_err(failed)?;
     match timeout(GONE_WITHIN, fd.readable()).await {
         Ok(ended) => ended.map(|_guard| ()).map_err(failed),
         Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
     }
+}
+
+/// A pidfd to wait on.
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe; an OwnedFd keeps the descriptor open, which is all that asks for"
+)]
+fn end_of(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(pidfd)
 }
 
 /// A VMM that runs, or ended while we held it. Dropping it leaves the VMM alone.
@@ -126,11 +135,8 @@ impl Held {
     fn watch(identity: Identity, child: Option<Child>, launch: &Launch) -> Result<Held, VmmError> {
         let killed = Arc::new(AtomicBool::new(false));
         let (sender, ended) = watch::channel(None);
-        let fd = identity
-            .pidfd()
-            .map(AsyncFd::register)
-            .transpose()
-            .map_err(|source| VmmError::Watch { pid: identity.pid, source })?;
+        let fd =
+            identity.pidfd().map(end_of).transpose().map_err(|source| VmmError::Watch { pid: identity.pid, source })?;
         let was_killed = Arc::clone(&killed);
         let logs = [launch.console_log.clone(), launch.vmm_log.clone()];
         tokio::spawn(async move {

@@ -10,6 +10,8 @@
 mod argv;
 mod qmp;
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -154,5 +156,16 @@ fn check_files(spec: &MachineSpec) -> Result<(), VmmError> {
             return Err(VmmError::FileMissing { what, path: path.clone() });
         }
     }
-    Ok(())
+    check_elf(&spec.vmlinux)
+}
+
+/// QEMU takes any file for a kernel of the oldest boot protocol and starts it; the guest would then stay silent.
+fn check_elf(vmlinux: &Path) -> Result<(), VmmError> {
+    let failed = |source| sys::fs::FsError { act: "read", path: vmlinux.to_path_buf(), source };
+    let mut magic = [0; 4];
+    let count = File::open(vmlinux).and_then(|mut file| file.read(&mut magic)).map_err(failed)?;
+    if magic[..count] == *b"\x7fELF" {
+        return Ok(());
+    }
+    Err(VmmError::Refused { driver: Qemu::NAME, why: format!("{} is no unpacked kernel (ELF)", vmlinux.display()) })
 }
