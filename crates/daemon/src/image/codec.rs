@@ -43,10 +43,7 @@ impl Codec {
             (&[0x89, b'L', b'Z', b'O'], Codec::Lzo),
             (&[0x1f, 0x9e], Codec::Gzip),
         ];
-        TABLE
-            .iter()
-            .find(|(magic, _)| head.starts_with(magic))
-            .map(|(_, codec)| *codec)
+        TABLE.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, codec)| *codec)
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -75,11 +72,9 @@ impl Codec {
                 liblzma::stream::Stream::new_lzma_decoder(XZ_MEMORY_MAX_BYTES)
                     .expect("fixed arguments; fails only without memory"),
             )),
-            Self::Zstd => Box::new(
-                zstd::stream::read::Decoder::new(inner)
-                    .expect("fails only without memory")
-                    .single_frame(),
-            ),
+            Self::Zstd => {
+                Box::new(zstd::stream::read::Decoder::new(inner).expect("fails only without memory").single_frame())
+            }
             Self::Lz4Legacy => Box::new(Lz4Legacy::new(inner)),
             Self::Bzip2 | Self::Lzo => return Err(UnsupportedCodec(self.name())),
         })
@@ -100,15 +95,7 @@ struct Lz4Legacy<R> {
 
 impl<R: Read> Lz4Legacy<R> {
     fn new(inner: R) -> Self {
-        Self {
-            inner,
-            started: false,
-            ended: false,
-            compressed: Vec::new(),
-            block: Vec::new(),
-            block_len: 0,
-            at: 0,
-        }
+        Self { inner, started: false, ended: false, compressed: Vec::new(), block: Vec::new(), block_len: 0, at: 0 }
     }
 
     /// The next little-endian word; `None` where the stream ends before it.
@@ -245,7 +232,7 @@ pub(crate) mod tests {
                 if codec == Codec::Lz4Legacy && len == 0 {
                     continue; // a frame without a block cannot be told from its trailer
                 }
-                assert!(decode(&packed).expect(codec.name()) == data, "{} {len}", codec.name());
+                assert!(decode(&packed).unwrap() == data, "{} {len}", codec.name());
             }
         }
     }

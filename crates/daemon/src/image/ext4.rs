@@ -80,7 +80,7 @@ pub enum Ext4Error {
         err: io::Error,
     },
     /// Told to stop.
-    #[error(transparent)]
+    #[error("stopped")]
     Cancelled(#[from] crate::model::progress::Cancelled),
 }
 
@@ -150,10 +150,7 @@ pub(crate) struct Written {
 
 /// Splits a path into its names; `.` and a trailing slash are allowed, leaving the tree is not.
 fn names(path: &str) -> Result<Vec<&str>, Ext4Error> {
-    let refuse = |why| Ext4Error::Name {
-        path: path.chars().take(200).collect(),
-        why,
-    };
+    let refuse = |why| Ext4Error::Name { path: path.chars().take(200).collect(), why };
     if path.starts_with('/') {
         return Err(refuse("its name is absolute"));
     }
@@ -177,20 +174,13 @@ impl Namespace {
     /// A tree with only its root directory.
     pub(crate) fn new(root: Attributes) -> Self {
         Self {
-            nodes: vec![Node {
-                kind: Kind::Dir,
-                attributes: root,
-                xattrs: Vec::new(),
-                children: BTreeMap::new(),
-            }],
+            nodes: vec![Node { kind: Kind::Dir, attributes: root, xattrs: Vec::new(), children: BTreeMap::new() }],
             names: 0,
         }
     }
 
     fn lookup(&self, names: &[&str]) -> Option<usize> {
-        names
-            .iter()
-            .try_fold(0, |at, name| self.nodes[at].children.get(*name).copied())
+        names.iter().try_fold(0, |at, name| self.nodes[at].children.get(*name).copied())
     }
 
     /// The directory an entry goes into, made where it is missing, as tar does.
@@ -206,12 +196,7 @@ impl Namespace {
                     });
                 }
                 None => {
-                    let attributes = Attributes {
-                        mode: 0o755,
-                        uid: 0,
-                        gid: 0,
-                        mtime: self.nodes[0].attributes.mtime,
-                    };
+                    let attributes = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: self.nodes[0].attributes.mtime };
                     let child = self.push(Kind::Dir, attributes, Vec::new())?;
                     self.nodes[at].children.insert((*name).to_owned(), child);
                     child
@@ -221,22 +206,12 @@ impl Namespace {
         Ok(at)
     }
 
-    fn push(
-        &mut self,
-        kind: Kind,
-        attributes: Attributes,
-        xattrs: Vec<(String, Vec<u8>)>,
-    ) -> Result<usize, Ext4Error> {
+    fn push(&mut self, kind: Kind, attributes: Attributes, xattrs: Vec<(String, Vec<u8>)>) -> Result<usize, Ext4Error> {
         self.names += 1;
         if self.names > ENTRIES_MAX {
             return Err(Ext4Error::TooManyEntries);
         }
-        self.nodes.push(Node {
-            kind,
-            attributes,
-            xattrs,
-            children: BTreeMap::new(),
-        });
+        self.nodes.push(Node { kind, attributes, xattrs, children: BTreeMap::new() });
         Ok(self.nodes.len() - 1)
     }
 
@@ -255,10 +230,7 @@ impl Namespace {
                 self.nodes[0].xattrs = xattrs;
                 return Ok(());
             }
-            return Err(Ext4Error::Name {
-                path: path.to_owned(),
-                why: "the root can only be a directory",
-            });
+            return Err(Ext4Error::Name { path: path.to_owned(), why: "the root can only be a directory" });
         };
         if parents.is_empty() && *name == "lost+found" {
             return Ok(()); // mkext4 makes its own, as mke2fs does
@@ -279,13 +251,8 @@ impl Namespace {
 
     /// Adds another name for an entry that is already there.
     pub(crate) fn link(&mut self, path: &str, target: &str) -> Result<(), Ext4Error> {
-        let refuse = |why| Ext4Error::Name {
-            path: format!("{path} -> {target}"),
-            why,
-        };
-        let node = self
-            .lookup(&names(target)?)
-            .ok_or_else(|| refuse("the entry it is a hard link to is not there"))?;
+        let refuse = |why| Ext4Error::Name { path: format!("{path} -> {target}"), why };
+        let node = self.lookup(&names(target)?).ok_or_else(|| refuse("the entry it is a hard link to is not there"))?;
         if self.nodes[node].kind == Kind::Dir {
             return Err(refuse("it is a hard link to a directory"));
         }
@@ -358,12 +325,9 @@ impl Namespace {
                 self.describe(&mut builder, child, child_handle, &path)?;
                 match &self.nodes[child].kind {
                     Kind::Dir => below.push((child, child_handle, path + "/")),
-                    Kind::File { size_bytes, content } if *size_bytes > 0 => fills.push(Fill {
-                        handle: child_handle,
-                        path,
-                        size_bytes: *size_bytes,
-                        content: *content,
-                    }),
+                    Kind::File { size_bytes, content } if *size_bytes > 0 => {
+                        fills.push(Fill { handle: child_handle, path, size_bytes: *size_bytes, content: *content })
+                    }
                     Kind::File { .. }
                     | Kind::Symlink(_)
                     | Kind::CharDevice { .. }
@@ -407,14 +371,9 @@ impl Namespace {
 
     /// Sets what a declaration does not take: extended attributes, and everything of the root.
     fn describe(&self, builder: &mut FsBuilder, node: usize, handle: InodeHandle, path: &str) -> Result<(), Ext4Error> {
-        let failed = |err| Ext4Error::Declare {
-            path: path.to_owned(),
-            err,
-        };
+        let failed = |err| Ext4Error::Declare { path: path.to_owned(), err };
         if node == 0 {
-            builder
-                .set_meta(ROOT, self.nodes[0].attributes.meta())
-                .map_err(failed)?;
+            builder.set_meta(ROOT, self.nodes[0].attributes.meta()).map_err(failed)?;
         }
         for (name, value) in &self.nodes[node].xattrs {
             builder.set_xattr(handle, name, value).map_err(failed)?;
@@ -452,13 +411,8 @@ pub(crate) fn write<R: Read>(
             outcome => break outcome?,
         }
     };
-    let failed = |err| Ext4Error::Write {
-        file: file.to_owned(),
-        err,
-    };
-    let sink = SparseSink {
-        file: File::create_new(file).map_err(failed)?,
-    };
+    let failed = |err| Ext4Error::Write { file: file.to_owned(), err };
+    let sink = SparseSink { file: File::create_new(file).map_err(failed)? };
     sink.file.set_len(layout.image_len()).map_err(failed)?;
     let total = fills.iter().map(|fill| fill.size_bytes).sum();
     let mut writer = layout.writer(sink).map_err(|err| Ext4Error::Content {
@@ -472,11 +426,7 @@ pub(crate) fn write<R: Read>(
         open(fill.content, fill.size_bytes)
             .map_err(mkext4::Error::Io)
             .and_then(|mut reader| writer.fill(fill.handle, &mut reader))
-            .map_err(|err| Ext4Error::Content {
-                path: fill.path,
-                file: file.to_owned(),
-                err,
-            })?;
+            .map_err(|err| Ext4Error::Content { path: fill.path, file: file.to_owned(), err })?;
         done += fill.size_bytes;
         if done - reported >= 1 << 20 || done == total {
             reported = done;
@@ -484,11 +434,7 @@ pub(crate) fn write<R: Read>(
         }
     }
     writer.finish().map_err(Ext4Error::Layout)?;
-    Ok(Written {
-        bytes: layout.image_len(),
-        content_bytes: total,
-        entries: tree.names as u64,
-    })
+    Ok(Written { bytes: layout.image_len(), content_bytes: total, entries: tree.names as u64 })
 }
 
 /// Writes an image's bytes where they belong and leaves all-zero blocks unwritten.

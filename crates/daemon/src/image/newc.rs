@@ -4,7 +4,6 @@
 //! fields of 8 hexadecimal digits, the name with its NUL, the content; name and content are padded to 4 bytes. Equal
 //! entries give equal bytes: times are 0 and inode numbers count up.
 
-
 const TRAILER: &str = "TRAILER!!!";
 const S_IFDIR: u32 = 0o040_000;
 const S_IFREG: u32 = 0o100_000;

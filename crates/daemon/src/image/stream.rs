@@ -27,11 +27,7 @@ pub(crate) struct Bounded<R> {
 
 impl<R: Read> Bounded<R> {
     pub(crate) fn new(inner: R, limit_bytes: u64) -> Self {
-        Self {
-            inner,
-            limit_bytes,
-            left_bytes: limit_bytes,
-        }
+        Self { inner, limit_bytes, left_bytes: limit_bytes }
     }
 }
 
@@ -43,9 +39,7 @@ impl<R: Read> Read for Bounded<R> {
                 self.left_bytes = left;
                 Ok(got)
             }
-            None => Err(io::Error::other(TooLarge {
-                limit_bytes: self.limit_bytes,
-            })),
+            None => Err(io::Error::other(TooLarge { limit_bytes: self.limit_bytes })),
         }
     }
 }
@@ -61,13 +55,7 @@ pub(crate) struct Watched<'a, R> {
 
 impl<'a, R: Read> Watched<'a, R> {
     pub(crate) fn new(inner: R, watcher: Watcher<'a>, total_bytes: Option<u64>) -> Self {
-        Self {
-            inner,
-            watcher,
-            done_bytes: 0,
-            reported_bytes: 0,
-            total_bytes,
-        }
+        Self { inner, watcher, done_bytes: 0, reported_bytes: 0, total_bytes }
     }
 }
 
@@ -93,11 +81,7 @@ pub(crate) struct Hashing<T> {
 
 impl<T> Hashing<T> {
     pub(crate) fn new(inner: T) -> Self {
-        Self {
-            inner,
-            hasher: Sha256::new(),
-            bytes: 0,
-        }
+        Self { inner, hasher: Sha256::new(), bytes: 0 }
     }
 
     /// The digest and count of what has passed.

@@ -1,10 +1,14 @@
-//! Nouns and state machines: pure data, without input, output or a clock.
+//! Nouns and state machines: pure, no I/O, no clock.
 //!
-//! - [`digest`]: the name of some content.
-//! - [`image`], [`kernel`]: what is recorded about the two things a VM boots from.
-//! - [`progress`]: how a long act reports, and how it is told to stop.
+//! | file | what |
+//! |---|---|
+//! | [`digest`] | the name of some content |
+//! | [`image`] [`kernel`] | what is recorded about the two things a VM boots from |
+//! | [`machine`] | what a VMM is asked to run: one boot, every path and number fixed |
+//! | [`progress`] | how a long act reports, and how it is told to stop |
 
 pub mod digest;
 pub mod image;
 pub mod kernel;
+pub mod machine;
 pub mod progress;

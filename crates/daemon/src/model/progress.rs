@@ -44,19 +44,13 @@ impl<'a> Watcher<'a> {
     /// A watcher that reports to `on_progress` and stops the act once `cancelled` is true.
     #[must_use]
     pub fn new(on_progress: OnProgress<'a>, cancelled: &'a AtomicBool) -> Self {
-        Self {
-            on_progress,
-            cancelled,
-        }
+        Self { on_progress, cancelled }
     }
 
     /// A watcher that nobody looks at and that never cancels.
     #[must_use]
     pub fn none() -> Watcher<'static> {
-        Watcher {
-            on_progress: &|_| {},
-            cancelled: &NEVER,
-        }
+        Watcher { on_progress: &|_| {}, cancelled: &NEVER }
     }
 
     /// Reports that the stage `name` begins.
@@ -79,11 +73,7 @@ impl<'a> Watcher<'a> {
     /// # Errors
     /// [`Cancelled`], from then on at every call.
     pub fn check(&self) -> Result<(), Cancelled> {
-        if self.cancelled.load(Ordering::Relaxed) {
-            Err(Cancelled)
-        } else {
-            Ok(())
-        }
+        if self.cancelled.load(Ordering::Relaxed) { Err(Cancelled) } else { Ok(()) }
     }
 }
 

@@ -30,7 +30,9 @@ pub enum BzImageError {
     #[error("neither a bzImage nor an ELF file")]
     Magic,
     /// Too old to say where its payload is.
-    #[error("boot protocol {major}.{minor:02} is too old: 2.08 (Linux 2.6.26) is the first that says where the kernel lies")]
+    #[error(
+        "boot protocol {major}.{minor:02} is too old: 2.08 (Linux 2.6.26) is the first that says where the kernel lies"
+    )]
     Protocol {
         /// Major version.
         major: u16,
@@ -114,16 +116,10 @@ fn payload(image: &[u8]) -> Result<&[u8], BzImageError> {
     if !is_bzimage(image) {
         return Err(BzImageError::Magic);
     }
-    let cut = |end: u64| BzImageError::Truncated {
-        end,
-        len: image.len(),
-    };
+    let cut = |end: u64| BzImageError::Truncated { end, len: image.len() };
     let version = u16_at(image, VERSION).ok_or(cut(VERSION as u64 + 2))?;
     if version < PROTOCOL_MIN {
-        return Err(BzImageError::Protocol {
-            major: version >> 8,
-            minor: version & 0xff,
-        });
+        return Err(BzImageError::Protocol { major: version >> 8, minor: version & 0xff });
     }
     let (Some(offset), Some(length)) = (u32_at(image, PAYLOAD_OFFSET), u32_at(image, PAYLOAD_LENGTH)) else {
         return Err(cut(PAYLOAD_LENGTH as u64 + 4));
@@ -135,37 +131,26 @@ fn payload(image: &[u8]) -> Result<&[u8], BzImageError> {
     let start = (setup_sects + 1) * SECTOR_BYTES as u64 + u64::from(offset);
     let end = start + u64::from(length);
     let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());
-    range
-        .and_then(|(start, end)| image.get(start..end))
-        .ok_or(cut(end))
+    range.and_then(|(start, end)| image.get(start..end)).ok_or(cut(end))
 }
 
 /// Unpacks `image`; at most [`VMLINUX_MAX_BYTES`] come out.
 pub(crate) fn unpack(image: &[u8], watcher: Watcher<'_>) -> Result<Unpacked, BzImageError> {
     let payload = payload(image)?;
-    let codec = Codec::sniff(payload).ok_or_else(|| BzImageError::UnknownPayload {
-        head: payload.iter().take(6).copied().collect(),
-    })?;
+    let codec = Codec::sniff(payload)
+        .ok_or_else(|| BzImageError::UnknownPayload { head: payload.iter().take(6).copied().collect() })?;
     let name = codec.name();
     let promised = promised_bytes(payload);
-    let decoder = codec
-        .decode(Watched::new(payload, watcher, Some(payload.len() as u64)))
-        .map_err(BzImageError::Unsupported)?;
+    let decoder =
+        codec.decode(Watched::new(payload, watcher, Some(payload.len() as u64))).map_err(BzImageError::Unsupported)?;
     let mut vmlinux = Vec::with_capacity(promised.unwrap_or(0).min(128 << 20) as usize);
     Bounded::new(decoder, VMLINUX_MAX_BYTES)
         .read_to_end(&mut vmlinux)
         .map_err(|err| BzImageError::Unpack { codec: name, err })?;
     let got = vmlinux.len() as u64;
     match promised {
-        Some(promised) if u64::from(promised) != got => Err(BzImageError::Length {
-            codec: name,
-            got,
-            promised,
-        }),
-        _ => Ok(Unpacked {
-            vmlinux,
-            release: header_release(image),
-        }),
+        Some(promised) if u64::from(promised) != got => Err(BzImageError::Length { codec: name, got, promised }),
+        _ => Ok(Unpacked { vmlinux, release: header_release(image) }),
     }
 }
 
@@ -192,8 +177,7 @@ pub(crate) mod tests {
         let text = format!("{release} (who@where) #1\0");
         image[0x300..0x300 + text.len()].copy_from_slice(text.as_bytes());
         image[PAYLOAD_OFFSET..PAYLOAD_OFFSET + 4].copy_from_slice(&16u32.to_le_bytes());
-        image[PAYLOAD_LENGTH..PAYLOAD_LENGTH + 4]
-            .copy_from_slice(&(packed.len() as u32 + 4).to_le_bytes());
+        image[PAYLOAD_LENGTH..PAYLOAD_LENGTH + 4].copy_from_slice(&(packed.len() as u32 + 4).to_le_bytes());
         image.extend([0x90; 16]);
         image.extend(packed);
         image.extend((len as u32).to_le_bytes());
@@ -211,7 +195,7 @@ pub(crate) mod tests {
         for codec in [Codec::Lz4Legacy, Codec::Gzip, Codec::Xz, Codec::Zstd, Codec::Lzma] {
             let (packed, data) = packed(codec);
             let image = sample(&packed, data.len(), "6.1.0-test");
-            let unpacked = unpack(&image, Watcher::none()).expect(codec.name());
+            let unpacked = unpack(&image, Watcher::none()).unwrap();
             assert!(unpacked.vmlinux == data, "{}", codec.name());
             assert_eq!(unpacked.release.as_deref(), Some("6.1.0-test"));
         }

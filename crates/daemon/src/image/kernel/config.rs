@@ -20,10 +20,7 @@ pub(crate) struct Need {
     purpose: &'static str,
 }
 
-const fn need(
-    any_of: &'static [(&'static str, Option<&'static str>)],
-    purpose: &'static str,
-) -> Need {
+const fn need(any_of: &'static [(&'static str, Option<&'static str>)], purpose: &'static str) -> Need {
     Need { any_of, purpose }
 }
 
@@ -40,10 +37,7 @@ const NEEDS: &[Need] = &[
     need(&[("CONFIG_UNIX", Some("unix"))], "local sockets"),
     need(&[("CONFIG_VIRTIO", Some("virtio"))], "every device of the VM"),
     need(
-        &[
-            ("CONFIG_VIRTIO_MMIO", Some("virtio_mmio")),
-            ("CONFIG_VIRTIO_PCI", Some("virtio_pci")),
-        ],
+        &[("CONFIG_VIRTIO_MMIO", Some("virtio_mmio")), ("CONFIG_VIRTIO_PCI", Some("virtio_pci"))],
         "finding the VM's devices",
     ),
     need(&[("CONFIG_VIRTIO_BLK", Some("virtio_blk"))], "the VM's drives"),
@@ -136,18 +130,12 @@ pub(crate) struct Facts {
 }
 
 /// Reads the facts from a configuration, or without one from the module tree.
-pub(crate) fn facts(
-    config: Option<(&Config, ConfigSource)>,
-    tree: Option<&ModuleTree>,
-) -> Result<Facts, Unfit> {
+pub(crate) fn facts(config: Option<(&Config, ConfigSource)>, tree: Option<&ModuleTree>) -> Result<Facts, Unfit> {
     let needed = NEEDS.iter().flat_map(|need| need.any_of);
     let looked_at = needed.chain(RECORDED);
     if let Some((config, source)) = config {
         let options = looked_at.map(|(option, _)| ((*option).to_owned(), config.get(option)));
-        return Ok(Facts {
-            source,
-            options: options.collect(),
-        });
+        return Ok(Facts { source, options: options.collect() });
     }
     let tree = tree.ok_or(Unfit::NoConfig)?;
     let state = |module: Option<&str>| match module {
@@ -206,10 +194,7 @@ mod tests {
 
     /// A configuration with everything needed built in.
     fn complete() -> String {
-        NEEDS
-            .iter()
-            .map(|need| format!("{}=y\n", need.any_of[0].0))
-            .collect()
+        NEEDS.iter().map(|need| format!("{}=y\n", need.any_of[0].0)).collect()
     }
 
     fn judge(text: &str, tree: Option<&ModuleTree>) -> Result<(), Unfit> {

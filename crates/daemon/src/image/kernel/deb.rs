@@ -116,7 +116,10 @@ pub(crate) fn unpack(package: &Path, target: &Path, watcher: Watcher<'_>) -> Res
         // What follows the compressed stream is padding at most; reading it shows a cut package.
         copy(&mut data, &mut io::sink(), watcher).map_err(damaged)?;
         if data.bytes != size {
-            let err = io::Error::new(io::ErrorKind::UnexpectedEof, format!("{name} ends after {} of {size} bytes", data.bytes));
+            let err = io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("{name} ends after {} of {size} bytes", data.bytes),
+            );
             return Err(damaged(err));
         }
         return Ok(());
@@ -176,6 +179,8 @@ impl Unpacking<'_> {
             }
             last = Some(path);
         }
+        // The checksum of the compressed data comes last.
+        copy(&mut archive.into_inner(), &mut io::sink(), self.watcher).map_err(|err| damaged(last.as_ref(), err))?;
         Ok(())
     }
 
@@ -189,7 +194,9 @@ impl Unpacking<'_> {
             return Err(self.refuse(path.chars().take(200).collect(), "leads outside the package"));
         }
         if path.len() > PATH_MAX_BYTES || path.contains('\0') {
-            return Err(self.refuse(path.chars().take(200).collect(), "has a name that is too long or holds a NUL byte"));
+            return Err(
+                self.refuse(path.chars().take(200).collect(), "has a name that is too long or holds a NUL byte")
+            );
         }
         Ok(wanted(path).filter(|_| kind.is_file()).map(|below| self.target.join(below)))
     }

@@ -9,11 +9,7 @@ const PLACES: &[&str] = &["/usr/sbin/depmod", "/sbin/depmod", "/usr/bin/depmod",
 
 /// Indexes `<base>/lib/modules/<release>`.
 pub(super) fn run(base: &Path, release: &str) -> Result<(), KernelError> {
-    let program = PLACES
-        .iter()
-        .map(Path::new)
-        .find(|place| place.exists())
-        .ok_or(KernelError::NoDepmod)?;
+    let program = PLACES.iter().map(Path::new).find(|place| place.exists()).ok_or(KernelError::NoDepmod)?;
     let mut depmod = sys::process::command(program);
     depmod.arg("-b").arg(base).arg(release);
     sys::process::run(&mut depmod).map_err(KernelError::Depmod)?;

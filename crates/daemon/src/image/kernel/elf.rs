@@ -71,10 +71,7 @@ pub(crate) fn is_elf(bytes: &[u8]) -> bool {
 
 impl<'a> Elf<'a> {
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, ElfError> {
-        let truncated = |part| ElfError::Truncated {
-            part,
-            len: bytes.len(),
-        };
+        let truncated = |part| ElfError::Truncated { part, len: bytes.len() };
         if !is_elf(bytes) {
             return Err(ElfError::Magic);
         }
@@ -132,9 +129,7 @@ impl<'a> Elf<'a> {
             let codec = Codec::sniff(packed).filter(|codec| *codec == Codec::Gzip)?;
             let mut text = String::new();
             let unpacked = codec.decode(packed).ok()?;
-            Bounded::new(unpacked, CONFIG_MAX_BYTES)
-                .read_to_string(&mut text)
-                .ok()?;
+            Bounded::new(unpacked, CONFIG_MAX_BYTES).read_to_string(&mut text).ok()?;
             Some(text)
         })
     }
@@ -148,9 +143,7 @@ fn segment<'a>(bytes: &'a [u8], header: &[u8]) -> Option<&'a [u8]> {
 
 /// Walks the notes of one segment; padding is 4 bytes, as the kernel's linker script aligns them.
 fn has_pvh_note(mut notes: &[u8]) -> bool {
-    while let (Some(name_len), Some(value_len), Some(kind)) =
-        (u32_at(notes, 0), u32_at(notes, 4), u32_at(notes, 8))
-    {
+    while let (Some(name_len), Some(value_len), Some(kind)) = (u32_at(notes, 0), u32_at(notes, 4), u32_at(notes, 8)) {
         let name_end = 12usize.saturating_add((name_len as usize).next_multiple_of(4));
         let end = name_end.saturating_add((value_len as usize).next_multiple_of(4));
         let Some(name) = notes.get(12..12usize.saturating_add(name_len as usize)) else {
@@ -190,10 +183,7 @@ pub(crate) mod tests {
         elf[18..20].copy_from_slice(&EM_X86_64.to_le_bytes());
         elf[32..40].copy_from_slice(&64u64.to_le_bytes());
         elf[56..58].copy_from_slice(&2u16.to_le_bytes());
-        for (kind, at, len) in [
-            (PT_LOAD, text_at, text.len()),
-            (PT_NOTE, text_at + text.len(), note.len()),
-        ] {
+        for (kind, at, len) in [(PT_LOAD, text_at, text.len()), (PT_NOTE, text_at + text.len(), note.len())] {
             let mut header = [0; PROGRAM_HEADER_BYTES];
             header[..4].copy_from_slice(&kind.to_le_bytes());
             header[8..16].copy_from_slice(&(at as u64).to_le_bytes());

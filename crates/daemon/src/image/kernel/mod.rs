@@ -122,7 +122,7 @@ pub enum KernelError {
     #[error("cannot write the module drive")]
     Drive(#[from] Ext4Error),
     /// Told to stop.
-    #[error(transparent)]
+    #[error("stopped")]
     Cancelled(#[from] Cancelled),
 }
 
@@ -158,6 +158,8 @@ pub struct Source {
     pub path: PathBuf,
     /// The kernel's configuration, where it is neither in the kernel nor beside it.
     pub config: Option<PathBuf>,
+    /// The kernel's module tree, where it is not beside it: `lib/modules/<release>` or a directory that holds it.
+    pub modules: Option<PathBuf>,
 }
 
 /// Whether `text` can be a kernel's release: it becomes part of a path.
@@ -182,13 +184,14 @@ pub fn import(source: &Source, staging: &Path, watcher: Watcher<'_>) -> Result<K
     watcher.stage("unpack kernel");
     let kernel = read_kernel(&parts, watcher)?;
     watcher.stage("index modules");
-    let tree_dir = find::module_tree(&parts, &kernel.release, &work, watcher)?;
+    let tree_dir = find::module_tree(&parts, source, &kernel.release, &work, watcher)?;
     let tree = tree_dir.as_deref().map(ModuleTree::read).transpose()?;
     watcher.stage("check configuration");
     let config = read_config(&parts, &kernel)?;
     let unfit = |err| KernelError::Unfit { release: kernel.release.clone(), err };
     let parsed = config.as_ref().map(|(text, source)| (Config::parse(text), *source));
-    let facts = config::facts(parsed.as_ref().map(|(config, source)| (config, *source)), tree.as_ref()).map_err(unfit)?;
+    let facts =
+        config::facts(parsed.as_ref().map(|(config, source)| (config, *source)), tree.as_ref()).map_err(unfit)?;
     config::check(&facts, tree.as_ref()).map_err(unfit)?;
     watcher.stage("write kernel");
     let vmlinux_sha256 = write_file(&staging.join("vmlinux"), &kernel.vmlinux, watcher)?;
@@ -254,18 +257,14 @@ fn read_kernel(parts: &Parts, watcher: Watcher<'_>) -> Result<Kernel, KernelErro
     let (vmlinux, release) = if elf::is_elf(&image) {
         (image, None)
     } else {
-        let unpacked = bzimage::unpack(&image, watcher).map_err(|err| {
-            match watcher.check() {
-                Ok(()) => KernelError::Unpack { path: path.clone(), err },
-                Err(cancelled) => cancelled.into(),
-            }
+        let unpacked = bzimage::unpack(&image, watcher).map_err(|err| match watcher.check() {
+            Ok(()) => KernelError::Unpack { path: path.clone(), err },
+            Err(cancelled) => cancelled.into(),
         })?;
         (unpacked.vmlinux, unpacked.release)
     };
     let parsed = elf::Elf::parse(&vmlinux).map_err(|err| KernelError::Elf { path: path.clone(), err })?;
-    let release = release
-        .or_else(|| parsed.release())
-        .ok_or_else(|| KernelError::NoRelease { path: path.clone() })?;
+    let release = release.or_else(|| parsed.release()).ok_or_else(|| KernelError::NoRelease { path: path.clone() })?;
     let (pvh, ikconfig) = (parsed.pvh, parsed.ikconfig());
     Ok(Kernel { vmlinux, release, pvh, ikconfig })
 }
@@ -308,7 +307,12 @@ fn write_needed(tree: &ModuleTree, dir: &Path, staging: &Path) -> Result<Vec<Loa
     Ok(order)
 }
 
-fn write_drive(tree: &ModuleTree, dir: &Path, staging: &Path, watcher: Watcher<'_>) -> Result<ModuleDrive, KernelError> {
+fn write_drive(
+    tree: &ModuleTree,
+    dir: &Path,
+    staging: &Path,
+    watcher: Watcher<'_>,
+) -> Result<ModuleDrive, KernelError> {
     let path = staging.join("modules.ext4");
     let written = tree::write(dir, &path, watcher)?;
     let failed = |err| KernelError::Read { path: path.clone(), err };

@@ -4,7 +4,7 @@
 //! no `modules.dep`; [`index`] has depmod make it, and with it the indexes modprobe needs inside the guest.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -19,17 +19,8 @@ const INDEX_MAX_BYTES: u64 = 64 << 20;
 const MODULE_MAX_BYTES: u64 = 64 << 20;
 
 /// What the initramfs loads where it is a module, in this order: the agent's channel first, for it tells the rest.
-const WANTED: &[&str] = &[
-    "virtio",
-    "virtio_mmio",
-    "virtio_console",
-    "virtio_blk",
-    "unix",
-    "ext4",
-    "overlay",
-    "virtio_net",
-    "virtio_rng",
-];
+const WANTED: &[&str] =
+    &["virtio", "virtio_mmio", "virtio_console", "virtio_blk", "unix", "ext4", "overlay", "virtio_net", "virtio_rng"];
 /// ext4 as a module asks for these by a soft dependency, which modules.dep does not list.
 const WANTED_BY_EXT4: &[&str] = &["crc32c_generic", "crc32c_intel"];
 
@@ -90,16 +81,10 @@ impl ModuleTree {
             let (path, dependencies) = line.split_once(':').ok_or_else(|| bad.clone())?;
             let name = module_name(path).ok_or_else(|| bad.clone())?;
             let dependencies: Option<Vec<_>> = dependencies.split_whitespace().map(module_name).collect();
-            let module = Module {
-                path: path.to_owned(),
-                dependencies: dependencies.ok_or(bad)?,
-            };
+            let module = Module { path: path.to_owned(), dependencies: dependencies.ok_or(bad)? };
             modules.insert(name, module);
         }
-        Ok(Self {
-            modules,
-            builtin: builtin.lines().filter_map(module_name).collect(),
-        })
+        Ok(Self { modules, builtin: builtin.lines().filter_map(module_name).collect() })
     }
 
     /// Reads the files of the tree `dir`, the `lib/modules/<release>` of some kernel.
@@ -146,12 +131,7 @@ impl ModuleTree {
         if self.has("ext4") {
             wanted.splice(0..0, WANTED_BY_EXT4.iter().copied());
         }
-        let mut order = Order {
-            tree: self,
-            placed: BTreeSet::new(),
-            open: BTreeSet::new(),
-            list: Vec::new(),
-        };
+        let mut order = Order { tree: self, placed: BTreeSet::new(), open: BTreeSet::new(), list: Vec::new() };
         for name in wanted {
             if self.has(name) {
                 order.place(name)?;
@@ -191,15 +171,10 @@ impl<'a> Order<'a> {
                 continue;
             }
             let Some((dependency, _)) = self.tree.modules.get_key_value(dependency) else {
-                return Err(ModuleError::Missing {
-                    module: name.to_owned(),
-                    dependency: dependency.clone(),
-                });
+                return Err(ModuleError::Missing { module: name.to_owned(), dependency: dependency.clone() });
             };
             if !self.open.insert(dependency) {
-                return Err(ModuleError::Cycle {
-                    module: dependency.clone(),
-                });
+                return Err(ModuleError::Cycle { module: dependency.clone() });
             }
             stack.push((dependency, 0));
         }
@@ -215,22 +190,13 @@ fn read_text(path: &Path) -> io::Result<String> {
 
 /// The module in `path`, uncompressed.
 pub(crate) fn read_module(path: &Path) -> Result<Vec<u8>, KernelError> {
-    let failed = |err| KernelError::Read {
-        path: path.to_owned(),
-        err,
-    };
+    let failed = |err| KernelError::Read { path: path.to_owned(), err };
     let mut bytes = Vec::new();
-    Bounded::new(File::open(path).map_err(failed)?, MODULE_MAX_BYTES)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
+    Bounded::new(File::open(path).map_err(failed)?, MODULE_MAX_BYTES).read_to_end(&mut bytes).map_err(failed)?;
     if let Some(codec) = Codec::sniff(&bytes) {
         let mut unpacked = Vec::new();
-        let decoder = codec
-            .decode(bytes.as_slice())
-            .map_err(|err| failed(io::Error::other(err)))?;
-        Bounded::new(decoder, MODULE_MAX_BYTES)
-            .read_to_end(&mut unpacked)
-            .map_err(failed)?;
+        let decoder = codec.decode(bytes.as_slice()).map_err(|err| failed(io::Error::other(err)))?;
+        Bounded::new(decoder, MODULE_MAX_BYTES).read_to_end(&mut unpacked).map_err(failed)?;
         bytes = unpacked;
     }
     if !super::elf::is_elf(&bytes) {
@@ -248,10 +214,10 @@ pub(crate) fn index(base: &Path, release: &str) -> Result<(), KernelError> {
     // A kmod built for a merged /usr looks beneath usr/lib instead of lib.
     let usr = base.join("usr");
     if !usr.exists() {
-        std::os::unix::fs::symlink(".", &usr).map_err(|err| KernelError::Write { path: usr.clone(), err })?;
+        sys::fs::symlink(Path::new("."), &usr)?;
     }
     let outcome = super::depmod::run(base, release);
-    fs::remove_file(&usr).map_err(|err| KernelError::Write { path: usr, err })?;
+    sys::fs::remove_file(&usr)?;
     outcome
 }
 
@@ -260,6 +226,7 @@ mod tests {
     use super::*;
     use crate::image::codec::tests::encode;
     use proptest::prelude::*;
+    use std::fs;
 
     const DEP: &str = "\
 kernel/drivers/virtio/virtio_ring.ko:

@@ -9,8 +9,20 @@ const DEP: &str = "kernel/virtio_ring.ko:\nkernel/virtio.ko: kernel/virtio_ring.
 
 fn config() -> String {
     let builtin = [
-        "X86_64", "BLK_DEV_INITRD", "BINFMT_ELF", "DEVTMPFS", "TMPFS", "PROC_FS", "SYSFS", "CGROUPS", "UNIX", "VIRTIO_MMIO",
-        "VIRTIO_BLK", "VIRTIO_CONSOLE", "VIRTIO_NET", "EXT4_FS",
+        "X86_64",
+        "BLK_DEV_INITRD",
+        "BINFMT_ELF",
+        "DEVTMPFS",
+        "TMPFS",
+        "PROC_FS",
+        "SYSFS",
+        "CGROUPS",
+        "UNIX",
+        "VIRTIO_MMIO",
+        "VIRTIO_BLK",
+        "VIRTIO_CONSOLE",
+        "VIRTIO_NET",
+        "EXT4_FS",
     ];
     let lines = builtin.iter().map(|option| format!("CONFIG_{option}=y\n"));
     lines.chain(["CONFIG_VIRTIO=m\nCONFIG_OVERLAY_FS=m\n".to_owned()]).collect()
@@ -39,7 +51,7 @@ fn lay_out(root: &Path) {
 
 fn import_from(path: &Path, config: Option<PathBuf>) -> Result<(tempfile::TempDir, KernelManifest), KernelError> {
     let staging = tempfile::tempdir().unwrap();
-    let source = Source { path: path.to_owned(), config };
+    let source = Source { path: path.to_owned(), config, modules: None };
     let manifest = import(&source, staging.path(), Watcher::none())?;
     Ok((staging, manifest))
 }
@@ -159,7 +171,7 @@ fn a_cancelled_import_says_so() {
     lay_out(root.path());
     let staging = tempfile::tempdir().unwrap();
     let stop = std::sync::atomic::AtomicBool::new(true);
-    let source = Source { path: root.path().to_owned(), config: None };
+    let source = Source { path: root.path().to_owned(), config: None, modules: None };
     let err = import(&source, staging.path(), Watcher::new(&|_| {}, &stop)).unwrap_err();
     assert!(crate::model::progress::is_cancelled(&err), "{err:?}");
 }
@@ -170,7 +182,8 @@ fn a_real_debian_package_becomes_a_kernel() {
     let Some(package) = std::env::var_os("BANGER_TEST_KERNEL_DEB") else {
         return;
     };
-    let (staging, manifest) = import_from(Path::new(&package), None).expect("the package named by BANGER_TEST_KERNEL_DEB");
+    let (staging, manifest) =
+        import_from(Path::new(&package), None).expect("the package named by BANGER_TEST_KERNEL_DEB");
     assert!(manifest.release.ends_with("-cloud-amd64"), "{}", manifest.release);
     assert!(manifest.pvh);
     let names: Vec<_> = manifest.load_order.iter().map(|module| module.name.as_str()).collect();

@@ -66,9 +66,7 @@ pub(crate) fn write(dir: &Path, image: &Path, watcher: Watcher<'_>) -> Result<Wr
         let path = dir.join(below);
         let failed = |err| KernelError::Read { path: path.clone(), err };
         let metadata = fs::symlink_metadata(&path).map_err(failed)?;
-        let name = below
-            .to_str()
-            .ok_or_else(|| failed(io::Error::other("its name is not UTF-8")))?;
+        let name = below.to_str().ok_or_else(|| failed(io::Error::other("its name is not UTF-8")))?;
         let executable = metadata.permissions().mode() & 0o111 != 0;
         let mode = if executable { 0o755 } else { 0o644 };
         let kind = Kind::File { size_bytes: metadata.len(), content: index as u64 };

@@ -1,0 +1,87 @@
+//! Drivers for VM disks: what every one of them can do.
+//!
+//! A disk is made from a template that holds an empty filesystem; its size is only a number until the guest grows the
+//! filesystem into it, so making one costs the same whatever its size.
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use wire::id::VmId;
+
+/// Where disks live and how they are made.
+#[async_trait]
+pub trait StorageDriver: Send + Sync {
+    /// As in `show`.
+    fn name(&self) -> &'static str;
+
+    /// Makes the VM's disk of `bytes` unless it is there. Idempotent, never touches an existing disk's content.
+    ///
+    /// # Errors
+    /// When the host is full or the template cannot be made; nothing is left then.
+    async fn ensure_disk(&self, vm: &VmId, bytes: u64) -> Result<PathBuf, StorageError>;
+
+    /// Removes the VM's disk. Idempotent.
+    ///
+    /// # Errors
+    /// When it is there and cannot be removed.
+    async fn ensure_deleted(&self, vm: &VmId) -> Result<(), StorageError>;
+
+    /// The disk's file.
+    fn path(&self, vm: &VmId) -> PathBuf;
+
+    /// What the disk takes on the host.
+    fn allocated_bytes(&self, vm: &VmId) -> u64;
+}
+
+/// What went wrong with a disk.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The template of empty disks.
+    #[error("cannot make the template of VM disks")]
+    Template(#[source] sys::fs::FsError),
+    /// The disk itself.
+    #[error("cannot make a disk of {} for VM {vm}", wire::size::human(*bytes))]
+    Disk {
+        /// The VM.
+        vm: VmId,
+        /// Its size.
+        bytes: u64,
+        /// Why.
+        #[source]
+        source: sys::fs::FsError,
+    },
+    /// Removing it.
+    #[error("cannot remove the disk of VM {vm}")]
+    Delete {
+        /// The VM.
+        vm: VmId,
+        /// Why.
+        #[source]
+        source: sys::fs::FsError,
+    },
+    /// Too little room to begin.
+    #[error("only {} are free at {}, a VM needs at least {}", wire::size::human(*free), path.display(), wire::size::human(*needed))]
+    Full {
+        /// Bytes free.
+        free: u64,
+        /// Bytes needed.
+        needed: u64,
+        /// Where.
+        path: PathBuf,
+    },
+}
+
+/// Least room a VM's first boot needs on the host.
+pub const FREE_BYTES_MIN: u64 = 256 << 20;
+
+/// Refuses when the filesystem at `path` is nearly full.
+///
+/// # Errors
+/// [`StorageError::Full`], or when the filesystem cannot be asked.
+pub fn check_room(path: &Path) -> Result<(), StorageError> {
+    let free = sys::fs::available_bytes(path).map_err(StorageError::Template)?;
+    if free < FREE_BYTES_MIN {
+        return Err(StorageError::Full { free, needed: FREE_BYTES_MIN, path: path.to_path_buf() });
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! Drivers for VMMs: what every one of them can do.
+//!
+//! `qemu` is the portable one; `sim` boots nothing and speaks the real agent protocol. Refusals come first, in the pure
+//! [`VmmDriver::plan`]; everything later works from the [`Launch`] it froze, so that after a crash `adopt` and
+//! `ensure_gone` need nothing but that.
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use sys::process::Identity;
+
+use crate::model::machine::{ExitReason, MachineSpec, NicAttachment};
+
+/// What a driver decided to run: frozen, and enough to find it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// The driver's name.
+    pub driver: String,
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// Holds the sockets and the pid file.
+    pub boot_dir: PathBuf,
+    /// Receives what the VMM prints.
+    pub vmm_log: PathBuf,
+}
+
+impl Launch {
+    /// Where the guest agent's channel is reached.
+    #[must_use]
+    pub fn agent_socket(&self) -> PathBuf {
+        self.boot_dir.join("agent.sock")
+    }
+
+    /// Holds the VMM's process id and start time.
+    #[must_use]
+    pub fn pid_file(&self) -> PathBuf {
+        self.boot_dir.join("vmm.pid")
+    }
+}
+
+/// One kind of VMM.
+#[async_trait]
+pub trait VmmDriver: Send + Sync {
+    /// As in `show`, in `Launch::driver` and in the logs.
+    fn name(&self) -> &'static str;
+
+    /// Decides what to run. Pure: looks at nothing but its arguments and what the driver probed when it was made.
+    ///
+    /// # Errors
+    /// Every refusal: what this driver cannot do is said here, before anything changed.
+    fn plan(&self, spec: &MachineSpec, nic: &NicAttachment) -> Result<Launch, VmmError>;
+
+    /// Starts it, in a session of its own; returns when the process runs and its identity is on disk.
+    ///
+    /// # Errors
+    /// When it cannot be started or ends at once; the end of its log is quoted.
+    async fn spawn(&self, launch: &Launch) -> Result<Box<dyn Vmm>, VmmError>;
+
+    /// Takes over what an earlier daemon spawned; none when it no longer runs.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    async fn adopt(&self, launch: &Launch) -> Result<Option<Box<dyn Vmm>>, VmmError>;
+
+    /// Kills whatever runs for `launch` and waits until it is gone. Idempotent; needs no handle.
+    ///
+    /// # Errors
+    /// When something is left.
+    async fn ensure_gone(&self, launch: &Launch) -> Result<(), VmmError>;
+}
+
+/// One running VMM.
+#[async_trait]
+pub trait Vmm: Send + Sync {
+    /// The process.
+    fn identity(&self) -> Identity;
+
+    /// Kills it and waits until it is gone.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    async fn kill(&mut self) -> Result<(), VmmError>;
+
+    /// Waits for its end. Cancel-safe; may be called again.
+    async fn wait(&mut self) -> ExitReason;
+}
+
+/// What went wrong with a VMM.
+#[derive(Debug, thiserror::Error)]
+pub enum VmmError {
+    /// The program is not installed.
+    #[error("cannot find {program}, which runs the VM (Debian package {package})")]
+    Missing {
+        /// The program.
+        program: &'static str,
+        /// Who brings it.
+        package: &'static str,
+    },
+    /// This driver cannot do what was asked.
+    #[error("the {driver} driver refuses: {why}")]
+    Refused {
+        /// The driver.
+        driver: &'static str,
+        /// Why.
+        why: String,
+    },
+    /// The process could not be started.
+    #[error("cannot start {program}")]
+    Spawn {
+        /// The program.
+        program: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It ended before it was up.
+    #[error("{program} ended while starting: {log}")]
+    EndedEarly {
+        /// The program.
+        program: String,
+        /// The end of what it printed.
+        log: String,
+    },
+    /// A file of the boot could not be handled.
+    #[error("cannot keep track of the VMM")]
+    File(#[from] sys::fs::FsError),
+    /// A signal could not be sent.
+    #[error("cannot kill the VMM (process {pid})")]
+    Kill {
+        /// The process.
+        pid: u32,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The driver's files of a boot that every driver names alike.
+#[must_use]
+pub fn qmp_socket(boot_dir: &Path) -> PathBuf {
+    boot_dir.join("qmp.sock")
+}

@@ -1,0 +1,287 @@
+//! Changing files. Every function says in its error what it was doing to which path.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{SeekFrom, seek};
+
+/// A file operation that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {act} {}", path.display())]
+pub struct FsError {
+    /// What was being done: `create`, `rename to`.
+    pub act: &'static str,
+    /// To what.
+    pub path: PathBuf,
+    /// Why it failed.
+    #[source]
+    pub source: io::Error,
+}
+
+impl FsError {
+    /// Whether the disk or a quota is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+}
+
+fn failed<'a>(act: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> FsError + 'a {
+    move |source| FsError { act, path: path.to_path_buf(), source }
+}
+
+/// Makes `path` and its missing parents, readable by their owner only.
+///
+/// # Errors
+/// When a directory cannot be made.
+pub fn create_private_dir(path: &Path) -> Result<(), FsError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create", path))
+}
+
+/// Makes `path` as a private directory or checks that it is one already: a real directory, of this user, closed to others.
+/// For directories in shared places such as `/tmp`.
+///
+/// # Errors
+/// When it cannot be made, or somebody else could have a hand in it.
+pub fn claim_private_dir(path: &Path) -> Result<(), FsError> {
+    if let Some(parent) = path.parent() {
+        create_private_dir(parent)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed("create", path)(error)),
+    }
+    let meta = fs::symlink_metadata(path).map_err(failed("look at", path))?;
+    let refused = |why: &str| Err(failed("use", path)(io::Error::new(io::ErrorKind::PermissionDenied, why.to_owned())));
+    if !meta.is_dir() {
+        return refused("it is not a directory");
+    }
+    if meta.uid() != rustix::process::getuid().as_raw() {
+        return refused("it belongs to another user");
+    }
+    if meta.mode() & 0o077 != 0 {
+        return refused("it is open to other users");
+    }
+    Ok(())
+}
+
+/// Replaces `path` by a file of these bytes: whole or not at all, also over a crash of the machine.
+///
+/// # Errors
+/// When any step fails; the old file is then untouched.
+pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FsError> {
+    let temporary = sibling(path);
+    let written = (|| {
+        let mut file = create_new(&temporary, mode)?;
+        file.write_all(bytes).map_err(failed("write", &temporary))?;
+        file.sync_all().map_err(failed("sync", &temporary))
+    })();
+    match written {
+        Ok(()) => rename(&temporary, path),
+        Err(error) => {
+            remove_file(&temporary)?;
+            Err(error)
+        }
+    }
+}
+
+/// A name beside `path` that nothing else uses.
+#[must_use]
+pub fn sibling(path: &Path) -> PathBuf {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let unique = u64::from_ne_bytes(crate::rand::bytes());
+    path.with_file_name(format!(".{name}.{unique:016x}"))
+}
+
+/// Makes a file that must not exist yet, open for reading and writing.
+///
+/// # Errors
+/// When it exists or cannot be made.
+pub fn create_new(path: &Path, mode: u32) -> Result<File, FsError> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path).map_err(failed("create", path))
+}
+
+/// Opens a file for appending, making it when missing.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn append(path: &Path, mode: u32) -> Result<File, FsError> {
+    OpenOptions::new().append(true).create(true).mode(mode).open(path).map_err(failed("open", path))
+}
+
+/// Renames, replacing what is there, and makes the change durable.
+///
+/// # Errors
+/// When the rename fails or the directory cannot be synced.
+#[expect(clippy::disallowed_methods, reason = "this is the gate")]
+pub fn rename(from: &Path, to: &Path) -> Result<(), FsError> {
+    fs::rename(from, to).map_err(failed("rename to", to))?;
+    sync_parent(to)
+}
+
+fn sync_parent(path: &Path) -> Result<(), FsError> {
+    let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed("sync", parent))
+}
+
+/// Makes a symbolic link at `path` that leads to `target`.
+///
+/// # Errors
+/// When something is there already or it cannot be made.
+#[expect(clippy::disallowed_methods, reason = "this is the gate")]
+pub fn symlink(target: &Path, path: &Path) -> Result<(), FsError> {
+    std::os::unix::fs::symlink(target, path).map_err(failed("make the link", path))
+}
+
+/// Removes a file; one that is not there is removed already.
+///
+/// # Errors
+/// When it is there and cannot be removed.
+#[expect(clippy::disallowed_methods, reason = "this is the gate")]
+pub fn remove_file(path: &Path) -> Result<(), FsError> {
+    absent_is_fine(fs::remove_file(path)).map_err(failed("remove", path))
+}
+
+/// Removes a directory and all in it, following no link; one that is not there is removed already.
+///
+/// # Errors
+/// When something in it cannot be removed.
+#[expect(clippy::disallowed_methods, reason = "this is the gate")]
+pub fn remove_tree(path: &Path) -> Result<(), FsError> {
+    absent_is_fine(fs::remove_dir_all(path)).map_err(failed("remove", path))
+}
+
+fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Sets permission bits.
+///
+/// # Errors
+/// When the file is not there or not ours.
+#[expect(clippy::disallowed_methods, reason = "this is the gate")]
+pub fn set_mode(path: &Path, mode: u32) -> Result<(), FsError> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed("change the mode of", path))
+}
+
+/// Copies `from` to a new file `to`: by reflink where the filesystem can (ioctl_ficlone(2)), else only its data,
+/// leaving holes (lseek(2), `SEEK_DATA`).
+///
+/// # Errors
+/// When `to` exists or anything fails; what was made of `to` is then removed.
+pub fn copy_sparse(from: &Path, to: &Path, mode: u32) -> Result<(), FsError> {
+    let source = File::open(from).map_err(failed("open", from))?;
+    let target = create_new(to, mode)?;
+    if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
+        return Ok(());
+    }
+    match copy_data(&source, &target) {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            remove_file(to)?;
+            Err(failed("copy to", to)(error))
+        }
+    }
+}
+
+fn copy_data(source: &File, target: &File) -> io::Result<()> {
+    let length = source.metadata()?.len();
+    target.set_len(length)?;
+    let mut at = 0;
+    while at < length {
+        let data = match seek(source, SeekFrom::Data(at)) {
+            Ok(data) => data,
+            Err(rustix::io::Errno::NXIO) => break,
+            Err(errno) => return Err(errno.into()),
+        };
+        let end = seek(source, SeekFrom::Hole(data))?;
+        let (mut from, mut to) = (data, data);
+        while from < end {
+            let want = usize::try_from(end - from).unwrap_or(usize::MAX);
+            let copied = rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), want)?;
+            if copied == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        at = end;
+    }
+    Ok(())
+}
+
+/// Bytes a file takes on its disk; 0 when it is not there.
+#[must_use]
+pub fn allocated_bytes(path: &Path) -> u64 {
+    fs::symlink_metadata(path).map_or(0, |meta| meta.blocks().saturating_mul(512))
+}
+
+/// Bytes an ordinary user may still write to the filesystem that holds `path`.
+///
+/// # Errors
+/// When `path` is not there.
+pub fn available_bytes(path: &Path) -> Result<u64, FsError> {
+    let stat = rustix::fs::statvfs(path).map_err(|errno| failed("ask for free space at", path)(errno.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_nothing_stays_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        write_atomic(&path, b"one", 0o600).unwrap();
+        write_atomic(&path, b"two", 0o600).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn holes_stay_holes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        let file = create_new(&from, 0o600).unwrap();
+        file.set_len(1 << 30).unwrap();
+        file.write_all_at(b"head", 0).unwrap();
+        file.write_all_at(b"middle", 512 << 20).unwrap();
+        copy_sparse(&from, &to, 0o600).unwrap();
+        let copy = File::open(&to).unwrap();
+        let mut middle = [0; 6];
+        copy.read_exact_at(&mut middle, 512 << 20).unwrap();
+        assert_eq!(&middle, b"middle");
+        assert_eq!(copy.metadata().unwrap().len(), 1 << 30);
+        assert!(allocated_bytes(&to) < 1 << 20);
+        assert!(copy_sparse(&from, &to, 0o600).is_err(), "an existing target is kept");
+    }
+
+    #[test]
+    fn a_directory_others_can_enter_is_not_claimed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        claim_private_dir(&path).unwrap();
+        claim_private_dir(&path).unwrap();
+        set_mode(&path, 0o755).unwrap();
+        assert!(claim_private_dir(&path).is_err());
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(claim_private_dir(&link).is_err());
+    }
+
+    #[test]
+    fn what_is_not_there_is_removed_already() {
+        let dir = tempfile::tempdir().unwrap();
+        remove_file(&dir.path().join("x")).unwrap();
+        remove_tree(&dir.path().join("y")).unwrap();
+    }
+}

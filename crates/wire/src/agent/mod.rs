@@ -1,0 +1,45 @@
+//! The channel between `bangerd` and the guest's `banger-agent`: many streams over one byte stream.
+//!
+//! The byte stream is a virtio-serial port, a vsock connection or, under test, a Unix socket; the protocol is the same.
+//!
+//! ```text
+//! host                                                            agent
+//!   ── Preamble(nonce) ───────────────────────────────────────────►   every state of an older connection is gone
+//!   ◄──────────────────────────── PreambleReply(nonce), Hello ────    tag = Tag::of(nonce)
+//!   ── Open(stream 1, Request) ───────────────────────────────────►
+//!   ◄───────────────────────────────────── Reply(1, Started …) ───
+//!   ── Data(1, stdin) … Eof(1, stdin) ────────────────────────────►   at most the window granted
+//!   ◄────────────────── Data(1, stdout), Data(1, stderr), Credit ──
+//!   ◄───────────────────────────────────────── Reply(1, Ended …) ─    the stream is over; its number may be used again
+//! ```
+//!
+//! - [`frame`]: the bytes of a frame, the preamble, and the incremental decoder; hostile input ends in an error, never in
+//!   an allocation above the limits there.
+//! - [`message`]: what `Open` asks and `Reply` answers (JSON).
+//!
+//! Rules both sides keep:
+//! - The host opens streams (numbers 1 and up, at most [`STREAMS_MAX`] at once); stream 0 carries [`frame::Kind::Hello`] and events.
+//! - A sender of `Data` never exceeds the window its peer granted on that stream and channel: it starts at
+//!   [`WINDOW_BYTES`] and grows by `Credit`. A receiver grants what it has consumed, so memory per stream is bounded and
+//!   a stalled stream blocks nobody else.
+//! - `Reset` ends a stream at once from either side; frames of an unknown stream are ignored (they may have crossed a `Reset`).
+//! - After its final `Reply` the agent sends nothing more on that stream.
+//!
+//! One number, [`GENERATION`], versions all of it. The host adapts to older agents; an agent never has to.
+
+pub mod frame;
+pub mod message;
+
+/// The generation this build speaks.
+pub const GENERATION: u32 = 1;
+
+/// Streams open at the same time on one connection.
+pub const STREAMS_MAX: usize = 256;
+
+/// Bytes a sender may have outstanding on one channel of one stream before the first `Credit`.
+pub const WINDOW_BYTES: u32 = 256 * 1024;
+
+/// The virtio-serial port's name, at `/sys/class/virtio-ports/*/name` in the guest.
+pub const PORT_NAME: &str = "banger.agent";
+
+const _: () = assert!(frame::DATA_MAX as u32 <= WINDOW_BYTES, "one full frame must fit into a fresh window");

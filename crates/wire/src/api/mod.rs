@@ -1,0 +1,43 @@
+//! The daemon's HTTP API: JSON bodies of the resources below [`BASE`].
+//!
+//! | method and path | body → answer |
+//! |---|---|
+//! | `GET /v1/status` | → [`DaemonStatus`] |
+//! | `GET /v1/doctor` | → [`DoctorReport`] |
+//! | `GET /v1/vms`, `GET /v1/vms/{vm}` | → [`VmList`], [`Vm`] |
+//! | `POST /v1/vms` | [`CreateVm`] → [`Begun`] |
+//! | `POST /v1/vms/{vm}/start`, `…/stop`, `…/restart` | [`StartVm`], [`StopVm`], [`StartVm`] → [`Begun`] |
+//! | `DELETE /v1/vms/{vm}` | → [`Begun`] |
+//! | `POST /v1/vms/{vm}/wait` | [`WaitVm`] → [`Ready`] |
+//! | `GET /v1/vms/{vm}/logs` | [`LogsQuery`] → bytes, chunked |
+//! | `POST /v1/vms/{vm}/exec` | [`crate::attach::ExecSpec`] → upgrade to [`crate::attach::PROTOCOL`] |
+//! | `PUT /v1/vms/{vm}/tree?path=` | tar, chunked → [`TreeDone`] |
+//! | `GET /v1/vms/{vm}/tree?path=` | → tar, chunked |
+//! | `GET /v1/images`, `GET /v1/images/{image}`, `DELETE …` | → [`ImageList`], [`Image`], [`Begun`] |
+//! | `POST /v1/images/build` | [`BuildImage`] → [`Begun`] |
+//! | `GET /v1/kernels`, `GET /v1/kernels/{kernel}`, `DELETE …` | → [`KernelList`], [`Kernel`], [`Begun`] |
+//! | `POST /v1/kernels/import` | [`ImportKernel`] → [`Begun`] |
+//! | `GET /v1/operations`, `GET /v1/operations/{op}` | → [`OperationList`], [`Operation`] |
+//! | `GET /v1/operations/{op}/events` | → [`OperationEvent`] a line, until `Finished` |
+//! | `DELETE /v1/operations/{op}` | cancels at the next edge → [`Operation`] |
+//!
+//! `{vm}` is a name, an id or an unambiguous beginning of an id of at least four digits. An answer outside 2xx carries an
+//! [`ApiError`] as `{"error": …}` ([`ErrorBody`]). Times are milliseconds since 1970, UTC.
+
+mod error;
+mod image;
+mod operation;
+mod system;
+mod vm;
+
+pub use error::{ApiError, ErrorBody, ErrorCode};
+pub use image::{BuildImage, Image, ImageList, ImportKernel, Kernel, KernelFacts, KernelList, KernelSource};
+pub use operation::{Begun, Operation, OperationEvent, OperationList, OperationState, StepReport, StepState, Unit};
+pub use system::{Check, CheckStatus, DaemonStatus, Defaults, DoctorReport, VersionInfo};
+pub use vm::{
+    BootStatus, CreateVm, LogSource, LogsQuery, Publish, Ready, StartVm, StopVm, TreeDone, TreeQuery, Vm, VmList,
+    VmState, Wait, WaitVm, Workspace,
+};
+
+/// What every path begins with.
+pub const BASE: &str = "/v1";

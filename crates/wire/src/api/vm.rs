@@ -1,0 +1,262 @@
+//! VMs and what can be asked of them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{BootId, ImageId, KernelId, OpId, VmId};
+use crate::naming::VmName;
+
+/// A VM as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Vm {
+    /// Its id.
+    pub id: VmId,
+    /// Its name.
+    pub name: VmName,
+    /// What it is doing.
+    pub state: VmState,
+    /// The image's name when it was created.
+    pub image: String,
+    /// The image.
+    pub image_id: ImageId,
+    /// The kernel's name when it was created.
+    pub kernel: String,
+    /// The kernel.
+    pub kernel_id: KernelId,
+    /// Virtual processors.
+    pub vcpus: u16,
+    /// Guest memory.
+    pub memory_mib: u64,
+    /// The disk's size as the guest sees it.
+    pub disk_bytes: u64,
+    /// What the disk takes on the host now.
+    pub disk_allocated_bytes: u64,
+    /// Whether the guest reaches the outside.
+    pub nat: bool,
+    /// Published ports.
+    pub publish: Vec<Publish>,
+    /// The boot that runs, or the last one.
+    pub boot: Option<BootStatus>,
+    /// Why the last boot ended badly, or the last operation failed.
+    pub last_error: Option<String>,
+    /// The operation that holds it now.
+    pub operation: Option<OpId>,
+    /// The workspace put into it.
+    pub workspace: Option<Workspace>,
+    /// When it was created.
+    pub created_at_ms: u64,
+}
+
+/// What a VM is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum VmState {
+    /// Being made; not yet the user's.
+    Creating,
+    /// Made, never started.
+    Created,
+    /// On its way up.
+    Starting,
+    /// Its guest answers.
+    Running,
+    /// On its way down.
+    Stopping,
+    /// Off.
+    Stopped,
+    /// Being removed.
+    Deleting,
+}
+
+/// One run of a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BootStatus {
+    /// Its id.
+    pub id: BootId,
+    /// The driver: `qemu` or `sim`.
+    pub vmm: String,
+    /// The VMM's process id, while it runs.
+    pub pid: Option<u32>,
+    /// When it was started.
+    pub started_at_ms: u64,
+    /// When the guest answered.
+    pub ready_at_ms: Option<u64>,
+    /// When it ended.
+    pub ended_at_ms: Option<u64>,
+    /// How it ended: `poweroff`, `reboot`, `killed`, `stop`, or a reason.
+    pub ended: Option<String>,
+    /// The init that runs in the guest; none when the agent is process 1.
+    pub init: Option<String>,
+    /// Things a person should know about it.
+    pub warnings: Vec<String>,
+}
+
+/// A project's files in a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Workspace {
+    /// Where in the guest.
+    pub guest_path: String,
+    /// Where on the host.
+    pub host_path: String,
+    /// The commit the host was at, when it has one.
+    pub head_commit: Option<String>,
+}
+
+/// A host port that leads into the guest: TCP, bound to 127.0.0.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Publish {
+    /// On the host's 127.0.0.1.
+    pub host_port: u16,
+    /// In the guest.
+    pub guest_port: u16,
+}
+
+/// `GET /v1/vms`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct VmList {
+    /// By creation time.
+    pub vms: Vec<Vm>,
+}
+
+/// `POST /v1/vms`. Absent fields take the host's defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CreateVm {
+    /// Its name; absent: a generated one.
+    #[serde(default)]
+    pub name: Option<VmName>,
+    /// Image name or id.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// Kernel name or id.
+    #[serde(default)]
+    pub kernel: Option<String>,
+    /// Virtual processors.
+    #[serde(default)]
+    pub vcpus: Option<u16>,
+    /// Guest memory.
+    #[serde(default)]
+    pub memory_mib: Option<u64>,
+    /// Disk size as the guest sees it.
+    #[serde(default)]
+    pub disk_bytes: Option<u64>,
+    /// Reach the outside.
+    #[serde(default)]
+    pub nat: bool,
+    /// Published ports.
+    #[serde(default)]
+    pub publish: Vec<Publish>,
+    /// Boot it too; if that fails, nothing is left of it but its console log.
+    #[serde(default)]
+    pub start: bool,
+    /// What goes in as the workspace, recorded for later commands.
+    #[serde(default)]
+    pub workspace: Option<Workspace>,
+}
+
+/// How ready is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Wait {
+    /// Root, identity and network are there: the earliest moment a command can run.
+    Agent,
+    /// The image's init says that it finished booting.
+    #[default]
+    System,
+    /// SSH answers.
+    Ssh,
+}
+
+/// `POST /v1/vms/{vm}/start` and `…/restart`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct StartVm {}
+
+/// `POST /v1/vms/{vm}/stop`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct StopVm {
+    /// How long the guest may take before it is killed; absent: the default.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+}
+
+/// `POST /v1/vms/{vm}/wait`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct WaitVm {
+    /// How ready.
+    pub level: Wait,
+    /// How long; absent: the default.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+}
+
+/// What was reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Ready {
+    /// The level.
+    pub level: Wait,
+    /// Units that failed on the way; the guest's words.
+    pub failed_units: Vec<String>,
+    /// Why the level could only be taken for reached.
+    pub note: Option<String>,
+    /// From the start of the VMM.
+    pub elapsed_ms: u64,
+}
+
+/// Which log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum LogSource {
+    /// The guest's console.
+    #[default]
+    Console,
+    /// What the VMM printed.
+    Vmm,
+}
+
+/// The query of `GET /v1/vms/{vm}/logs`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct LogsQuery {
+    /// Which log.
+    #[serde(default)]
+    pub source: LogSource,
+    /// Which boot; absent: the running or last one.
+    #[serde(default)]
+    pub boot: Option<BootId>,
+    /// Go on until the boot ends.
+    #[serde(default)]
+    pub follow: bool,
+}
+
+/// The query of `PUT` and `GET /v1/vms/{vm}/tree`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TreeQuery {
+    /// Absolute path in the guest.
+    pub path: String,
+}
+
+/// What a tree transfer moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TreeDone {
+    /// Bytes of file content.
+    pub bytes: u64,
+}
