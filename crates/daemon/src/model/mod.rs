@@ -3,5 +3,12 @@
 //! | file | what |
 //! |---|---|
 //! | [`machine`] | what a VMM is asked to run: one boot, every path and number fixed |
+//! | [`image`], [`kernel`] | what is recorded about the two things a VM boots from |
+//! | [`digest`] | the name of some content |
+//! | [`progress`] | how a long act reports, and how it is told to stop |
 
+pub mod digest;
+pub mod image;
+pub mod kernel;
 pub mod machine;
+pub mod progress;
