@@ -129,6 +129,15 @@ fn sync_parent(path: &Path) -> Result<(), FsError> {
     File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed("sync", parent))
 }
 
+/// Makes a symbolic link at `path` that leads to `target`.
+///
+/// # Errors
+/// When something is there already or it cannot be made.
+#[expect(clippy::disallowed_methods, reason = "this is the gate")]
+pub fn symlink(target: &Path, path: &Path) -> Result<(), FsError> {
+    std::os::unix::fs::symlink(target, path).map_err(failed("make the link", path))
+}
+
 /// Removes a file; one that is not there is removed already.
 ///
 /// # Errors

@@ -80,7 +80,7 @@ pub enum Ext4Error {
         err: io::Error,
     },
     /// Told to stop.
-    #[error(transparent)]
+    #[error("stopped")]
     Cancelled(#[from] crate::model::progress::Cancelled),
 }
 
