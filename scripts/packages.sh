@@ -4,6 +4,7 @@
 #   scripts/packages.sh list    GROUP...   print the names
 #   scripts/packages.sh missing GROUP...   print the names that are not installed; status 1 if there are any
 #   scripts/packages.sh install GROUP...   install what is missing: as root, or through sudo
+#   scripts/packages.sh update             fetch apt's index: as root, or through sudo
 #
 # Groups: run (what banger starts), build (a compiler for it), test (what the tests and `make check` need besides).
 # Without root and without sudo, `install` prints the exact command for somebody who has them, and fails.
@@ -98,7 +99,7 @@ install_missing() {
     fi
 }
 
-(($# >= 2)) || die "usage: packages.sh list|missing|install GROUP..."
+(($# >= 2)) || [[ ${1:-} == update ]] || die "usage: packages.sh list|missing|install GROUP... | update"
 command=$1
 shift
 case $command in
@@ -108,5 +109,9 @@ case $command in
         [[ -z $found ]] || { printf '%s\n' "$found"; exit 1; }
         ;;
     install) install_missing "$@" ;;
-    *) die "no such command: $command (list, missing, install)" ;;
+    update)
+        may_become_root || die "fetching apt's index needs root: sudo apt-get update"
+        as_root apt-get update
+        ;;
+    *) die "no such command: $command (list, missing, install, update)" ;;
 esac

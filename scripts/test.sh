@@ -3,9 +3,12 @@
 # The runner is cargo-nextest where it is installed, else `cargo test`; its closing lines are the last ones printed.
 #
 # What the tests find in their environment:
-#   BANGER_TEST_PREFIX   an installed tree of the programs under test
-#   BANGER_TEST_HOME     a banger home with kernel `default` and image `debian-bookworm`: copy from it, never write
-#   BANGER_SOAK          set by `make soak`: run the long lists instead of a sample
+#   BANGER_TEST_PREFIX       an installed tree of the programs under test
+#   BANGER_TEST_HOME         a banger home with the default kernel and image: copy or link from it, never write to it
+#   BANGER_TEST_KERNEL_DEB   Debian's cloud kernel package
+#   BANGER_SOAK              set by `make soak`: run the long lists instead of a sample
+#
+# Arguments go to the runner: `scripts/test.sh -p daemon exec`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,10 +21,12 @@ target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 export BANGER_TEST_PREFIX=$target/dist-test
 cargo xtask dist --profile "$profile" --prefix "$BANGER_TEST_PREFIX"
 
-BANGER_TEST_HOME=$(scripts/test-cache.sh "$BANGER_TEST_PREFIX" | tee /dev/stderr | tail -n 1)
-export BANGER_TEST_HOME
+parts=$(scripts/test-cache.sh "$BANGER_TEST_PREFIX")
+{ read -r BANGER_TEST_KERNEL_DEB && read -r BANGER_TEST_HOME; } <<<"$parts"
+export BANGER_TEST_KERNEL_DEB BANGER_TEST_HOME
 
+if (($# == 0)); then set -- --workspace; fi
 if cargo nextest --version >/dev/null 2>&1; then
-    exec cargo nextest run --locked --workspace --no-fail-fast "$@"
+    exec cargo nextest run --locked --no-fail-fast "$@"
 fi
-exec cargo test --locked --workspace --no-fail-fast "$@"
+exec cargo test --locked --no-fail-fast "$@"

@@ -17,6 +17,7 @@ mod size;
 mod source;
 mod sql;
 mod test_files;
+mod third_party;
 mod tree;
 mod unsafe_code;
 mod words;
@@ -48,12 +49,13 @@ impl Finding {
 type Check = fn(&Tree, &Rules) -> Vec<Finding>;
 
 /// Every check, with the name it is known by.
-const CHECKS: [(&str, Check); 12] = [
+const CHECKS: [(&str, Check); 13] = [
     ("module_docs", module_docs::check),
     ("size", size::check),
     ("layers", layers::check),
     ("crates", crates::check),
     ("helper_dependencies", helper_dependencies::check),
+    ("third_party", third_party::check),
     ("sql", sql::check),
     ("unsafe_code", unsafe_code::check),
     ("words", words::check),

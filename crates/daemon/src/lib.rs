@@ -16,6 +16,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world"))]
 
 pub mod config;
+pub mod doctor;
 pub mod guest;
 pub mod image;
 pub mod model;

@@ -20,6 +20,17 @@ pub(super) struct Rules {
     /// Modules of the daemon that only `main.rs` and their own layer may name.
     #[serde(default)]
     pub(super) concrete: Vec<String>,
+    #[serde(default)]
+    pub(super) third_party: ThirdParty,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ThirdParty {
+    /// SPDX names, with their `WITH` exceptions.
+    pub(super) licences: Vec<String>,
+    /// A crate → why it may not be used.
+    pub(super) banned: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
