@@ -6,6 +6,7 @@
 //! | [`fs`] | changing files: atomically, privately, sparsely |
 //! | [`process`] | starting processes, and knowing them again after a restart |
 //! | [`rand`] | random bytes |
+//! | [`socket`] | what a socket has not delivered |
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world"))]
 
@@ -13,3 +14,4 @@ pub mod clock;
 pub mod fs;
 pub mod process;
 pub mod rand;
+pub mod socket;
