@@ -36,7 +36,6 @@ fn failed<'a>(act: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Fs
 ///
 /// # Errors
 /// When a directory cannot be made.
-#[expect(clippy::disallowed_methods, reason = "this is the gate")]
 pub fn create_private_dir(path: &Path) -> Result<(), FsError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create", path))
 }
@@ -46,7 +45,6 @@ pub fn create_private_dir(path: &Path) -> Result<(), FsError> {
 ///
 /// # Errors
 /// When it cannot be made, or somebody else could have a hand in it.
-#[expect(clippy::disallowed_methods, reason = "this is the gate")]
 pub fn claim_private_dir(path: &Path) -> Result<(), FsError> {
     if let Some(parent) = path.parent() {
         create_private_dir(parent)?;
@@ -129,6 +127,15 @@ fn sync_parent(path: &Path) -> Result<(), FsError> {
         return Ok(());
     };
     File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed("sync", parent))
+}
+
+/// Makes a symbolic link at `path` that leads to `target`.
+///
+/// # Errors
+/// When something is there already or it cannot be made.
+#[expect(clippy::disallowed_methods, reason = "this is the gate")]
+pub fn symlink(target: &Path, path: &Path) -> Result<(), FsError> {
+    std::os::unix::fs::symlink(target, path).map_err(failed("make the link", path))
 }
 
 /// Removes a file; one that is not there is removed already.

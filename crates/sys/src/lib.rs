@@ -11,6 +11,8 @@
 //! | [`socket`] | what a socket has not delivered |
 //! | [`tsc`] | the frequency of the processor's time stamp counter |
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world"))]
+
 pub mod clock;
 pub mod fs;
 pub mod kvm;

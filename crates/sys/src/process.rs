@@ -61,15 +61,6 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Where an executable of this name is, in the directories of `path` (the form of `PATH`) from the first to the last.
-#[must_use]
-pub fn find_program(path: &OsStr, name: &str) -> Option<PathBuf> {
-    std::env::split_paths(path)
-        .filter(|dir| dir.is_absolute())
-        .map(|dir| dir.join(name))
-        .find(|file| file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok())
-}
-
 /// Runs to the end and gives standard output (at most [`OUTPUT_BYTES_MAX`] bytes).
 ///
 /// # Errors
@@ -122,6 +113,15 @@ fn read_tail(mut from: impl Read) -> io::Result<Vec<u8>> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// The first executable file called `name` in the directories of `path`, a value of `PATH`; relative entries are skipped.
+#[must_use]
+pub fn find_program(name: &str, path: &OsStr) -> Option<PathBuf> {
+    std::env::split_paths(path)
+        .filter(|dir| dir.is_absolute())
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok())
 }
 
 /// Gives a command a session of its own.
@@ -313,15 +313,6 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_found_where_they_can_be_run() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("sh"), "not executable").unwrap();
-        let path = std::env::join_paths([dir.path(), Path::new("relative"), Path::new("/bin")]).unwrap();
-        assert_eq!(find_program(&path, "sh"), Some("/bin/sh".into()));
-        assert_eq!(find_program(&path, "no-such-program"), None);
-    }
-
-    #[test]
     fn what_cannot_start_leaves_no_record() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pid");
@@ -349,6 +340,14 @@ mod tests {
         let error = run(command("sh").args(["-c", "echo because >&2; exit 3"])).unwrap_err();
         assert_eq!(error.to_string(), "sh failed (exit status: 3): because");
         assert!(matches!(run(&mut command("/nonexistent")), Err(RunError::Start { .. })));
+    }
+
+    #[test]
+    fn programs_are_found_where_path_says() {
+        let sh = find_program("sh", OsStr::new("relative:/nonexistent:/usr/bin:/bin")).unwrap();
+        assert!(sh.is_absolute());
+        assert_eq!(find_program("sh", OsStr::new("")), None);
+        assert_eq!(find_program("passwd", OsStr::new("/etc")), None, "a file that cannot be executed");
     }
 
     #[test]
