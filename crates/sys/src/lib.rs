@@ -6,8 +6,10 @@
 //! | [`fs`] | changing files: atomically, privately, sparsely |
 //! | [`process`] | starting processes, and knowing them again after a restart |
 //! | [`rand`] | random bytes |
+//! | [`spawn`] | starting one program fast, from a process of one thread |
 
 pub mod clock;
 pub mod fs;
 pub mod process;
 pub mod rand;
+pub mod spawn;
