@@ -12,6 +12,7 @@
 //! | [`tsc`] | the frequency of the processor's time stamp counter |
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world"))]
+//! | [`spawn`] | starting one program fast, from a process of one thread |
 
 pub mod clock;
 pub mod fs;
@@ -21,3 +22,4 @@ pub mod process;
 pub mod rand;
 pub mod socket;
 pub mod tsc;
+pub mod spawn;
