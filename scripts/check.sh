@@ -36,16 +36,26 @@ shell() {
     shell_files | xargs -0r shellcheck
 }
 
+# Sets `typos` to the program: the one in PATH, or the pinned wheel, which carries it, kept below the target directory.
+typos_version=1.52.0
+find_typos() {
+    typos=$(command -v typos) && return
+    local home
+    home=$(realpath -m "${CARGO_TARGET_DIR:-target}")/tools/typos-$typos_version
+    typos=$home/bin/typos
+    [[ -x $typos ]] && return
+    python3 -m pip install --quiet --no-deps --target "$home" "typos==$typos_version" && [[ -x $typos ]]
+} 2>/dev/null
+
 check "format" cargo fmt --all --check
 check "clippy" cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
 check "tidy" cargo xtask tidy
 check "shellcheck" shell
 
-# Where typos is not installed, say so; `.ci/run` installs it.
-if command -v typos >/dev/null; then
-    check "typos" typos
+if find_typos; then
+    check "typos" "$typos"
 else
-    echo "==> typos: SKIPPED, not installed (pip install typos)"
+    echo "==> typos: SKIPPED, neither installed nor to be had through pip (Debian package python3-pip)"
 fi
 
 if ((${#failed[@]} > 0)); then

@@ -10,9 +10,10 @@ banger=$target/dist/bin/banger
 vm=quickstart
 times=$target/quickstart-times.txt
 rows=()
-started=$SECONDS
 
 now() { date +%s.%N; }
+since() { awk -v a="$1" -v b="$(now)" 'BEGIN { printf "%.1f", b - a }'; }
+started=$(now)
 
 # step TITLE COMMAND...: runs it, and remembers how long it took. A failure ends the script with its status.
 step() {
@@ -21,7 +22,7 @@ step() {
     printf '\n==> %s\n' "$title"
     from=$(now)
     "$@" || status=$?
-    seconds=$(awk -v a="$from" -v b="$(now)" 'BEGIN { printf "%.1f", b - a }')
+    seconds=$(since "$from")
     rows+=("$(printf '%9s  %s' "$seconds" "$title")")
     if ((status != 0)); then
         printf '\nquickstart: "%s" failed with status %d after %s s\n' "$title" "$status" "$seconds" >&2
@@ -60,7 +61,7 @@ step "vm run" first_vm
 {
     printf '%9s  %s\n' seconds step
     printf '%s\n' "${rows[@]}"
-    printf '%9s  %s\n' "$((SECONDS - started))" total
+    printf '%9s  %s\n' "$(since "$started")" total
 } >"$times"
 printf '\n'
 cat "$times"

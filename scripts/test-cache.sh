@@ -9,8 +9,8 @@
 #   home-<key>/     a banger home (BANGER_HOME) that holds the default kernel and the default image, with no daemon
 #                   running; a test copies or links from it and never writes to it
 #
-# The key is a hash of what the home's content depends on: recipes, the database's schema, the code that makes images
-# and kernels, and the script that asks for them. An older home is deleted when a new one is made.
+# The key is a hash of what the home's content depends on: recipes, the code that makes images and kernels, the
+# database's migrations, and the script that asks for them. An older home is deleted when a new one is made.
 # Prints two lines at the end: the kernel package and the home.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -49,8 +49,8 @@ if [[ -z $(kernel_deb) ]]; then
     mv "$cache/kernel.part" "$cache/kernel"
 fi
 
-key=$(find images crates/daemon/src/store crates/daemon/src/image scripts/guest-parts.sh -type f -print0 2>/dev/null |
-    LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -c1-12)
+key=$(git ls-files -z --cached --others --exclude-standard -- images crates/daemon/src/image crates/daemon/src/store/migrations \
+    scripts/guest-parts.sh | xargs -0 sha256sum | sha256sum | cut -c1-12)
 home=$cache/home-$key
 if [[ ! -e $home/complete ]]; then
     rm -rf "$cache"/home-*

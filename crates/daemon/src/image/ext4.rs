@@ -12,7 +12,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use mkext4::{FsBuilder, InodeCount, InodeHandle, Layout, Meta, Options, ROOT, SpecialKind};
+use mkext4::{FsBuilder, InodeCount, InodeHandle, Layout, Meta, Options, ROOT, SparseSeg, SpecialKind};
 
 use crate::model::digest::Digest;
 use crate::model::progress::Watcher;
@@ -80,7 +80,7 @@ pub enum Ext4Error {
         err: io::Error,
     },
     /// Told to stop.
-    #[error(transparent)]
+    #[error("stopped")]
     Cancelled(#[from] crate::model::progress::Cancelled),
 }
 
@@ -105,9 +105,13 @@ impl Attributes {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
     Dir,
-    /// `content` is whatever the caller needs to find the bytes again.
+    /// A regular file.
     File {
         size_bytes: u64,
+        /// Offset and length of the ranges that hold data, each beginning and ending at a block boundary or at the end
+        /// of the file; `None` if all of it does.
+        ranges: Option<Vec<(u64, u64)>>,
+        /// Whatever the caller needs to find the bytes again.
         content: u64,
     },
     Symlink(String),
@@ -279,7 +283,10 @@ impl Namespace {
             blocks += xattr_block
                 + match &node.kind {
                     // One more for each 256 MiB, in case free space is fragmented by backup superblocks.
-                    Kind::File { size_bytes, .. } => size_bytes.div_ceil(BLOCK_BYTES) + size_bytes / (256 << 20),
+                    Kind::File { size_bytes, ranges, .. } => {
+                        let pieces = ranges.as_ref().map_or(1, Vec::len) as u64;
+                        data_bytes(*size_bytes, ranges).div_ceil(BLOCK_BYTES) + size_bytes / (256 << 20) + pieces / 300
+                    }
                     Kind::Symlink(target) => u64::from(target.len() >= 60),
                     Kind::Dir => {
                         let entry = |name: &String| 12 + name.len() as u64;
@@ -325,14 +332,13 @@ impl Namespace {
                 self.describe(&mut builder, child, child_handle, &path)?;
                 match &self.nodes[child].kind {
                     Kind::Dir => below.push((child, child_handle, path + "/")),
-                    Kind::File { size_bytes, content } if *size_bytes > 0 => {
-                        fills.push(Fill { handle: child_handle, path, size_bytes: *size_bytes, content: *content })
+                    Kind::File { size_bytes, ranges, content } => {
+                        let data_bytes = data_bytes(*size_bytes, ranges);
+                        if data_bytes > 0 {
+                            fills.push(Fill { handle: child_handle, path, data_bytes, content: *content });
+                        }
                     }
-                    Kind::File { .. }
-                    | Kind::Symlink(_)
-                    | Kind::CharDevice { .. }
-                    | Kind::BlockDevice { .. }
-                    | Kind::Fifo => {}
+                    Kind::Symlink(_) | Kind::CharDevice { .. } | Kind::BlockDevice { .. } | Kind::Fifo => {}
                 }
             }
             directories.extend(below.into_iter().rev());
@@ -355,7 +361,10 @@ impl Namespace {
         let meta = self.nodes[node].attributes.meta();
         match &self.nodes[node].kind {
             Kind::Dir => builder.mkdir(parent, name, meta),
-            Kind::File { size_bytes, .. } => builder.file(parent, name, meta, *size_bytes),
+            Kind::File { size_bytes, ranges: None, .. } => builder.file(parent, name, meta, *size_bytes),
+            Kind::File { size_bytes, ranges: Some(ranges), .. } => {
+                builder.file_sparse(parent, name, meta, &segments(*size_bytes, ranges))
+            }
             Kind::Symlink(target) => builder.symlink(parent, name, target, Meta { mode: 0o777, ..meta }),
             Kind::CharDevice { major, minor } => {
                 let (major, minor) = (*major, *minor);
@@ -382,22 +391,45 @@ impl Namespace {
     }
 }
 
+/// Bytes of data a file has.
+fn data_bytes(size_bytes: u64, ranges: &Option<Vec<(u64, u64)>>) -> u64 {
+    ranges.as_ref().map_or(size_bytes, |ranges| ranges.iter().map(|(_, len)| len).sum())
+}
+
+/// A file's ranges of data with the holes between them.
+fn segments(size_bytes: u64, ranges: &[(u64, u64)]) -> Vec<SparseSeg> {
+    let mut segments = Vec::with_capacity(2 * ranges.len() + 1);
+    let mut at = 0;
+    for (offset, len) in ranges {
+        if *offset > at {
+            segments.push(SparseSeg::Hole(offset - at));
+        }
+        segments.push(SparseSeg::Data(*len));
+        at = offset + len;
+    }
+    if size_bytes > at {
+        segments.push(SparseSeg::Hole(size_bytes - at));
+    }
+    segments
+}
+
 struct Fill {
     handle: InodeHandle,
     path: String,
-    size_bytes: u64,
+    data_bytes: u64,
     content: u64,
 }
 
 /// Writes the tree to `file` as a filesystem with the UUID of `identity`, labelled `label`.
 ///
-/// `open` gets a file's `content` and its size and gives its bytes; it is asked in the order of the data on disk.
+/// `open` gets a file's `content` and gives the bytes of its ranges, one after the other; it is asked in the order of
+/// the data on disk.
 pub(crate) fn write<R: Read>(
     tree: &Namespace,
     file: &Path,
     identity: Digest,
     label: &str,
-    mut open: impl FnMut(u64, u64) -> io::Result<R>,
+    mut open: impl FnMut(u64) -> io::Result<R>,
     watcher: Watcher<'_>,
 ) -> Result<Written, Ext4Error> {
     let (mut blocks, inodes) = tree.estimate();
@@ -414,7 +446,7 @@ pub(crate) fn write<R: Read>(
     let failed = |err| Ext4Error::Write { file: file.to_owned(), err };
     let sink = SparseSink { file: File::create_new(file).map_err(failed)? };
     sink.file.set_len(layout.image_len()).map_err(failed)?;
-    let total = fills.iter().map(|fill| fill.size_bytes).sum();
+    let total = fills.iter().map(|fill| fill.data_bytes).sum();
     let mut writer = layout.writer(sink).map_err(|err| Ext4Error::Content {
         path: "its metadata".to_owned(),
         file: file.to_owned(),
@@ -423,11 +455,11 @@ pub(crate) fn write<R: Read>(
     let (mut done, mut reported) = (0, 0);
     for fill in fills {
         watcher.check()?;
-        open(fill.content, fill.size_bytes)
+        open(fill.content)
             .map_err(mkext4::Error::Io)
             .and_then(|mut reader| writer.fill(fill.handle, &mut reader))
             .map_err(|err| Ext4Error::Content { path: fill.path, file: file.to_owned(), err })?;
-        done += fill.size_bytes;
+        done += fill.data_bytes;
         if done - reported >= 1 << 20 || done == total {
             reported = done;
             watcher.bytes(done, Some(total));

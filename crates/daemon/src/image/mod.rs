@@ -12,11 +12,11 @@
 
 // pub mod build;
 pub(crate) mod codec;
-// pub mod disk;
+pub mod disk;
 pub(crate) mod ext4;
 pub mod initramfs;
 pub mod kernel;
 pub(crate) mod newc;
 // pub mod recipe;
-// pub mod rootfs;
+pub mod rootfs;
 pub(crate) mod stream;

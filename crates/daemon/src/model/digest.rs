@@ -46,6 +46,14 @@ impl Digest {
         &self.0
     }
 
+    /// The first 64 bits, of which the id of an image or a kernel is made.
+    #[must_use]
+    pub fn id_bytes(&self) -> [u8; 8] {
+        let mut id = [0; 8];
+        id.copy_from_slice(&self.0[..8]);
+        id
+    }
+
     /// A version 8 UUID (RFC 9562) made of the first 16 bytes, for a filesystem that should be named by its content.
     #[must_use]
     pub fn uuid(&self) -> [u8; 16] {

@@ -1,6 +1,7 @@
 //! What is recorded about an image: its root filesystem and where it comes from.
 
 use serde::{Deserialize, Serialize};
+use wire::id::ImageId;
 
 use super::digest::Digest;
 
@@ -30,4 +31,12 @@ pub struct ImageManifest {
     pub init: Option<String>,
     /// The processor family it is for, as `uname -m` says it.
     pub arch: String,
+}
+
+impl ImageManifest {
+    /// The image's id: the beginning of its digest.
+    #[must_use]
+    pub fn id(&self) -> ImageId {
+        ImageId::from_random(self.digest.id_bytes())
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use wire::id::KernelId;
 
 use super::digest::Digest;
 
@@ -34,6 +35,14 @@ pub struct KernelManifest {
     pub modules: Option<ModuleDrive>,
     /// The modules of the initramfs in the order to load them.
     pub load_order: Vec<LoadModule>,
+}
+
+impl KernelManifest {
+    /// The kernel's id: the beginning of its digest.
+    #[must_use]
+    pub fn id(&self) -> KernelId {
+        KernelId::from_random(self.digest.id_bytes())
+    }
 }
 
 /// The drive with a kernel's module tree: the content of `/lib/modules/<release>` at its root.

@@ -2,9 +2,9 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`machine`] | what a VMM is asked to run: one boot, every path and number fixed |
-//! | [`image`], [`kernel`] | what is recorded about the two things a VM boots from |
 //! | [`digest`] | the name of some content |
+//! | [`image`] [`kernel`] | what is recorded about the two things a VM boots from |
+//! | [`machine`] | what a VMM is asked to run: one boot, every path and number fixed |
 //! | [`vm`] | what a VM is doing: the state machine |
 //! | [`limits`], [`nickname`] | how big a VM may be; names for VMs whose owner gave none |
 //! | [`progress`] | how a long act reports, and how it is told to stop |

@@ -195,7 +195,7 @@ pub(crate) mod tests {
         for codec in [Codec::Lz4Legacy, Codec::Gzip, Codec::Xz, Codec::Zstd, Codec::Lzma] {
             let (packed, data) = packed(codec);
             let image = sample(&packed, data.len(), "6.1.0-test");
-            let unpacked = unpack(&image, Watcher::none()).expect(codec.name());
+            let unpacked = unpack(&image, Watcher::none()).unwrap();
             assert!(unpacked.vmlinux == data, "{}", codec.name());
             assert_eq!(unpacked.release.as_deref(), Some("6.1.0-test"));
         }

@@ -179,6 +179,8 @@ impl Unpacking<'_> {
             }
             last = Some(path);
         }
+        // The checksum of the compressed data comes last.
+        copy(&mut archive.into_inner(), &mut io::sink(), self.watcher).map_err(|err| damaged(last.as_ref(), err))?;
         Ok(())
     }
 

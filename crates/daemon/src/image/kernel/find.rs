@@ -16,8 +16,6 @@ pub(super) struct Parts {
     pub(super) named_config: Option<PathBuf>,
     /// Directories that may hold `lib/modules/<release>` or `modules/<release>`.
     roots: Vec<PathBuf>,
-    /// Whether the module tree is ours to write to.
-    is_scratch: bool,
     /// The source for a person.
     pub(super) described: String,
 }
@@ -31,8 +29,8 @@ pub(super) fn parts(source: &Source, work: &Path, watcher: Watcher<'_>) -> Resul
         path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
     let named_config = source.config.clone();
     if metadata.is_dir() {
-        let kernel = kernel_in(path)?;
-        return Ok(Parts { kernel, named_config, roots: vec![path.clone()], is_scratch: false, described });
+        let kernel = kernel_in(path, path)?;
+        return Ok(Parts { kernel, named_config, roots: vec![path.clone()], described });
     }
     if !metadata.is_file() {
         return Err(failed(io::Error::other("it is neither a file nor a directory")));
@@ -43,15 +41,12 @@ pub(super) fn parts(source: &Source, work: &Path, watcher: Watcher<'_>) -> Resul
             Ok(()) => KernelError::Deb(err),
             Err(cancelled) => cancelled.into(),
         })?;
-        let kernel = kernel_in(work).map_err(|err| match err {
-            KernelError::NotFound { why, .. } => KernelError::NotFound { path: path.clone(), why },
-            other => other,
-        })?;
-        return Ok(Parts { kernel, named_config, roots: vec![work.to_owned()], is_scratch: true, described });
+        let kernel = kernel_in(work, path)?;
+        return Ok(Parts { kernel, named_config, roots: vec![work.to_owned()], described });
     }
     // A file in some /boot has its modules beside that directory.
     let roots = path.ancestors().skip(1).take(2).map(Path::to_owned).collect();
-    Ok(Parts { kernel: path.clone(), named_config, roots, is_scratch: false, described })
+    Ok(Parts { kernel: path.clone(), named_config, roots, described })
 }
 
 fn is_package(path: &Path) -> Result<bool, KernelError> {
@@ -64,8 +59,8 @@ fn is_package(path: &Path) -> Result<bool, KernelError> {
     Ok(head == b"!<arch>\n" || named)
 }
 
-/// The one kernel image in a directory, in its `boot/` or itself.
-fn kernel_in(dir: &Path) -> Result<PathBuf, KernelError> {
+/// The one kernel image in a directory, in its `boot/` or itself; `source` is what a person knows it by.
+fn kernel_in(dir: &Path, source: &Path) -> Result<PathBuf, KernelError> {
     let mut found = Vec::new();
     for place in [dir.join("boot"), dir.to_owned()] {
         let Ok(entries) = fs::read_dir(&place) else {
@@ -88,7 +83,7 @@ fn kernel_in(dir: &Path) -> Result<PathBuf, KernelError> {
         }
     }
     found.sort();
-    let refuse = |why| KernelError::NotFound { path: dir.to_owned(), why };
+    let refuse = |why| KernelError::NotFound { path: source.to_owned(), why };
     match found.as_slice() {
         [one] => Ok(one.clone()),
         [] => Err(refuse("neither boot/vmlinuz* nor vmlinuz* nor vmlinux* is there".to_owned())),
@@ -113,23 +108,38 @@ pub(super) fn neighbouring_config(parts: &Parts, release: &str) -> Option<PathBu
 /// The kernel's module tree, indexed: a copy in `work` unless it is there already. `None` for a kernel without modules.
 pub(super) fn module_tree(
     parts: &Parts,
+    source: &Source,
     release: &str,
     work: &Path,
     watcher: Watcher<'_>,
 ) -> Result<Option<PathBuf>, KernelError> {
     debug_assert!(is_release(release), "checked where it was read");
-    let places = ["lib/modules", "usr/lib/modules", "modules"];
-    let found = parts.roots.iter().find_map(|root| {
-        let dirs = places.iter().map(|place| root.join(place).join(release));
-        dirs.into_iter().find(|dir| dir.is_dir())
-    });
+    let tree_dir = work.join("lib/modules").join(release);
+    let found = match &source.modules {
+        Some(named) => Some(named_tree(named, release)?),
+        None => parts.roots.iter().find_map(|root| tree_beneath(root, release)),
+    };
     let Some(found) = found else {
         return Ok(None);
     };
-    let tree_dir = work.join("lib/modules").join(release);
-    if !parts.is_scratch {
+    if found != tree_dir {
         tree::copy_tree(&found, &tree_dir, watcher)?;
     }
     modules::index(work, release)?;
     Ok(Some(tree_dir))
+}
+
+fn tree_beneath(root: &Path, release: &str) -> Option<PathBuf> {
+    let places = ["lib/modules", "usr/lib/modules", "modules"];
+    places.iter().map(|place| root.join(place).join(release)).find(|dir| dir.is_dir())
+}
+
+/// The tree the user named, either itself or by a directory that holds it.
+fn named_tree(named: &Path, release: &str) -> Result<PathBuf, KernelError> {
+    let is_tree = |dir: &Path| dir.join("kernel").is_dir() || dir.join("modules.dep").is_file();
+    let candidates = [Some(named.to_owned()), Some(named.join(release)), tree_beneath(named, release)];
+    candidates.into_iter().flatten().find(|dir| is_tree(dir)).ok_or_else(|| KernelError::NotFound {
+        path: named.to_owned(),
+        why: format!("it is no module tree of {release}"),
+    })
 }

@@ -122,7 +122,7 @@ pub enum KernelError {
     #[error("cannot write the module drive")]
     Drive(#[from] Ext4Error),
     /// Told to stop.
-    #[error(transparent)]
+    #[error("stopped")]
     Cancelled(#[from] Cancelled),
 }
 
@@ -158,6 +158,8 @@ pub struct Source {
     pub path: PathBuf,
     /// The kernel's configuration, where it is neither in the kernel nor beside it.
     pub config: Option<PathBuf>,
+    /// The kernel's module tree, where it is not beside it: `lib/modules/<release>` or a directory that holds it.
+    pub modules: Option<PathBuf>,
 }
 
 /// Whether `text` can be a kernel's release: it becomes part of a path.
@@ -182,7 +184,7 @@ pub fn import(source: &Source, staging: &Path, watcher: Watcher<'_>) -> Result<K
     watcher.stage("unpack kernel");
     let kernel = read_kernel(&parts, watcher)?;
     watcher.stage("index modules");
-    let tree_dir = find::module_tree(&parts, &kernel.release, &work, watcher)?;
+    let tree_dir = find::module_tree(&parts, source, &kernel.release, &work, watcher)?;
     let tree = tree_dir.as_deref().map(ModuleTree::read).transpose()?;
     watcher.stage("check configuration");
     let config = read_config(&parts, &kernel)?;

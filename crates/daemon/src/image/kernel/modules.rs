@@ -4,7 +4,7 @@
 //! no `modules.dep`; [`index`] has depmod make it, and with it the indexes modprobe needs inside the guest.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -214,10 +214,10 @@ pub(crate) fn index(base: &Path, release: &str) -> Result<(), KernelError> {
     // A kmod built for a merged /usr looks beneath usr/lib instead of lib.
     let usr = base.join("usr");
     if !usr.exists() {
-        std::os::unix::fs::symlink(".", &usr).map_err(|err| KernelError::Write { path: usr.clone(), err })?;
+        sys::fs::symlink(Path::new("."), &usr)?;
     }
     let outcome = super::depmod::run(base, release);
-    fs::remove_file(&usr).map_err(|err| KernelError::Write { path: usr, err })?;
+    sys::fs::remove_file(&usr)?;
     outcome
 }
 
@@ -226,6 +226,7 @@ mod tests {
     use super::*;
     use crate::image::codec::tests::encode;
     use proptest::prelude::*;
+    use std::fs;
 
     const DEP: &str = "\
 kernel/drivers/virtio/virtio_ring.ko:

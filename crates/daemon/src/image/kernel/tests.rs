@@ -51,7 +51,7 @@ fn lay_out(root: &Path) {
 
 fn import_from(path: &Path, config: Option<PathBuf>) -> Result<(tempfile::TempDir, KernelManifest), KernelError> {
     let staging = tempfile::tempdir().unwrap();
-    let source = Source { path: path.to_owned(), config };
+    let source = Source { path: path.to_owned(), config, modules: None };
     let manifest = import(&source, staging.path(), Watcher::none())?;
     Ok((staging, manifest))
 }
@@ -171,7 +171,7 @@ fn a_cancelled_import_says_so() {
     lay_out(root.path());
     let staging = tempfile::tempdir().unwrap();
     let stop = std::sync::atomic::AtomicBool::new(true);
-    let source = Source { path: root.path().to_owned(), config: None };
+    let source = Source { path: root.path().to_owned(), config: None, modules: None };
     let err = import(&source, staging.path(), Watcher::new(&|_| {}, &stop)).unwrap_err();
     assert!(crate::model::progress::is_cancelled(&err), "{err:?}");
 }

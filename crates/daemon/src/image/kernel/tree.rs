@@ -69,11 +69,11 @@ pub(crate) fn write(dir: &Path, image: &Path, watcher: Watcher<'_>) -> Result<Wr
         let name = below.to_str().ok_or_else(|| failed(io::Error::other("its name is not UTF-8")))?;
         let executable = metadata.permissions().mode() & 0o111 != 0;
         let mode = if executable { 0o755 } else { 0o644 };
-        let kind = Kind::File { size_bytes: metadata.len(), content: index as u64 };
+        let kind = Kind::File { size_bytes: metadata.len(), ranges: None, content: index as u64 };
         tree.add(name, kind, Attributes { mode, ..directory }, Vec::new())?;
         names.push(format!("{name}\0{}\0", metadata.len()));
     }
     let identity = Digest::of_parts(names.iter().map(String::as_bytes));
-    let open = |index: u64, _size| File::open(dir.join(&files[index as usize]));
+    let open = |index: u64| File::open(dir.join(&files[index as usize]));
     Ok(ext4::write(&tree, image, identity, "banger-modules", open, watcher)?)
 }
