@@ -132,6 +132,9 @@ pub(super) async fn watched<P: Sync, T: Send + 'static>(
     loop {
         tokio::select! {
             result = &mut worker => {
+                while let Ok(report) = reports.try_recv() {
+                    cx.progress(translate(&mut stage, report));
+                }
                 // A failure that follows a cancellation is that cancellation.
                 return if cx.is_cancelled() { result.map_err(|_| Cause::cancelled()) } else { result };
             }
