@@ -212,7 +212,8 @@ async fn one_operation_at_a_time() {
     })
     .await;
     assert_eq!(daemon.engine.holder(&vm), Some(begun.operation.clone()));
-    for refused in [daemon.engine.start("web").await, daemon.engine.stop("web", None).await, daemon.engine.delete("web").await]
+    for refused in
+        [daemon.engine.start("web").await, daemon.engine.stop("web", None).await, daemon.engine.delete("web").await]
     {
         let error = ApiError::from(refused.unwrap_err());
         assert_eq!(error.code, ErrorCode::Busy);
@@ -277,7 +278,12 @@ async fn the_guest_decides_how_it_ends() {
     .await;
     assert_eq!(daemon.host.store.boot(&first).await.unwrap().ended.as_deref(), Some("reboot"));
 
-    soon("the guest", async { while daemon.host.supervisors.guest(&vm.id).is_none() { tokio::task::yield_now().await } }).await;
+    soon("the guest", async {
+        while daemon.host.supervisors.guest(&vm.id).is_none() {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
     world.only().finish(Ending::PowerOff).await;
     soon("the end", async {
         while daemon.state("web").await != VmState::Stopped || daemon.host.supervisors.running() > 0 {

@@ -78,7 +78,9 @@ async fn names_ids_and_beginnings_of_ids() {
     let error = store.insert_vm(vm(2, "web")).await.unwrap_err();
     assert_eq!(error.to_string(), "there is already a VM called web");
     store.insert_vm(VmRecord { id: "0101999999999999".parse().unwrap(), ..vm(3, "cafe") }).await.unwrap();
-    for (key, name) in [("web", "web"), ("0101010101010101", "web"), ("01010", "web"), ("010199", "cafe"), ("cafe", "cafe")] {
+    for (key, name) in
+        [("web", "web"), ("0101010101010101", "web"), ("01010", "web"), ("010199", "cafe"), ("cafe", "cafe")]
+    {
         assert_eq!(store.find_vm(key).await.unwrap().name.as_str(), name, "{key}");
     }
     assert!(matches!(store.find_vm("0101").await.unwrap_err(), StoreError::Ambiguous { .. }));
@@ -106,7 +108,8 @@ async fn ended_operations_are_bounded_and_stuck_ones_stay() {
     let (_dir, store) = open().await;
     for n in 0..=255_u8 {
         for half in [0_u8, 1] {
-            let record = OperationRecord { id: OpId::from_random([half, n, 1, 1, 1, 1, 1, 1]), ..operation(n, "vm", 1) };
+            let record =
+                OperationRecord { id: OpId::from_random([half, n, 1, 1, 1, 1, 1, 1]), ..operation(n, "vm", 1) };
             store.begin_operation(record.clone()).await.unwrap();
             let state = if n == 0 { OperationState::Stuck } else { OperationState::Unwound };
             store.end_operation(&record.id, state, None, 2).await.unwrap();

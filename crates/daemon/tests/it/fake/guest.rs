@@ -173,7 +173,10 @@ impl Machine {
                 assert!(!self.is_configured.swap(true, Ordering::SeqCst), "configured twice");
                 *self.config.lock().unwrap() = Some(*config);
                 let warnings = vec!["no /etc/ssh in the image".to_owned()];
-                (Reply::Configured(Configured { init: Some("/sbin/init".into()), warnings, ..Default::default() }), None)
+                (
+                    Reply::Configured(Configured { init: Some("/sbin/init".into()), warnings, ..Default::default() }),
+                    None,
+                )
             }
             Request::Sync => {
                 self.is_synced.store(true, Ordering::SeqCst);
