@@ -111,10 +111,9 @@ mod tests {
                     if blocked {
                         return Err(io::ErrorKind::WouldBlock.into());
                     }
-                    let all: Vec<u8> = slices.iter().flat_map(|s| s.iter().copied()).collect();
-                    let count = step.min(all.len());
-                    decoder.push(&all[..count]);
-                    Ok(count)
+                    let taken: Vec<u8> = slices.iter().flat_map(|s| s.iter().copied()).take(step).collect();
+                    decoder.push(&taken);
+                    Ok(taken.len())
                 });
                 while let Some(frame) = decoder.next_frame().unwrap() {
                     sizes.push(frame.payload.len());
