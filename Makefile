@@ -30,7 +30,7 @@ fmt: ## Format the Rust code
 	@cargo fmt
 
 bench: ## Measure, against the floor of the same parts
-	@cargo xtask bench
+	@scripts/bench.sh
 
 install: ## Install below PREFIX (and DESTDIR)
 	@cargo xtask dist --prefix '$(DESTDIR)$(PREFIX)'

@@ -21,5 +21,7 @@ pub mod guest;
 pub mod image;
 pub mod model;
 pub mod network;
+pub mod saga;
 pub mod storage;
+pub mod store;
 pub mod vmm;

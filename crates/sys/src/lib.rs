@@ -4,12 +4,20 @@
 //! |---|---|
 //! | [`clock`] | the time |
 //! | [`fs`] | changing files: atomically, privately, sparsely |
+//! | [`kvm`] | whether the host can run guests in hardware |
+//! | [`memory`] | what the host has left |
 //! | [`process`] | starting processes, and knowing them again after a restart |
 //! | [`rand`] | random bytes |
+//! | [`socket`] | what a socket has not delivered |
+//! | [`tsc`] | the frequency of the processor's time stamp counter |
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world"))]
 
 pub mod clock;
 pub mod fs;
+pub mod kvm;
+pub mod memory;
 pub mod process;
 pub mod rand;
+pub mod socket;
+pub mod tsc;

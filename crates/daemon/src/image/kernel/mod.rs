@@ -15,7 +15,9 @@ mod config;
 mod deb;
 mod depmod;
 mod elf;
+mod fetch;
 mod find;
+pub mod fuzz;
 mod modules;
 mod tree;
 
@@ -27,6 +29,7 @@ pub use bzimage::BzImageError;
 pub use config::Unfit;
 pub use deb::DebError;
 pub use elf::ElfError;
+pub use fetch::{FetchError, fetch};
 pub use modules::ModuleError;
 
 use crate::image::ext4::Ext4Error;

@@ -1,0 +1,3 @@
+//! The daemon's drivers against real processes.
+
+mod vmm;
