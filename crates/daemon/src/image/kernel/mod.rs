@@ -215,7 +215,7 @@ pub fn import(source: &Source, staging: &Path, watcher: Watcher<'_>) -> Result<K
     let manifest = KernelManifest {
         digest: kernel_digest(vmlinux_sha256, config_sha256, modules.as_ref()),
         release: kernel.release,
-        arch: "x86_64".to_owned(),
+        arch: "amd64".to_owned(),
         source: parts.described,
         vmlinux_sha256,
         vmlinux_bytes: kernel.vmlinux.len() as u64,

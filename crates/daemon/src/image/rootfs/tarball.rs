@@ -152,9 +152,13 @@ impl<R: Read> Tarball<R> {
     }
 
     fn read_exact(&mut self, buf: &mut [u8]) -> Result<(), TarError> {
-        self.inner.read_exact(buf).map_err(|err| match err.kind() {
-            io::ErrorKind::UnexpectedEof => TarError::Truncated { entry: self.last.clone() },
-            _ => TarError::Read { entry: self.last.clone(), err },
+        self.inner.read_exact(buf).map_err(|err| {
+            let entry = self.last.clone();
+            if err.kind() == io::ErrorKind::UnexpectedEof {
+                TarError::Truncated { entry }
+            } else {
+                TarError::Read { entry, err }
+            }
         })?;
         self.at += buf.len() as u64;
         Ok(())
@@ -206,17 +210,18 @@ impl<R: Read> Tarball<R> {
                 return Ok(None);
             };
             let size = header.entry_size().map_err(|_| self.damaged("a size cannot be read"))?;
-            match header.entry_type() {
-                EntryType::XHeader => {
-                    let bytes = self.extension(size)?;
-                    pax(&bytes, &mut extensions).map_err(|what| self.damaged(what))?;
-                }
-                EntryType::XGlobalHeader => {
-                    self.extension(size)?;
-                }
-                EntryType::GNULongName => extensions.path = Some(without_nul(self.extension(size)?)),
-                EntryType::GNULongLink => extensions.link = Some(without_nul(self.extension(size)?)),
-                _ => return self.record(&header, extensions).map(Some),
+            let kind = header.entry_type();
+            if kind.is_pax_local_extensions() {
+                let bytes = self.extension(size)?;
+                pax(&bytes, &mut extensions).map_err(|what| self.damaged(what))?;
+            } else if kind.is_pax_global_extensions() {
+                self.extension(size)?;
+            } else if kind.is_gnu_longname() {
+                extensions.path = Some(without_nul(self.extension(size)?));
+            } else if kind.is_gnu_longlink() {
+                extensions.link = Some(without_nul(self.extension(size)?));
+            } else {
+                return self.record(&header, extensions).map(Some);
             }
         }
     }
@@ -241,6 +246,7 @@ impl<R: Read> Tarball<R> {
         let (uid, gid, mode) = (number(uid)?, number(gid)?, number(header.mode().ok())?);
         let mtime = extensions.mtime.or_else(|| Some((i64::try_from(header.mtime().ok()?).ok()?, 0)));
         let mtime = mtime.ok_or_else(|| refuse("its time cannot be read"))?;
+        #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else a tar may hold has no place in a filesystem")]
         let kind = match header.entry_type() {
             EntryType::Directory => RecordKind::Dir,
             EntryType::Symlink => RecordKind::Symlink(link()?),
