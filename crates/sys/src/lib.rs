@@ -9,6 +9,7 @@
 //! | [`process`] | starting processes, and knowing them again after a restart |
 //! | [`rand`] | random bytes |
 //! | [`socket`] | what a socket has not delivered |
+//! | [`spawn`] | starting one program fast, from a process of one thread |
 //! | [`tsc`] | the frequency of the processor's time stamp counter |
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world"))]
@@ -20,4 +21,5 @@ pub mod memory;
 pub mod process;
 pub mod rand;
 pub mod socket;
+pub mod spawn;
 pub mod tsc;
