@@ -61,15 +61,6 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Where an executable of this name is, in the directories of `path` (the form of `PATH`) from the first to the last.
-#[must_use]
-pub fn find_program(path: &OsStr, name: &str) -> Option<PathBuf> {
-    std::env::split_paths(path)
-        .filter(|dir| dir.is_absolute())
-        .map(|dir| dir.join(name))
-        .find(|file| file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok())
-}
-
 /// Runs to the end and gives standard output (at most [`OUTPUT_BYTES_MAX`] bytes).
 ///
 /// # Errors
@@ -310,15 +301,6 @@ mod tests {
         assert!(!identity.is_alive());
         let mode = std::fs::metadata(dir.path().join("seen")).unwrap();
         assert_eq!(std::os::unix::fs::MetadataExt::mode(&mode) & 0o777, 0o600);
-    }
-
-    #[test]
-    fn programs_are_found_where_they_can_be_run() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("sh"), "not executable").unwrap();
-        let path = std::env::join_paths([dir.path(), Path::new("relative"), Path::new("/bin")]).unwrap();
-        assert_eq!(find_program(&path, "sh"), Some("/bin/sh".into()));
-        assert_eq!(find_program(&path, "no-such-program"), None);
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Qemu {
     /// Looks for the program in `path` (the value of `PATH`), for KVM, and begins to measure the TSC.
     #[must_use]
     pub fn probe(path: Option<&std::ffi::OsStr>) -> Qemu {
-        let program = path.and_then(|path| sys::process::find_program(path, PROGRAM));
+        let program = path.and_then(|path| sys::process::find_program(PROGRAM, path));
         Qemu { program, kvm: sys::kvm::probe(), tsc: Measurement::begin(), tsc_khz: OnceLock::new() }
     }
 
