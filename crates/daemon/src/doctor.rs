@@ -74,7 +74,7 @@ pub struct Known {
 /// Looks at the host; `path` is the value of `PATH`. Runs `qemu --version`, changes nothing.
 #[must_use]
 pub fn probe(known: Known, path: &OsStr, kvm: Result<(), String>) -> Findings {
-    let qemu = find_program(path, "qemu-system-x86_64").map(|program| {
+    let qemu = find_program("qemu-system-x86_64", path).map(|program| {
         let version = sys::process::run(sys::process::command(&program).arg("--version"))
             .map_or_else(|error| error.to_string(), |out| first_line(&String::from_utf8_lossy(&out)));
         (program, version)
@@ -86,7 +86,7 @@ pub fn probe(known: Known, path: &OsStr, kvm: Result<(), String>) -> Findings {
         arch: std::env::consts::ARCH.to_owned(),
         kvm,
         qemu,
-        programs: NEEDS.map(|need| (need, find_program(&wide, need.program).is_some())).to_vec(),
+        programs: NEEDS.map(|need| (need, find_program(need.program, &wide).is_some())).to_vec(),
         memory_available_mib: memory_available_mib(),
         state: free_room(&known.state_dir),
         image: known.image,

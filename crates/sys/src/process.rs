@@ -115,6 +115,15 @@ fn read_tail(mut from: impl Read) -> io::Result<Vec<u8>> {
     }
 }
 
+/// The first executable file called `name` in the directories of `path`, a value of `PATH`; relative entries are skipped.
+#[must_use]
+pub fn find_program(name: &str, path: &OsStr) -> Option<PathBuf> {
+    std::env::split_paths(path)
+        .filter(|dir| dir.is_absolute())
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok())
+}
+
 /// Gives a command a session of its own.
 pub trait Detach {
     /// The child calls setsid(2) before it becomes the program.
@@ -331,6 +340,14 @@ mod tests {
         let error = run(command("sh").args(["-c", "echo because >&2; exit 3"])).unwrap_err();
         assert_eq!(error.to_string(), "sh failed (exit status: 3): because");
         assert!(matches!(run(&mut command("/nonexistent")), Err(RunError::Start { .. })));
+    }
+
+    #[test]
+    fn programs_are_found_where_path_says() {
+        let sh = find_program("sh", OsStr::new("relative:/nonexistent:/usr/bin:/bin")).unwrap();
+        assert!(sh.is_absolute());
+        assert_eq!(find_program("sh", OsStr::new("")), None);
+        assert_eq!(find_program("passwd", OsStr::new("/etc")), None, "a file that cannot be executed");
     }
 
     #[test]

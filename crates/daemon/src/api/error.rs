@@ -1,0 +1,121 @@
+//! Failures as HTTP answers: which status each kind has, and which kind each module's error is.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use wire::agent::message::Failure;
+use wire::api::{ApiError, ErrorBody, ErrorCode};
+
+use crate::guest::GuestError;
+use crate::store::StoreError;
+
+/// What a handler answers when it refuses.
+#[derive(Debug)]
+pub(crate) struct Refusal(pub(crate) ApiError);
+
+impl Refusal {
+    /// A request that makes no sense.
+    pub(crate) fn bad(message: impl Into<String>) -> Refusal {
+        Refusal(ApiError::new(ErrorCode::BadRequest, message))
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (status(self.0.code), Json(ErrorBody { error: self.0 })).into_response()
+    }
+}
+
+impl From<ApiError> for Refusal {
+    fn from(error: ApiError) -> Refusal {
+        Refusal(error)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Refusal {
+        Refusal(store_error(&error))
+    }
+}
+
+impl From<GuestError> for Refusal {
+    fn from(error: GuestError) -> Refusal {
+        Refusal(guest_error(&error))
+    }
+}
+
+fn status(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::BadRequest | ErrorCode::Ambiguous => StatusCode::BAD_REQUEST,
+        ErrorCode::NotFound => StatusCode::NOT_FOUND,
+        ErrorCode::AlreadyExists | ErrorCode::Busy | ErrorCode::WrongState | ErrorCode::InUse | ErrorCode::Cancelled => {
+            StatusCode::CONFLICT
+        }
+        ErrorCode::Unsupported => StatusCode::NOT_IMPLEMENTED,
+        ErrorCode::Exhausted => StatusCode::INSUFFICIENT_STORAGE,
+        ErrorCode::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        ErrorCode::GuestUnreachable | ErrorCode::DaemonUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::ProgramNotFound
+        | ErrorCode::ProgramNotExecutable
+        | ErrorCode::OperationFailed
+        | ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// What a failure of the database is to a client.
+pub(crate) fn store_error(error: &StoreError) -> ApiError {
+    let code = match error {
+        StoreError::NotFound { .. } => ErrorCode::NotFound,
+        StoreError::Ambiguous { .. } => ErrorCode::Ambiguous,
+        StoreError::NameTaken { .. } => ErrorCode::AlreadyExists,
+        StoreError::Busy { .. } => ErrorCode::Busy,
+        StoreError::InUse { .. } => ErrorCode::InUse,
+        StoreError::Refused { .. } => ErrorCode::WrongState,
+        StoreError::Open { .. }
+        | StoreError::Newer { .. }
+        | StoreError::Migrate { .. }
+        | StoreError::Sql { .. }
+        | StoreError::Damaged { .. }
+        | StoreError::Closed => ErrorCode::Internal,
+    };
+    let api = ApiError::from_chain(code, error);
+    match error {
+        StoreError::Busy { operation, .. } => {
+            let hint = format!("wait for it, or cancel it: banger ops cancel {operation}");
+            api.with_hint(hint).retryable()
+        }
+        StoreError::NotFound { what: "VM", .. } => api.with_hint("banger vm list shows the VMs there are"),
+        StoreError::NotFound { .. }
+        | StoreError::Ambiguous { .. }
+        | StoreError::NameTaken { .. }
+        | StoreError::InUse { .. }
+        | StoreError::Refused { .. }
+        | StoreError::Open { .. }
+        | StoreError::Newer { .. }
+        | StoreError::Migrate { .. }
+        | StoreError::Sql { .. }
+        | StoreError::Damaged { .. }
+        | StoreError::Closed => api,
+    }
+}
+
+/// What a failure of or in a guest is to a client.
+pub(crate) fn guest_error(error: &GuestError) -> ApiError {
+    let code = match error {
+        GuestError::Failed(failure) => match failure {
+            Failure::ProgramNotFound { .. } => ErrorCode::ProgramNotFound,
+            Failure::ProgramNotExecutable { .. } => ErrorCode::ProgramNotExecutable,
+            Failure::NoSuchUser { .. } | Failure::Directory { .. } | Failure::Refused { .. } => ErrorCode::BadRequest,
+            Failure::Os { .. } => ErrorCode::OperationFailed,
+            Failure::Busy => ErrorCode::Busy,
+            Failure::Unsupported => ErrorCode::Unsupported,
+        },
+        _ => ErrorCode::GuestUnreachable,
+    };
+    ApiError::from_chain(code, error)
+}
+
+/// A defect of ours.
+pub(crate) fn internal(message: &str) -> ApiError {
+    ApiError::new(ErrorCode::Internal, message).with_hint("this is a defect of banger; the daemon's log says more")
+}
