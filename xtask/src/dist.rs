@@ -4,6 +4,7 @@
 //! PREFIX/bin/banger
 //! PREFIX/libexec/banger/{bangerd,banger-helper,banger-agent}
 //! PREFIX/share/banger/images/<recipe>/…
+//! PREFIX/share/{bash-completion,zsh,fish}/…      completions
 //! PREFIX/share/doc/banger/{README.md,CHANGELOG.md,LICENSE-*}
 //! ```
 //!
@@ -39,6 +40,13 @@ const NSS_SYMBOLS: [&str; 9] = [
     "getgrouplist",
     "getservby",
     "initgroups",
+];
+
+/// Where each shell looks for completions, below `share/`.
+const COMPLETIONS: [(&str, &str); 3] = [
+    ("banger.bash", "bash-completion/completions/banger"),
+    ("_banger", "zsh/site-functions/_banger"),
+    ("banger.fish", "fish/vendor_completions.d/banger.fish"),
 ];
 
 const PROGRAM: u32 = 0o755;
@@ -102,6 +110,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     layout.place(&agent, "libexec/banger/banger-agent", PROGRAM)?;
     layout.mirror(&root.join("images"), "share/banger/images")?;
+    for (source, installed) in COMPLETIONS {
+        layout.place(&root.join("completions").join(source), &format!("share/{installed}"), DATA)?;
+    }
     for name in ["README.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-APACHE"] {
         layout.place(&root.join(name), &format!("share/doc/banger/{name}"), DATA)?;
     }
