@@ -65,7 +65,8 @@ pub(crate) async fn relay(
 /// Writes a message; header and payload leave together.
 async fn send(writer: &mut (impl AsyncWrite + Unpin), kind: Kind, payload: Bytes) -> std::io::Result<()> {
     let length = u32::try_from(payload.len()).expect("a payload is at most one frame of the guest");
-    writer.write_all_buf(&mut (&attach::header(kind, length)[..]).chain(payload)).await
+    let header = attach::header(kind, length);
+    writer.write_all_buf(&mut Buf::chain(&header[..], payload)).await
 }
 
 /// Sends what the command prints and what input was taken, until the command has ended.

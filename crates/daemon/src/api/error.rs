@@ -1,4 +1,4 @@
-//! Failures as HTTP answers: which status each kind has, and which kind each module's error is.
+//! Failures as HTTP answers: which status each kind has.
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -7,11 +7,12 @@ use wire::agent::message::Failure;
 use wire::api::{ApiError, ErrorBody, ErrorCode};
 
 use crate::guest::GuestError;
+use crate::saga::Cause;
 use crate::store::StoreError;
 
 /// What a handler answers when it refuses.
 #[derive(Debug)]
-pub(crate) struct Refusal(pub(crate) ApiError);
+pub struct Refusal(pub ApiError);
 
 impl Refusal {
     /// A request that makes no sense.
@@ -32,9 +33,17 @@ impl From<ApiError> for Refusal {
     }
 }
 
+impl From<Cause> for Refusal {
+    fn from(cause: Cause) -> Refusal {
+        Refusal(cause.into())
+    }
+}
+
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Refusal {
-        Refusal(store_error(&error))
+        let is_vm = matches!(error, StoreError::NotFound { what: "VM", .. });
+        let api = ApiError::from(Cause::from(error));
+        Refusal(if is_vm { api.with_hint("banger list shows the VMs there are") } else { api })
     }
 }
 
@@ -48,9 +57,11 @@ fn status(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::BadRequest | ErrorCode::Ambiguous => StatusCode::BAD_REQUEST,
         ErrorCode::NotFound => StatusCode::NOT_FOUND,
-        ErrorCode::AlreadyExists | ErrorCode::Busy | ErrorCode::WrongState | ErrorCode::InUse | ErrorCode::Cancelled => {
-            StatusCode::CONFLICT
-        }
+        ErrorCode::AlreadyExists
+        | ErrorCode::Busy
+        | ErrorCode::WrongState
+        | ErrorCode::InUse
+        | ErrorCode::Cancelled => StatusCode::CONFLICT,
         ErrorCode::Unsupported => StatusCode::NOT_IMPLEMENTED,
         ErrorCode::Exhausted => StatusCode::INSUFFICIENT_STORAGE,
         ErrorCode::Timeout => StatusCode::GATEWAY_TIMEOUT,
@@ -62,44 +73,7 @@ fn status(code: ErrorCode) -> StatusCode {
     }
 }
 
-/// What a failure of the database is to a client.
-pub(crate) fn store_error(error: &StoreError) -> ApiError {
-    let code = match error {
-        StoreError::NotFound { .. } => ErrorCode::NotFound,
-        StoreError::Ambiguous { .. } => ErrorCode::Ambiguous,
-        StoreError::NameTaken { .. } => ErrorCode::AlreadyExists,
-        StoreError::Busy { .. } => ErrorCode::Busy,
-        StoreError::InUse { .. } => ErrorCode::InUse,
-        StoreError::Refused { .. } => ErrorCode::WrongState,
-        StoreError::Open { .. }
-        | StoreError::Newer { .. }
-        | StoreError::Migrate { .. }
-        | StoreError::Sql { .. }
-        | StoreError::Damaged { .. }
-        | StoreError::Closed => ErrorCode::Internal,
-    };
-    let api = ApiError::from_chain(code, error);
-    match error {
-        StoreError::Busy { operation, .. } => {
-            let hint = format!("wait for it, or cancel it: banger ops cancel {operation}");
-            api.with_hint(hint).retryable()
-        }
-        StoreError::NotFound { what: "VM", .. } => api.with_hint("banger vm list shows the VMs there are"),
-        StoreError::NotFound { .. }
-        | StoreError::Ambiguous { .. }
-        | StoreError::NameTaken { .. }
-        | StoreError::InUse { .. }
-        | StoreError::Refused { .. }
-        | StoreError::Open { .. }
-        | StoreError::Newer { .. }
-        | StoreError::Migrate { .. }
-        | StoreError::Sql { .. }
-        | StoreError::Damaged { .. }
-        | StoreError::Closed => api,
-    }
-}
-
-/// What a failure of or in a guest is to a client.
+/// What a failure of or in a guest is to whoever asked for a command or a tree.
 pub(crate) fn guest_error(error: &GuestError) -> ApiError {
     let code = match error {
         GuestError::Failed(failure) => match failure {
@@ -110,7 +84,16 @@ pub(crate) fn guest_error(error: &GuestError) -> ApiError {
             Failure::Busy => ErrorCode::Busy,
             Failure::Unsupported => ErrorCode::Unsupported,
         },
-        _ => ErrorCode::GuestUnreachable,
+        GuestError::TooLarge { .. } => ErrorCode::BadRequest,
+        GuestError::Busy => ErrorCode::Busy,
+        GuestError::Read(_) => ErrorCode::OperationFailed,
+        GuestError::Connect { .. }
+        | GuestError::Unanswered { .. }
+        | GuestError::Closed
+        | GuestError::Channel(_)
+        | GuestError::CutOff(_)
+        | GuestError::Unexpected { .. }
+        | GuestError::GaveUp => ErrorCode::GuestUnreachable,
     };
     ApiError::from_chain(code, error)
 }

@@ -73,7 +73,7 @@ pub async fn exec(State(api): State<Api>, Path(vm): Path<String>, mut request: R
     let record = api.host.store.find_vm(&vm).await?;
     let is_detached = spec.detach;
     let stream = guest(&api, &record).await?.exec(exec_request(spec, &record)).await?;
-    let busy = api.host.activity.begin();
+    let busy = api.activity.begin();
     spawn(format!("exec in {}", record.name), async move {
         let _busy = busy;
         match upgrade.await {

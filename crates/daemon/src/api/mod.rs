@@ -34,8 +34,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use wire::api::{DoctorReport, VersionInfo};
 
-use crate::ops::Host;
-use crate::ops::engine::Engine;
+use crate::ops::{Engine, Host};
+use crate::supervise::activity::Activity;
 
 /// What every handler works with.
 #[derive(Clone)]
@@ -44,6 +44,8 @@ pub struct Api {
     pub host: Arc<Host>,
     /// Begins and watches operations.
     pub engine: Arc<Engine>,
+    /// Who is at work.
+    pub activity: Activity,
     /// This daemon.
     pub about: Arc<About>,
 }
@@ -113,7 +115,7 @@ pub fn openapi_json() -> String {
 
 /// A request is work: the daemon does not end under it.
 async fn awake(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let _busy = api.host.activity.begin();
+    let _busy = api.activity.begin();
     next.run(request).await
 }
 

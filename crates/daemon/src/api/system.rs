@@ -21,14 +21,14 @@ pub async fn status(State(api): State<Api>) -> Json<DaemonStatus> {
         state_dir: api.host.dirs.state.display().to_string(),
         uptime_ms: u64::try_from(about.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         running_vms: u32::try_from(api.host.supervisors.running()).unwrap_or(u32::MAX),
-        defaults: api.host.defaults.clone(),
+        defaults: api.host.settings.defaults.clone(),
     })
 }
 
 /// What this host can do, and what would improve it
 #[utoipa::path(get, path = "/v1/doctor", responses((status = 200, body = DoctorReport), (status = "default", body = ErrorBody)))]
 pub async fn doctor(State(api): State<Api>) -> Result<Json<DoctorReport>, Refusal> {
-    let defaults = &api.host.defaults;
+    let defaults = &api.host.settings.defaults;
     let image = is_there(api.host.store.find_image(&defaults.image).await)?;
     let kernel = is_there(api.host.store.find_kernel(&defaults.kernel).await)?;
     let stuck = api.host.store.operations().await?;

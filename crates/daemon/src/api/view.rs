@@ -78,7 +78,7 @@ pub(crate) fn image(record: ImageRecord, used_by: Vec<String>, allocated_bytes: 
     Image {
         id: record.id,
         name: record.name,
-        variant: Some(manifest.variant).filter(|variant| !variant.is_empty()),
+        variant: manifest.variant,
         digest: manifest.digest.to_string(),
         bytes: manifest.bytes,
         allocated_bytes,

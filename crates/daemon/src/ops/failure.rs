@@ -90,9 +90,16 @@ impl From<VmmError> for Cause {
             }
             VmmError::Refused { .. } => caused(ErrorCode::Unsupported, &error),
             VmmError::File(file) if file.is_full() => caused(ErrorCode::Exhausted, &error),
-            VmmError::Spawn { .. } | VmmError::EndedEarly { .. } | VmmError::File(_) | VmmError::Kill { .. } => {
-                caused(ErrorCode::OperationFailed, &error)
+            VmmError::Memory { .. } => {
+                caused(ErrorCode::Exhausted, &error).with_hint("stop VMs, or give this one less with --memory")
             }
+            VmmError::FileMissing { .. } => caused(ErrorCode::NotFound, &error),
+            VmmError::Spawn { .. }
+            | VmmError::EndedEarly { .. }
+            | VmmError::NotUp { .. }
+            | VmmError::Watch { .. }
+            | VmmError::File(_)
+            | VmmError::Kill { .. } => caused(ErrorCode::OperationFailed, &error),
         }
     }
 }
