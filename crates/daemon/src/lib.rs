@@ -23,6 +23,7 @@ pub mod image;
 pub mod model;
 pub mod network;
 pub mod ops;
+pub mod reconcile;
 pub mod saga;
 pub mod storage;
 pub mod store;

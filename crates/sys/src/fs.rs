@@ -172,6 +172,15 @@ pub fn set_mode(path: &Path, mode: u32) -> Result<(), FsError> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed("change the mode of", path))
 }
 
+/// Sets a file's length; what is added is a hole.
+///
+/// # Errors
+/// When the file cannot be opened, or the filesystem holds no file of that length.
+pub fn set_len(path: &Path, bytes: u64) -> Result<(), FsError> {
+    let file = OpenOptions::new().write(true).open(path).map_err(failed("open", path))?;
+    file.set_len(bytes).map_err(failed("set the length of", path))
+}
+
 /// Copies `from` to a new file `to`: by reflink where the filesystem can (ioctl_ficlone(2)), else only its data,
 /// leaving holes (lseek(2), `SEEK_DATA`).
 ///

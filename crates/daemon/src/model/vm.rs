@@ -151,9 +151,10 @@ impl VmState {
             (S::Deleting, E::StartUnwound { .. }) => Err(Refused::BeingDeleted),
 
             // A start that is stuck leaves `Starting` behind; one that goes on holds the VM, and no stop begins.
-            (S::Starting { boot: own } | S::Running { boot: own } | S::Stopping { boot: own }, E::StopBegun { boot }) => {
-                ours(own, boot, S::Stopping { boot: own.clone() })
-            }
+            (
+                S::Starting { boot: own } | S::Running { boot: own } | S::Stopping { boot: own },
+                E::StopBegun { boot },
+            ) => ours(own, boot, S::Stopping { boot: own.clone() }),
             (S::Creating, E::StopBegun { .. }) => Err(Refused::BeingCreated),
             (S::Created | S::Stopped, E::StopBegun { .. }) => Err(Refused::NotRunning),
             (S::Deleting, E::StopBegun { .. }) => Err(Refused::BeingDeleted),
@@ -188,12 +189,7 @@ impl VmState {
             (S::Deleting, E::DeleteUnwound { boot: Some(boot) }) => Ok(S::Running { boot: boot.clone() }),
             (S::Deleting, E::DeleteUnwound { boot: None }) => Ok(S::Stopped),
             (
-                S::Creating
-                | S::Created
-                | S::Stopped
-                | S::Starting { .. }
-                | S::Running { .. }
-                | S::Stopping { .. },
+                S::Creating | S::Created | S::Stopped | S::Starting { .. } | S::Running { .. } | S::Stopping { .. },
                 E::DeleteUnwound { .. },
             ) => Ok(self.clone()),
         }
@@ -278,12 +274,10 @@ mod tests {
     fn every_pair() {
         // Columns: CreateFinished StartBegun GuestReady StartUnwound StopBegun StopUnwound BootEnded DeleteBegun
         //          DeleteUnwound with a boot, DeleteUnwound without
-        let own_boot = [
-            "Cs-c--cdcc", "Cs-C--CdCC", "-sRPp-Pdss", "--RPpRPdRR", "----pRPdpp", "Ps-P--PdPP", "------ddRP",
-        ];
-        let other_boot = [
-            "Cs-c--cdcc", "Cs-C--CdCC", "------sdss", "------RdRR", "------pdpp", "Ps-P--PdPP", "------ddRP",
-        ];
+        let own_boot =
+            ["Cs-c--cdcc", "Cs-C--CdCC", "-sRPp-Pdss", "--RPpRPdRR", "----pRPdpp", "Ps-P--PdPP", "------ddRP"];
+        let other_boot =
+            ["Cs-c--cdcc", "Cs-C--CdCC", "------sdss", "------RdRR", "------pdpp", "Ps-P--PdPP", "------ddRP"];
         assert_eq!(table(1), own_boot);
         assert_eq!(table(2), other_boot);
     }

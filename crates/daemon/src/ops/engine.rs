@@ -261,7 +261,10 @@ impl Engine {
                     let message = format!("another version began this operation: {}", cause.message);
                     let error = ApiError::new(ErrorCode::Internal, message).with_operation(record.id.clone());
                     let now_ms = (self.host.now_ms)();
-                    self.host.store.end_operation(&record.id, store::OperationState::Stuck, Some(error), now_ms).await?;
+                    self.host
+                        .store
+                        .end_operation(&record.id, store::OperationState::Stuck, Some(error), now_ms)
+                        .await?;
                 }
             }
         }
@@ -282,7 +285,10 @@ impl Engine {
                 times.push(now);
                 self.start(reboot.vm.as_str()).await.map(drop)
             } else {
-                Err(refused(ErrorCode::WrongState, format!("the guest rebooted {REBOOTS_MAX} times in {REBOOT_SPAN:?}")))
+                Err(refused(
+                    ErrorCode::WrongState,
+                    format!("the guest rebooted {REBOOTS_MAX} times in {REBOOT_SPAN:?}"),
+                ))
             };
             if let Err(cause) = result {
                 tracing::warn!(vm = %reboot.vm, error = %cause, "a guest's reboot begins no boot");

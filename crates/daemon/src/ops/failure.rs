@@ -91,12 +91,13 @@ impl From<VmmError> for Cause {
             VmmError::Refused { .. } => caused(ErrorCode::Unsupported, &error),
             VmmError::File(file) if file.is_full() => caused(ErrorCode::Exhausted, &error),
             VmmError::Memory { .. } => {
-                caused(ErrorCode::Exhausted, &error).with_hint("stop VMs, or give this one less with --memory")
+                let hint = "ask for less with --memory, or stop another VM";
+                caused(ErrorCode::Exhausted, &error).with_hint(hint).retryable()
             }
-            VmmError::FileMissing { .. } => caused(ErrorCode::NotFound, &error),
             VmmError::Spawn { .. }
             | VmmError::EndedEarly { .. }
             | VmmError::NotUp { .. }
+            | VmmError::FileMissing { .. }
             | VmmError::Watch { .. }
             | VmmError::File(_)
             | VmmError::Kill { .. } => caused(ErrorCode::OperationFailed, &error),
@@ -119,16 +120,24 @@ impl From<NetworkError> for Cause {
 
 impl From<StorageError> for Cause {
     fn from(error: StorageError) -> Cause {
-        let is_full = match &error {
-            StorageError::Full { .. } => true,
+        let full = || caused(ErrorCode::Exhausted, &error).with_hint("delete VMs or images, or make room on the host");
+        match &error {
+            StorageError::Full { .. } => full(),
             StorageError::Template(source)
             | StorageError::Disk { source, .. }
-            | StorageError::Delete { source, .. } => source.is_full(),
-        };
-        if is_full {
-            caused(ErrorCode::Exhausted, &error).with_hint("delete VMs or images, or make room on the host")
-        } else {
-            caused(ErrorCode::OperationFailed, &error)
+            | StorageError::Delete { source, .. }
+                if source.is_full() =>
+            {
+                full()
+            }
+            StorageError::Missing { package, .. } => {
+                caused(ErrorCode::Unsupported, &error).with_hint(format!("apt-get install {package}"))
+            }
+            StorageError::Size { .. } => caused(ErrorCode::BadRequest, &error),
+            StorageError::Format(_)
+            | StorageError::Template(_)
+            | StorageError::Disk { .. }
+            | StorageError::Delete { .. } => caused(ErrorCode::OperationFailed, &error),
         }
     }
 }

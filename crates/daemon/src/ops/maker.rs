@@ -33,8 +33,12 @@ pub trait Maker: Send + Sync {
     ///
     /// # Errors
     /// When it is no kernel, cannot run a guest of ours, or `watcher` says to stop.
-    fn import_kernel(&self, source: &KernelSource, staging: &Path, watcher: Watcher<'_>)
-    -> Result<KernelManifest, Cause>;
+    fn import_kernel(
+        &self,
+        source: &KernelSource,
+        staging: &Path,
+        watcher: Watcher<'_>,
+    ) -> Result<KernelManifest, Cause>;
 
     /// The initramfs of the kernel in `kernel_dir`, made if the cache has none.
     ///

@@ -36,4 +36,5 @@ pub mod world;
 
 pub use engine::Engine;
 pub use plan::Plan;
+pub use staging::maker_of;
 pub use world::Host;

@@ -101,6 +101,12 @@ pub(super) fn placed_by(dir: &Path, operation: &OpId) -> Result<Option<PathBuf>,
     Ok(None)
 }
 
+/// The operation that placed the directory `dir`, as far as it says.
+#[must_use]
+pub fn maker_of(dir: &Path) -> Option<OpId> {
+    read_json::<Staged>(&dir.join("operation.json")).ok().flatten().map(|staged| staged.operation)
+}
+
 /// Removes a tree on a thread that may block: root filesystems take a while.
 pub(super) async fn remove_tree(path: PathBuf) -> Result<(), Cause> {
     blocking(move || Ok(sys::fs::remove_tree(&path)?)).await

@@ -119,11 +119,11 @@ pub fn staging_name(operation: &OpId) -> String {
 ///
 /// # Errors
 /// What `work` gives, or that it panicked.
-pub async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Cause> + Send + 'static,
-) -> Result<T, Cause> {
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Cause> + Send + 'static) -> Result<T, Cause> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(_) => Err(refused(wire::api::ErrorCode::Internal, "a defect: a worker thread panicked; see the daemon's log")),
+        Err(_) => {
+            Err(refused(wire::api::ErrorCode::Internal, "a defect: a worker thread panicked; see the daemon's log"))
+        }
     }
 }

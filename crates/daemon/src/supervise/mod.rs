@@ -303,7 +303,12 @@ impl Supervisors {
     }
 
     /// Records the end of a boot. When no operation holds the VM, marks it off and cleans up; says whether it did.
-    async fn close(&self, boot: &BootRef, how: &str, last_error: Option<String>) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
+    async fn close(
+        &self,
+        boot: &BootRef,
+        how: &str,
+        last_error: Option<String>,
+    ) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
         let now_ms = (self.now_ms)();
         self.store.end_boot(&boot.boot, how, now_ms).await?;
         let was_running = self.store.mark_off(&boot.vm, &boot.boot, last_error).await?;
