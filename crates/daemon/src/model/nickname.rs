@@ -3,19 +3,21 @@
 use wire::naming::VmName;
 
 const ADJECTIVES: [&str; 64] = [
-    "able", "agile", "amber", "ample", "azure", "bold", "brave", "breezy", "brief", "bright", "brisk", "calm", "candid",
-    "cheery", "civil", "clear", "clever", "cosmic", "cozy", "crisp", "dapper", "deft", "eager", "early", "easy", "fair",
-    "fancy", "fleet", "fond", "frank", "fresh", "gentle", "glad", "golden", "grand", "green", "happy", "hardy", "humble",
-    "jolly", "keen", "kind", "lively", "loyal", "lucky", "mellow", "merry", "modest", "neat", "nimble", "noble", "patient",
-    "placid", "plucky", "polite", "proud", "quick", "quiet", "rapid", "ready", "serene", "sunny", "swift", "witty",
+    "able", "agile", "amber", "ample", "azure", "bold", "brave", "breezy", "brief", "bright", "brisk", "calm",
+    "candid", "cheery", "civil", "clear", "clever", "cosmic", "cozy", "crisp", "dapper", "deft", "eager", "early",
+    "easy", "fair", "fancy", "fleet", "fond", "frank", "fresh", "gentle", "glad", "golden", "grand", "green", "happy",
+    "hardy", "humble", "jolly", "keen", "kind", "lively", "loyal", "lucky", "mellow", "merry", "modest", "neat",
+    "nimble", "noble", "patient", "placid", "plucky", "polite", "proud", "quick", "quiet", "rapid", "ready", "serene",
+    "sunny", "swift", "witty",
 ];
 
 const NOUNS: [&str; 64] = [
-    "acorn", "alder", "aspen", "badger", "beaver", "birch", "bison", "brook", "cedar", "clover", "comet", "condor", "coral",
-    "crane", "curlew", "dolphin", "dune", "ember", "falcon", "fern", "finch", "fjord", "fox", "gecko", "glacier", "grove",
-    "harbor", "hare", "hazel", "heron", "ibis", "island", "juniper", "kestrel", "lagoon", "lark", "lemur", "linden", "lynx",
-    "maple", "marten", "meadow", "moose", "newt", "oak", "orca", "osprey", "otter", "owl", "panda", "pebble", "pine",
-    "puffin", "quail", "raven", "robin", "salmon", "seal", "sparrow", "summit", "tern", "thistle", "walrus", "wren",
+    "acorn", "alder", "aspen", "badger", "beaver", "birch", "bison", "brook", "cedar", "clover", "comet", "condor",
+    "coral", "crane", "curlew", "dolphin", "dune", "ember", "falcon", "fern", "finch", "fjord", "fox", "gecko",
+    "glacier", "grove", "harbor", "hare", "hazel", "heron", "ibis", "island", "juniper", "kestrel", "lagoon", "lark",
+    "lemur", "linden", "lynx", "maple", "marten", "meadow", "moose", "newt", "oak", "orca", "osprey", "otter", "owl",
+    "panda", "pebble", "pine", "puffin", "quail", "raven", "robin", "salmon", "seal", "sparrow", "summit", "tern",
+    "thistle", "walrus", "wren",
 ];
 
 /// The name that `seed` stands for; `is_taken` says which are in use. After a few tries a number is added.

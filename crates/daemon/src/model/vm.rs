@@ -129,7 +129,9 @@ impl VmState {
         };
         match (self, event) {
             (S::Creating | S::Created, E::CreateFinished) => Ok(S::Created),
-            (S::Starting { .. } | S::Running { .. } | S::Stopping { .. }, E::CreateFinished) => Err(Refused::AlreadyRunning),
+            (S::Starting { .. } | S::Running { .. } | S::Stopping { .. }, E::CreateFinished) => {
+                Err(Refused::AlreadyRunning)
+            }
             (S::Stopped, E::CreateFinished) => Ok(S::Stopped),
             (S::Deleting, E::CreateFinished) => Err(Refused::BeingDeleted),
 
@@ -177,7 +179,9 @@ impl VmState {
 
             (S::Creating, E::DeleteBegun) => Err(Refused::BeingCreated),
             (S::Created | S::Stopped | S::Deleting, E::DeleteBegun) => Ok(S::Deleting),
-            (S::Starting { .. } | S::Running { .. } | S::Stopping { .. }, E::DeleteBegun) => Err(Refused::MustStopFirst),
+            (S::Starting { .. } | S::Running { .. } | S::Stopping { .. }, E::DeleteBegun) => {
+                Err(Refused::MustStopFirst)
+            }
 
             (S::Deleting | S::Stopped, E::DeleteUnwound) => Ok(S::Stopped),
             (S::Creating | S::Created, E::DeleteUnwound) => Ok(self.clone()),

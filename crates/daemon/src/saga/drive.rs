@@ -173,14 +173,7 @@ impl<P: Sync, W: Sync> Run<'_, P, W> {
     }
 
     fn cx<'b>(&'b self, step: &'static str, cause: Option<&'b Cause>) -> Cx<'b, P, W> {
-        Cx {
-            plan: self.plan,
-            world: self.world,
-            cause,
-            step,
-            cancel: self.with.cancel,
-            observer: self.with.observer,
-        }
+        Cx { plan: self.plan, world: self.world, cause, step, cancel: self.with.cancel, observer: self.with.observer }
     }
 
     /// Records the failure of a step; a journal that cannot be written does not stop the way back.
@@ -208,7 +201,12 @@ impl<P: Sync, W: Sync> Run<'_, P, W> {
         let edge = self.edge(index, kind);
         self.ledger.apply(&edge)?;
         if let Err(error) = self.with.journal.append(&edge, Durability::Process).await {
-            tracing::error!(step = edge.step, edge = edge.kind.name(), error = chain(&error), "an edge is not journalled");
+            tracing::error!(
+                step = edge.step,
+                edge = edge.kind.name(),
+                error = chain(&error),
+                "an edge is not journalled"
+            );
         }
         self.with.observer.edge(&edge);
         Ok(())

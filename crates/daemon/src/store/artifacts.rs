@@ -35,7 +35,12 @@ impl Table {
             .and_then(|mut statement| {
                 statement
                     .query_map([key], |row| {
-                        Ok(Raw { id: row.get(0)?, name: row.get(1)?, manifest: row.get(2)?, created_at_ms: row.get(3)? })
+                        Ok(Raw {
+                            id: row.get(0)?,
+                            name: row.get(1)?,
+                            manifest: row.get(2)?,
+                            created_at_ms: row.get(3)?,
+                        })
                     })?
                     .collect()
             })
@@ -54,9 +59,7 @@ impl Table {
         if found.len() > 1 {
             return Err(StoreError::Ambiguous { what: self.what, key: key.to_owned() });
         }
-        found
-            .pop()
-            .ok_or_else(|| StoreError::NotFound { what: self.what, key: key.chars().take(130).collect() })
+        found.pop().ok_or_else(|| StoreError::NotFound { what: self.what, key: key.chars().take(130).collect() })
     }
 
     /// Adds or renames the artifact so that it, and no other, is called `name`.

@@ -77,8 +77,7 @@ impl Store {
     pub async fn begin_boot(&self, boot: BootRecord) -> Result<(), StoreError> {
         self.run(move |connection| {
             let act = "record a boot";
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
             vms::happen_in(&transaction, &boot.vm, &VmEvent::StartBegun { boot: boot.id.clone() })?;
             transaction
                 .execute(
@@ -113,8 +112,7 @@ impl Store {
         let (vm, boot) = (vm.clone(), boot.clone());
         self.run(move |connection| {
             let act = "record a running boot";
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
             vms::happen_in(&transaction, &vm, &VmEvent::GuestReady { boot: boot.clone() })?;
             transaction
                 .execute(
@@ -122,9 +120,7 @@ impl Store {
                     params![boot.as_str(), int(at_ms)],
                 )
                 .map_err(sql(act))?;
-            transaction
-                .execute("UPDATE vms SET last_error = NULL WHERE id = ?1", [vm.as_str()])
-                .map_err(sql(act))?;
+            transaction.execute("UPDATE vms SET last_error = NULL WHERE id = ?1", [vm.as_str()]).map_err(sql(act))?;
             transaction.commit().map_err(sql(act))
         })
         .await
@@ -157,8 +153,7 @@ impl Store {
         let (vm, boot) = (vm.clone(), boot.clone());
         self.run(move |connection| {
             let act = "record the end of a boot";
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
             let Some(record) = vms::by_id(&transaction, &vm)? else {
                 return Ok(false);
             };

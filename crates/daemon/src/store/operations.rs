@@ -154,8 +154,7 @@ impl Store {
         self.run(move |connection| {
             let act = "record the end of an operation";
             let error = error.as_ref().map(|e| to_json("the error of an operation", e)).transpose()?;
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
             transaction
                 .execute(
                     "UPDATE operations SET state = ?2, error_json = ?3, ended_at_ms = ?4 WHERE id = ?1",
@@ -233,7 +232,9 @@ impl Store {
                 )
                 .and_then(|mut statement| {
                     statement
-                        .query_map([operation.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+                        .query_map([operation.as_str()], |row| {
+                            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+                        })?
                         .collect()
                 })
                 .map_err(sql("read the journal"))?;
@@ -300,9 +301,6 @@ impl Journal for OperationJournal {
     }
 
     async fn append(&self, edge: &Edge, durability: Durability) -> Result<(), JournalError> {
-        self.store
-            .append_edge(&self.operation, edge, durability)
-            .await
-            .map_err(|error| JournalError(Box::new(error)))
+        self.store.append_edge(&self.operation, edge, durability).await.map_err(|error| JournalError(Box::new(error)))
     }
 }

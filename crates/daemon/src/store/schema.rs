@@ -41,8 +41,7 @@ pub fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreErro
     for (index, step) in MIGRATIONS.iter().enumerate().skip(applied) {
         let to = i64::try_from(index + 1).unwrap_or(i64::MAX);
         let failed = |source| StoreError::Migrate { to, source };
-        let transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Exclusive).map_err(failed)?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive).map_err(failed)?;
         transaction.execute_batch(step).map_err(failed)?;
         transaction.pragma_update(None, "user_version", to).map_err(failed)?;
         transaction.commit().map_err(failed)?;

@@ -10,7 +10,8 @@ use crate::model::vm::{VmEvent, VmState};
 /// Fewest digits of an id that stand for it.
 pub(super) const PREFIX_LEN_MIN: usize = 4;
 
-const COLUMNS: &str = "id, name, state_json, spec_json, image_id, kernel_id, identity_json, workspace_json, last_error, created_at_ms";
+const COLUMNS: &str =
+    "id, name, state_json, spec_json, image_id, kernel_id, identity_json, workspace_json, last_error, created_at_ms";
 
 struct RawVm {
     id: VmId,
@@ -163,9 +164,8 @@ impl Store {
     pub async fn happen(&self, vm: &VmId, event: VmEvent) -> Result<VmState, StoreError> {
         let vm = vm.clone();
         self.run(move |connection| {
-            let transaction = connection
-                .transaction_with_behavior(TransactionBehavior::Immediate)
-                .map_err(sql("begin a change"))?;
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql("begin a change"))?;
             let next = happen_in(&transaction, &vm, &event)?;
             transaction.commit().map_err(sql("record the state of a VM"))?;
             Ok(next)
@@ -190,16 +190,10 @@ impl Store {
 }
 
 /// As [`Store::happen`], inside a transaction.
-pub(super) fn happen_in(
-    transaction: &Transaction<'_>,
-    vm: &VmId,
-    event: &VmEvent,
-) -> Result<VmState, StoreError> {
+pub(super) fn happen_in(transaction: &Transaction<'_>, vm: &VmId, event: &VmEvent) -> Result<VmState, StoreError> {
     let record = by_id(transaction, vm)?.ok_or_else(|| not_found(vm.as_str()))?;
-    let next = record
-        .state
-        .after(event)
-        .map_err(|refused| StoreError::Refused { name: record.name.to_string(), refused })?;
+    let next =
+        record.state.after(event).map_err(|refused| StoreError::Refused { name: record.name.to_string(), refused })?;
     if next != record.state {
         write_state(transaction, vm, &next)?;
     }
