@@ -126,7 +126,9 @@ impl VmState {
         };
         match (self, event) {
             (S::Creating | S::Created, E::CreateFinished) => Ok(S::Created),
-            (S::Starting { .. } | S::Running { .. } | S::Stopping { .. }, E::CreateFinished) => Err(Refused::AlreadyRunning),
+            (S::Starting { .. } | S::Running { .. } | S::Stopping { .. }, E::CreateFinished) => {
+                Err(Refused::AlreadyRunning)
+            }
             (S::Stopped, E::CreateFinished) => Ok(S::Stopped),
             (S::Deleting, E::CreateFinished) => Err(Refused::BeingDeleted),
 

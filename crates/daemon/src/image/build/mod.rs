@@ -178,17 +178,21 @@ fn build_in(
     for download in &recipe.downloads {
         files.push((download::ensure(download, &places, &mut log, watcher)?, download));
     }
-    let packages = request.cache.join("apt");
+    let packages = request.cache.join("debs");
     let temporary = work.join("tmp");
     sys::fs::create_private_dir(&packages)?;
     sys::fs::create_private_dir(&temporary)?;
     let tar = work.join("root.tar");
-    let mut command = sys::process::command("mmdebstrap");
+    let mut command = mode.command(find_program("mmdebstrap").ok_or(BuildError::NoMmdebstrap)?);
     command.env("PATH", PATH).env("TMPDIR", plain(&temporary)?).env("LC_ALL", "C.UTF-8").current_dir(work);
     command.args(arguments(recipe, mode)).args(hooks(recipe, &packages, &files)?);
     command.arg(&recipe.suite).arg(plain(&tar)?);
     run(&mut command, &mut log, request.log, &packages, watcher)?;
     Ok(rootfs::write(&tar, &request.staging.join("rootfs.ext4"), watcher)?)
+}
+
+fn find_program(name: &str) -> Option<PathBuf> {
+    PATH.split(':').map(|dir| Path::new(dir).join(name)).find(|path| path.is_file())
 }
 
 /// A path as text that stays one word within a hook's single quotes.
@@ -276,7 +280,6 @@ fn run(
         }
     };
     let status = runner::run(command, log, &mut on_line, watcher).map_err(|err| match err {
-        RunnerError::Start(err) if err.kind() == io::ErrorKind::NotFound => BuildError::NoMmdebstrap,
         RunnerError::Start(err) | RunnerError::Follow(err) => BuildError::Run(err),
         RunnerError::Cancelled(cancelled) => cancelled.into(),
     })?;

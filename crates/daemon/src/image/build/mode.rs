@@ -4,7 +4,8 @@
 //! that lets users make namespaces. What is missing is told by name, with the command that brings it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// How mmdebstrap runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,21 @@ impl Mode {
         match self {
             Self::Root => "root",
             Self::Unshare => "unshare",
+        }
+    }
+
+    /// The command that runs `program` with these rights.
+    ///
+    /// The user namespace is made here and not by mmdebstrap: root in its own is nobody to the user's files, and could
+    /// not enter a private directory. unshare(1) maps root to the user, and the other ids to the subordinate ones.
+    pub(super) fn command(self, program: PathBuf) -> Command {
+        match self {
+            Self::Root => sys::process::command(program),
+            Self::Unshare => {
+                let mut command = sys::process::command("unshare");
+                command.args(["--map-root-user", "--map-auto", "--"]).arg(program);
+                command
+            }
         }
     }
 }

@@ -41,10 +41,10 @@ fn hooks_run_in_order_after_the_cache_is_filled() {
         mode: 0o755,
     };
     let files = [(PathBuf::from("/w/with space"), &download)];
-    let hooks = hooks(&recipe(), Path::new("/c/apt"), &files).unwrap();
+    let hooks = hooks(&recipe(), Path::new("/c/debs"), &files).unwrap();
     let at =
         |part: &str| hooks.iter().position(|hook| hook.contains(part)).unwrap_or_else(|| panic!("{part}: {hooks:?}"));
-    assert!(at("sync-in '/c/apt'") < at("sync-out"));
+    assert!(at("sync-in '/c/debs'") < at("sync-out"));
     assert!(at("sync-out") < at("upload '/w/with space' /usr/local/bin/tool"));
     assert!(at("upload") < at("chmod 755"));
     assert!(at("chmod 755") < at("/r/hooks/a.sh"));
@@ -60,7 +60,7 @@ fn a_path_that_would_end_a_quote_is_refused() {
 #[test]
 fn failure_names_stage_and_log_and_clears_a_damaged_cache() {
     let dir = tempfile::tempdir().unwrap();
-    let (log_path, packages) = (dir.path().join("log"), dir.path().join("apt"));
+    let (log_path, packages) = (dir.path().join("log"), dir.path().join("debs"));
     sys::fs::create_private_dir(&packages).unwrap();
     let mut log = sys::fs::create_new(&log_path, 0o600).unwrap();
     let mut attempt = |script: &str| {
