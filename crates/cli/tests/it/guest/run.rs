@@ -48,7 +48,7 @@ fn git(dir: &Path, args: &[&str]) {
 }
 
 #[test]
-fn the_repositorys_tracked_files_are_there_and_nothing_else() {
+fn the_tracked_files_are_there_and_nothing_else() {
     let host = Host::new();
     let repo = host.home().join("project");
     fs::create_dir_all(repo.join("sub dir")).unwrap();
