@@ -7,7 +7,7 @@ use super::host::{Host, eventually};
 
 /// The disk of a VM that has ended must be clean without any repair: `e2fsck -fn`, e2fsck(8).
 #[track_caller]
-fn disk_is_clean(host: &Host, vm: &str) {
+pub(super) fn disk_is_clean(host: &Host, vm: &str) {
     let id = host.ok(&["vm", "show", vm, "--format", "json"]);
     let id = serde_json::from_str::<serde_json::Value>(&id).unwrap()["id"].as_str().unwrap().to_owned();
     let disk: PathBuf = host.state().join("vms").join(id).join("disk.ext4");
@@ -16,7 +16,7 @@ fn disk_is_clean(host: &Host, vm: &str) {
     assert!(check.status.success() && !said.contains("recover"), "{said}");
 }
 
-fn state(host: &Host, vm: &str) -> String {
+pub(super) fn state(host: &Host, vm: &str) -> String {
     let json = host.ok(&["vm", "show", vm, "--format", "json"]);
     serde_json::from_str::<serde_json::Value>(&json).unwrap()["state"].as_str().unwrap().to_owned()
 }
