@@ -15,6 +15,7 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world"))]
 
+pub mod api;
 pub mod config;
 pub mod doctor;
 pub mod guest;
@@ -28,3 +29,4 @@ pub mod storage;
 pub mod store;
 pub mod supervise;
 pub mod vmm;
+pub mod workshop;

@@ -69,9 +69,7 @@ impl From<StoreError> for Cause {
             }
             StoreError::InUse { .. } => caused(ErrorCode::InUse, &error),
             StoreError::Refused { .. } => caused(ErrorCode::WrongState, &error),
-            StoreError::Sql { source, .. } if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) => {
-                caused(ErrorCode::Exhausted, &error)
-            }
+            _ if error.is_full() => caused(ErrorCode::Exhausted, &error),
             StoreError::Open { .. }
             | StoreError::Newer { .. }
             | StoreError::Migrate { .. }
