@@ -5,6 +5,7 @@
 mod crash;
 mod fake;
 mod ops;
+mod reconcile;
 mod slate;
 mod store;
 mod vmm;

@@ -39,7 +39,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// The host: its directories, its machines, its NICs.
 pub(crate) struct World {
-    pub(crate) dir: tempfile::TempDir,
+    /// Removes everything when the world is dropped.
+    _dir: tempfile::TempDir,
     pub(crate) dirs: UserDirs,
     /// Machines run here, so that they outlive the daemon that started them.
     runtime: tokio::runtime::Handle,
@@ -57,7 +58,7 @@ impl World {
             std::fs::create_dir(path).unwrap();
         }
         Arc::new(World {
-            dir,
+            _dir: dir,
             dirs,
             runtime: tokio::runtime::Handle::current(),
             machines: Mutex::default(),
@@ -172,7 +173,7 @@ pub(crate) async fn soon<T>(what: &str, act: impl Future<Output = T>) -> T {
 pub(crate) fn image_manifest(name: &str) -> ImageManifest {
     ImageManifest {
         name: name.into(),
-        variant: "full".into(),
+        variant: Some("full".into()),
         digest: Digest::of(name.as_bytes()),
         bytes: 6,
         content_bytes: 6,
