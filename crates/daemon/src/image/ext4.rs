@@ -70,7 +70,7 @@ pub enum Ext4Error {
         #[source]
         err: mkext4::Error,
     },
-    /// The file itself cannot be written.
+    /// The file cannot be given its length or be read again.
     #[error("cannot write {}", .file.display())]
     Write {
         /// The file being made.
@@ -79,6 +79,9 @@ pub enum Ext4Error {
         #[source]
         err: io::Error,
     },
+    /// The file itself cannot be made.
+    #[error(transparent)]
+    Create(#[from] sys::fs::FsError),
     /// Told to stop.
     #[error("stopped")]
     Cancelled(#[from] crate::model::progress::Cancelled),
@@ -444,7 +447,7 @@ pub(crate) fn write<R: Read>(
         }
     };
     let failed = |err| Ext4Error::Write { file: file.to_owned(), err };
-    let sink = SparseSink { file: File::create_new(file).map_err(failed)? };
+    let sink = SparseSink { file: sys::fs::create_new(file, 0o600)? };
     sink.file.set_len(layout.image_len()).map_err(failed)?;
     let total = fills.iter().map(|fill| fill.data_bytes).sum();
     let mut writer = layout.writer(sink).map_err(|err| Ext4Error::Content {
