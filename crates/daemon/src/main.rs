@@ -56,7 +56,9 @@ fn about(arguments: &[std::ffi::OsString]) -> ExitCode {
         print(&format!("bangerd {} (commit {commit})", version.version));
         return ExitCode::SUCCESS;
     }
-    say("usage: bangerd [--version]\nIt is started by banger when needed and configured by config.toml and the environment.");
+    say(
+        "usage: bangerd [--version]\nIt is started by banger when needed and configured by config.toml and the environment.",
+    );
     ExitCode::from(2)
 }
 

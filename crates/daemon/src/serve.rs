@@ -123,7 +123,8 @@ fn background(daemon: Daemon) {
 
 /// SIGTERM or SIGINT.
 async fn told_to_end() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         tracing::warn!("signals cannot be waited for");
         return std::future::pending().await;
     };

@@ -237,4 +237,3 @@ pub(crate) fn kvm_in_words(kvm: &Kvm) -> Result<(), String> {
         Kvm::Unusable(why) => Err(why.to_string()),
     }
 }
-

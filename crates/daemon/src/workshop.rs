@@ -105,8 +105,12 @@ fn fetch_failed(error: &FetchError) -> Cause {
     let (code, hint) = match error {
         FetchError::Name { .. } => (ErrorCode::BadRequest, None),
         FetchError::Unknown { .. } => (ErrorCode::NotFound, Some("apt-cache search linux-image lists what there is")),
-        FetchError::Apt { .. } => (ErrorCode::Unsupported, Some("give a kernel by its file: banger kernel import FILE")),
-        FetchError::Transfer { .. } => (ErrorCode::OperationFailed, Some("is the network there? apt-get update says more")),
+        FetchError::Apt { .. } => {
+            (ErrorCode::Unsupported, Some("give a kernel by its file: banger kernel import FILE"))
+        }
+        FetchError::Transfer { .. } => {
+            (ErrorCode::OperationFailed, Some("is the network there? apt-get update says more"))
+        }
         FetchError::Cache(_) | FetchError::Cancelled(_) => (ErrorCode::OperationFailed, None),
     };
     failed(code, error, hint)

@@ -53,9 +53,7 @@ pub(crate) async fn relay(
         send(&mut writer, Kind::Ended, Bytes::from(json)).await?;
         writer.shutdown().await
     };
-    let inward = async {
-        tokio::join!(pump(stream, queued, &grant), read_client(reader, stream, input)).1
-    };
+    let inward = async { tokio::join!(pump(stream, queued, &grant), read_client(reader, stream, input)).1 };
     tokio::select! {
         done = outward => done.map_err(RelayError::Client),
         gone = inward => gone,

@@ -68,8 +68,8 @@ pub async fn exec(State(api): State<Api>, Path(vm): Path<String>, mut request: R
     let upgrade = hyper::upgrade::on(&mut request);
     let body = axum::body::to_bytes(request.into_body(), EXEC_BYTES_MAX).await;
     let body = body.map_err(|_too_large| Refusal::bad("the command with its arguments and environment is too long"))?;
-    let spec: ExecSpec =
-        serde_json::from_slice(&body).map_err(|error| Refusal::bad(format!("cannot understand the command: {error}")))?;
+    let spec: ExecSpec = serde_json::from_slice(&body)
+        .map_err(|error| Refusal::bad(format!("cannot understand the command: {error}")))?;
     let record = api.host.store.find_vm(&vm).await?;
     let is_detached = spec.detach;
     let stream = guest(&api, &record).await?.exec(exec_request(spec, &record)).await?;

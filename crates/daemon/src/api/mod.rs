@@ -136,6 +136,9 @@ mod tests {
             std::fs::write(path, &now).unwrap();
         }
         let then = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(now == then, "docs/openapi.json is out of date: run this test with {UPDATE}=1 and look at what changed");
+        assert!(
+            now == then,
+            "docs/openapi.json is out of date: run this test with {UPDATE}=1 and look at what changed"
+        );
     }
 }

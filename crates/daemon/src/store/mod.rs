@@ -151,7 +151,8 @@ impl StoreError {
     /// Whether the disk is full.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        let (StoreError::Open { source, .. } | StoreError::Migrate { source, .. } | StoreError::Sql { source, .. }) = self
+        let (StoreError::Open { source, .. } | StoreError::Migrate { source, .. } | StoreError::Sql { source, .. }) =
+            self
         else {
             return false;
         };
