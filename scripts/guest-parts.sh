@@ -22,8 +22,12 @@ is_there() {
 }
 
 case $2 in
-    kernel) is_there kernel "$kernel" || "$banger" kernel import "${3:-debian:$kernel}" --name "$kernel" ;;
-    image) is_there image "$image" || "$banger" image build --variant minimal "$image" ;;
+    kernel)
+        source=(--debian "$kernel")
+        (($# == 2)) || source=("$3")
+        is_there kernel "$kernel" || "$banger" kernel import "${source[@]}" --name "$kernel"
+        ;;
+    image) is_there image "$image" || "$banger" image build "$image" --variant minimal ;;
     *)
         echo "guest-parts: no such part: $2 (kernel, image)" >&2
         exit 2

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes what tests that boot real guests need and cannot make each time: the kernel and the test image.
+# Makes what tests that boot real guests need and cannot make each time: the kernel and the test images.
 #
 #   scripts/test-cache.sh PREFIX    PREFIX is an installed tree (`cargo xtask dist`)
 #
@@ -49,7 +49,7 @@ if [[ -z $(kernel_deb) ]]; then
     mv "$cache/kernel.part" "$cache/kernel"
 fi
 
-key=$(git ls-files -z --cached --others --exclude-standard -- images crates/daemon/src/image crates/daemon/src/store/migrations \
+key=$(git ls-files -z --cached --others --exclude-standard -- images tests/images crates/daemon/src/image crates/daemon/src/store/migrations \
     scripts/guest-parts.sh | xargs -0 sha256sum | sha256sum | cut -c1-12)
 home=$cache/home-$key
 if [[ ! -e $home/complete ]]; then
@@ -58,6 +58,7 @@ if [[ ! -e $home/complete ]]; then
     export BANGER_HOME=$home
     scripts/guest-parts.sh "$banger" kernel "$(kernel_deb)" 9>&- >&2
     scripts/guest-parts.sh "$banger" image 9>&- >&2
+    "$banger" image build "$PWD/tests/images/no-init" 9>&- >&2
     "$banger" daemon stop 9>&- >&2
     touch "$home/complete"
 fi

@@ -4,6 +4,7 @@
 //! PREFIX/bin/banger
 //! PREFIX/libexec/banger/{bangerd,banger-helper,banger-agent}
 //! PREFIX/share/banger/images/<recipe>/…
+//! PREFIX/share/{bash-completion,zsh,fish}/…      completions
 //! PREFIX/share/doc/banger/{README.md,CHANGELOG.md,LICENSE-*}
 //! ```
 //!
@@ -39,6 +40,13 @@ const NSS_SYMBOLS: [&str; 9] = [
     "getgrouplist",
     "getservby",
     "initgroups",
+];
+
+/// Where each shell looks for completions, below `share/`.
+const COMPLETIONS: [(&str, &str); 3] = [
+    ("banger.bash", "bash-completion/completions/banger"),
+    ("_banger", "zsh/site-functions/_banger"),
+    ("banger.fish", "fish/vendor_completions.d/banger.fish"),
 ];
 
 const PROGRAM: u32 = 0o755;
@@ -102,6 +110,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     layout.place(&agent, "libexec/banger/banger-agent", PROGRAM)?;
     layout.mirror(&root.join("images"), "share/banger/images")?;
+    for (source, installed) in COMPLETIONS {
+        layout.place(&root.join("completions").join(source), &format!("share/{installed}"), DATA)?;
+    }
     for name in ["README.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-APACHE"] {
         layout.place(&root.join(name), &format!("share/doc/banger/{name}"), DATA)?;
     }
@@ -223,7 +234,7 @@ impl<'a> Layout<'a> {
         }
         let directory =
             destination.parent().with_context(|| format!("{} has no parent directory", destination.display()))?;
-        fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        make_directories(directory)?;
         let name = destination.file_name().with_context(|| format!("{} has no file name", destination.display()))?;
         let temporary = directory.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
         replace(&temporary, &destination, &wanted, mode).inspect_err(|_| {
@@ -260,6 +271,19 @@ impl<'a> Layout<'a> {
         }
         Ok(())
     }
+}
+
+/// Makes what is missing of `directory`, open to every user whatever the umask is.
+fn make_directories(directory: &Path) -> Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = directory.parent() {
+        make_directories(parent)?;
+    }
+    fs::create_dir(directory)
+        .and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(PROGRAM)))
+        .with_context(|| format!("cannot make {}", directory.display()))
 }
 
 fn is_same(path: &Path, wanted: &[u8], mode: u32) -> bool {
@@ -329,6 +353,9 @@ mod tests {
         let mut second = Layout::new(&to);
         second.mirror(&from, "share")?;
         assert_eq!((second.replaced, second.unchanged, second.removed), (1, 0, 1));
+
+        let mode = fs::metadata(to.join("share"))?.permissions().mode();
+        assert_eq!(mode & 0o7777, PROGRAM);
 
         let mut third = Layout::new(&to);
         third.mirror(&from, "share")?;

@@ -2,6 +2,8 @@
 //!
 //! | called as | it is |
 //! |---|---|
+//! | `/init`, as process 1 | what boots the guest: [`agent::boot`] |
+//! | `/shutdown VERB`, as process 1 | systemd's last step: [`agent::ending`] |
 //! | `banger-agent --serve unix:PATH --root DIR` | an ordinary process on the host that serves `DIR` as if it were a guest: for tests and the `sim` driver |
 //! | `banger-agent --version` | what it says |
 
@@ -10,6 +12,7 @@ use std::process::ExitCode;
 
 use wire::agent::message::{BootConfig, Stage};
 
+use agent::{boot, ending};
 use agent::serve::cgroup::Cgroups;
 use agent::serve::guest::Guest;
 use agent::serve::port::Port;
@@ -25,6 +28,9 @@ fn main() -> ExitCode {
         say(&format!("banger-agent {}", env!("CARGO_PKG_VERSION")));
         return ExitCode::SUCCESS;
     }
+    if rustix::process::getpid() == rustix::process::Pid::INIT {
+        as_process_one(&arguments);
+    }
     let Some(hosted) = Hosted::parse(&words) else {
         complain(USAGE);
         return ExitCode::from(2);
@@ -36,6 +42,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Process 1, at either end of a guest's life.
+fn as_process_one(arguments: &[String]) -> ! {
+    let name = arguments.first().map_or("", String::as_str);
+    if name.ends_with("shutdown") {
+        ending::hook(arguments.get(1).map_or("poweroff", String::as_str));
+    }
+    let error = boot::boot();
+    boot::log(&format!("{error}: {}", boot::plain(&error.source)));
+    ending::reset_machine()
 }
 
 #[expect(clippy::print_stdout, reason = "the answer to --version")]

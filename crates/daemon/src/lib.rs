@@ -15,13 +15,18 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world"))]
 
+pub mod api;
 pub mod config;
 pub mod doctor;
 pub mod guest;
 pub mod image;
 pub mod model;
 pub mod network;
+pub mod ops;
+pub mod reconcile;
 pub mod saga;
 pub mod storage;
 pub mod store;
+pub mod supervise;
 pub mod vmm;
+pub mod workshop;

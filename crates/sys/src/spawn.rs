@@ -390,10 +390,12 @@ fn keep_only<const N: usize>(fds: [OwnedFd; N]) -> io::Result<[OwnedFd; N]> {
     }))
 }
 
-/// Replaces this process by a program: execve(2). Returns only when that failed.
+/// Replaces this process by a program: execve(2), with `SIGPIPE` as programs expect it. Returns only when that failed.
 #[must_use]
 pub fn exec(path: &CStr, argv: &[CString], env: &[CString]) -> io::Error {
     let (argv, env) = (pointers(argv, true), pointers(env, true));
+    // SAFETY: sets a signal's disposition to the default.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     // SAFETY: both arrays end in a null pointer and outlive the call.
     unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), env.as_ptr()) };
     io::Error::last_os_error()

@@ -18,16 +18,25 @@ CONF
 mkdir -p "$root/etc/tmpfiles.d"
 printf 'd /run/sshd 0755 root root -\n' >"$root/etc/tmpfiles.d/sshd.conf"
 
-# Host keys come from the agent as part of the VM's identity. A VM booted by something else
-# gets them here, once: `ssh-keygen -A` makes only the missing ones.
-for unit in ssh.service ssh@.service; do
-    mkdir -p "$root/etc/systemd/system/$unit.d"
-    cat >"$root/etc/systemd/system/$unit.d/50-host-keys.conf" <<'CONF'
+# Host keys are part of a VM's identity and come from the agent, before init. Where they are
+# missing (this image booted by something else) they are made once: slow, but no closed door.
+cat >"$root/etc/systemd/system/ssh-host-keys.service" <<'CONF'
+[Unit]
+Description=Make missing SSH host keys
+DefaultDependencies=no
+ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key
+After=local-fs.target
+Before=ssh.socket ssh.service shutdown.target
+Conflicts=shutdown.target
+
 [Service]
-ExecStartPre=
-ExecStartPre=/bin/sh -c 'test -e /etc/ssh/ssh_host_ed25519_key || exec ssh-keygen -A'
+Type=oneshot
+ExecStart=/usr/bin/ssh-keygen -A
+
+[Install]
+WantedBy=multi-user.target
 CONF
-done
+chroot "$root" systemctl --quiet enable ssh-host-keys.service
 
 printf 'LANG=C.UTF-8\n' >"$root/etc/default/locale"
 printf 'LANG=C.UTF-8\n' >"$root/etc/locale.conf"

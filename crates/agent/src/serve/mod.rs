@@ -7,6 +7,7 @@
 //! | [`exec`] | a command: environment, user, descriptors, start |
 //! | [`job`] | a process and its bytes |
 //! | [`worker`] | a job that is a forked copy of the agent |
+//! | [`readiness`], [`leaving`] | the guest's beginning and end |
 //! | [`guest`], [`accounts`], [`cgroup`] | what commands need of the guest |
 //!
 //! One turn of the loop: wait; read and obey frames; move bytes between processes and frames; look at deadlines; send.
@@ -18,25 +19,34 @@ pub mod cgroup;
 pub mod exec;
 pub mod guest;
 pub mod job;
+pub mod leaving;
 pub mod link;
 pub mod port;
+pub mod readiness;
 pub mod requests;
 pub mod turn;
 pub mod worker;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use wire::agent::frame::{Channel, FROM_AGENT_MAX, Head, Kind, NONCE_BYTES};
-use wire::agent::message::{Control, Failure, Hello, Reply, Stage};
+use wire::agent::message::{BootConfig, Configured, Control, Failure, Hello, Reply, Stage};
 use wire::agent::{GENERATION, STREAMS_MAX};
 
+use cgroup::Cgroups;
 use guest::Guest;
 use job::{Job, Overrun};
+use leaving::Hook;
 use link::{Inbound, Outbound, Step};
 use port::Port;
+use readiness::Tells;
+
+use crate::boot::handover::CGROUPS;
 
 /// Who the agent says it is.
 #[derive(Debug, Clone, Default)]
@@ -60,6 +70,12 @@ pub struct Server {
     next_job: u32,
     /// Nothing but `Started` waits to be sent, and it may wait until then: a short command's `Exited` goes with it.
     hold_until: Option<Instant>,
+    tells: Tells,
+    hook: Hook,
+    /// What the host wants of this boot, until process 1 takes it.
+    asked: Option<(u32, Box<BootConfig>)>,
+    /// The guest's root is being taken down: nothing starts any more.
+    is_ending: bool,
 }
 
 impl Server {
@@ -76,7 +92,43 @@ impl Server {
             jobs: BTreeMap::new(),
             next_job: 1,
             hold_until: None,
+            tells: Tells::default(),
+            hook: Hook::default(),
+            asked: None,
+            is_ending: false,
         }
+    }
+
+    /// Serves until the host says what this boot is: the stream to answer on, and the configuration.
+    ///
+    /// # Errors
+    /// When polling fails.
+    pub fn await_configuration(&mut self) -> io::Result<(u32, Box<BootConfig>)> {
+        loop {
+            if let Some(asked) = self.asked.take() {
+                return Ok(asked);
+            }
+            self.turn()?;
+        }
+    }
+
+    /// The root stands: answers the configuration and serves from now on.
+    pub fn configured(&mut self, stream: u32, config: BootConfig, configured: Configured) {
+        self.guest = Guest::new(None, config, Cgroups::below(Path::new(CGROUPS)));
+        self.stage = Stage::Serving;
+        self.reply(stream, &Reply::Configured(configured));
+    }
+
+    /// Answers, and sees that the host has it.
+    pub fn reply_and_flush(&mut self, stream: u32, reply: &Reply) {
+        self.reply(stream, reply);
+        self.flush();
+    }
+
+    /// The root is switched: what the init and the end of the guest are heard by.
+    pub fn root_is_ready(&mut self, tells: Tells, hook: OwnedFd) {
+        self.tells = tells;
+        self.hook = Hook::listening(hook);
     }
 
     /// Serves for ever.
@@ -126,6 +178,7 @@ impl Server {
         for stream in streams {
             self.abandon(stream);
         }
+        self.tells.waiting.clear();
     }
 
     fn on_frame(&mut self, head: Head, payload: &[u8]) {
@@ -149,13 +202,18 @@ impl Server {
         if stream == 0 {
             return;
         }
-        if self.job_of(stream).is_some() {
+        if self.job_of(stream).is_some() || self.tells.waiting.contains(&stream) {
             // Two requests on one stream: whichever answer came, one of them would misread it.
             self.reset(stream);
             return;
         }
-        if self.jobs.values().filter(|job| job.stream.is_some()).count() >= STREAMS_MAX {
+        let open = self.jobs.values().filter(|job| job.stream.is_some()).count() + self.tells.waiting.len();
+        if open >= STREAMS_MAX {
             self.reply(stream, &Reply::Failed(Failure::Busy));
+            return;
+        }
+        if self.is_ending {
+            self.refuse_to_start(stream);
             return;
         }
         match requests::parse(payload) {
@@ -242,6 +300,7 @@ impl Server {
 
     /// Nobody listens to a stream any more: its bytes have nowhere to go, its command is told.
     fn abandon(&mut self, stream: u32) {
+        self.tells.waiting.retain(|waiting| *waiting != stream);
         if let Some(job) = self.job_of(stream) {
             job.abandon();
         }

@@ -35,7 +35,16 @@ pub fn parse(payload: &[u8]) -> Result<Request, Failure> {
 impl Server {
     /// Answers a request, or starts the job that will.
     pub fn answer(&mut self, stream: u32, request: Request) {
+        if self.stage == Stage::Unconfigured && !self.guest.is_hosted() && !matches!(request, Request::Configure(_)) {
+            let why = "the guest is not configured yet".to_owned();
+            self.reply(stream, &Reply::Failed(Failure::Refused { why }));
+            return;
+        }
         let reply = match request {
+            Request::Configure(config) if self.stage == Stage::Unconfigured && !self.guest.is_hosted() => {
+                self.asked = Some((stream, config));
+                return;
+            }
             Request::Configure(config) => self.record(*config),
             Request::Exec(request) => return self.exec(stream, &request),
             Request::Sync => {
@@ -46,9 +55,9 @@ impl Server {
             }
             Request::SetClock { unix_ns } => set_clock(unix_ns).map(|()| Reply::Done { bytes: 0 }),
             Request::Health => Ok(Reply::Health(self.health())),
-            Request::PutTree { .. } | Request::GetTree { .. } | Request::Await { .. } | Request::Shutdown { .. } => {
-                Err(Failure::Unsupported)
-            }
+            Request::Await { level } => return self.await_level(stream, level),
+            Request::Shutdown { how } => self.shut_down(how),
+            Request::PutTree { .. } | Request::GetTree { .. } => Err(Failure::Unsupported),
         };
         self.reply(stream, &reply.unwrap_or_else(Reply::Failed));
     }
@@ -78,7 +87,7 @@ impl Server {
     }
 
     /// Runs `work` in a forked copy of the agent.
-    fn work(&mut self, stream: u32, channels: Channels, work: impl FnOnce(worker::Hands) -> Result<Reply, Failure>) {
+    pub fn work(&mut self, stream: u32, channels: Channels, work: impl FnOnce(worker::Hands) -> Result<Reply, Failure>) {
         let job = self.guest.open_root().and_then(|root| worker::start(stream, channels, root, work));
         match job {
             Ok(job) => self.adopt(job),

@@ -27,6 +27,8 @@ const ANSWER_MAX: usize = wire::agent::frame::FROM_AGENT_MAX;
 #[derive(Debug, Clone, Copy)]
 enum Ready {
     Port,
+    Init,
+    Hook,
     Input(u32),
     Output(u32, Channel),
     Answer(u32),
@@ -42,6 +44,8 @@ impl Server {
         for ready in self.wait()? {
             match ready {
                 Ready::Port => self.port.note()?,
+                Ready::Init => self.hear_init(),
+                Ready::Hook => self.hear_hook(),
                 Ready::Input(id) => self.feed(id),
                 Ready::Output(id, channel) => self.drain(id, channel),
                 Ready::Answer(id) => self.hear(id),
@@ -61,6 +65,12 @@ impl Server {
         if let Some(fd) = self.port.watched() {
             what.push(Ready::Port);
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        }
+        for (ready, fd) in [(Ready::Init, self.tells.wanted()), (Ready::Hook, self.hook.wanted())] {
+            if let Some(fd) = fd {
+                what.push(ready);
+                fds.push(PollFd::new(fd, PollFlags::IN));
+            }
         }
         for (id, job) in &self.jobs {
             let mut watch = |ready, fd, flags| {
@@ -128,7 +138,8 @@ impl Server {
         self.obey();
     }
 
-    fn send(&mut self) {
+    /// Gives the port what it takes.
+    pub(super) fn send(&mut self) {
         if self.outbound.pending() == 0 || self.hold_until.is_some() {
             return;
         }

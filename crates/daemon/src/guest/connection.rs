@@ -140,7 +140,7 @@ pub(crate) fn start(
     };
     let task =
         Connection { socket, link, outbox, input, streams: HashMap::new(), events: events.clone(), commands: receiver };
-    tokio::spawn(async move {
+    crate::supervise::spawn("agent connection", async move {
         let (mut task, reason) = task.run().await;
         tracing::debug!(%reason, "the connection to a guest's agent ended");
         ended.send_replace(Some(reason.clone()));

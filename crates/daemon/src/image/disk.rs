@@ -50,7 +50,7 @@ pub enum DiskError {
 /// # Errors
 /// [`DiskError`] when the size is impossible or the file cannot be written; what was written of it is removed.
 pub fn write_blank_ext4(path: &Path, bytes: u64) -> Result<(), DiskError> {
-    if bytes < DISK_MIN_BYTES || bytes % 4096 != 0 {
+    if bytes < DISK_MIN_BYTES || !bytes.is_multiple_of(4096) {
         return Err(DiskError::Size { bytes });
     }
     let file = sys::fs::create_new(path, 0o600)?;

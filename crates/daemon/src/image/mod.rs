@@ -10,13 +10,13 @@
 //! under its final name is the caller's act. All inputs are bounded, and none is trusted: not a package, not a tar,
 //! not a kernel file.
 
-// pub mod build;
+pub mod build;
 pub(crate) mod codec;
 pub mod disk;
 pub(crate) mod ext4;
 pub mod initramfs;
 pub mod kernel;
 pub(crate) mod newc;
-// pub mod recipe;
+pub mod recipe;
 pub mod rootfs;
 pub(crate) mod stream;

@@ -11,8 +11,8 @@ use super::digest::Digest;
 pub struct ImageManifest {
     /// The image's name, as people type it.
     pub name: String,
-    /// Which variant of the recipe this is.
-    pub variant: String,
+    /// Which variant of its recipe this is, where it has one.
+    pub variant: Option<String>,
     /// What names this image: the SHA-256 of `rootfs.ext4`.
     pub digest: Digest,
     /// Length of `rootfs.ext4`; the file is sparse.
@@ -29,7 +29,7 @@ pub struct ImageManifest {
     pub source: String,
     /// The init the image starts, where it has one; without one the agent stays PID 1.
     pub init: Option<String>,
-    /// The processor family it is for, as `uname -m` says it.
+    /// The processor family it is for, as Debian calls it: `amd64`.
     pub arch: String,
 }
 

@@ -15,7 +15,7 @@ pub struct KernelManifest {
     pub digest: Digest,
     /// What `uname -r` says in the guest.
     pub release: String,
-    /// The processor family it is built for, as `uname -m` says it.
+    /// The processor family it is built for, as Debian calls it: `amd64`.
     pub arch: String,
     /// What was imported, for a person: a file name, not a path to open again.
     pub source: String,

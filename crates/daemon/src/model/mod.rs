@@ -9,6 +9,8 @@
 //! | [`limits`], [`nickname`] | how big a VM may be; names for VMs whose owner gave none |
 //! | [`progress`] | how a long act reports, and how it is told to stop |
 
+#![warn(clippy::wildcard_enum_match_arm)]
+
 pub mod digest;
 pub mod image;
 pub mod kernel;

@@ -53,6 +53,11 @@ impl<'a> Watcher<'a> {
         Watcher { on_progress: &|_| {}, cancelled: &NEVER }
     }
 
+    /// Passes on a report.
+    pub fn report(&self, progress: Progress) {
+        (self.on_progress)(progress);
+    }
+
     /// Reports that the stage `name` begins.
     pub fn stage(&self, name: impl Into<Cow<'static, str>>) {
         (self.on_progress)(Progress::Stage(name.into()));

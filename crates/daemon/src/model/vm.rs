@@ -84,7 +84,10 @@ pub enum VmEvent {
     /// A deletion took it.
     DeleteBegun,
     /// A deletion was taken back.
-    DeleteUnwound,
+    DeleteUnwound {
+        /// The run that goes on, when it was not ended yet.
+        boot: Option<BootId>,
+    },
 }
 
 /// Why an event is refused; shown to people after the VM's name: `web is …`.
@@ -96,18 +99,12 @@ pub enum Refused {
     /// It runs or is on its way.
     #[error("already running")]
     AlreadyRunning,
-    /// It is on its way up.
-    #[error("still starting")]
-    StillStarting,
     /// There is nothing to stop.
     #[error("not running")]
     NotRunning,
     /// It is on its way down.
     #[error("already stopping")]
     AlreadyStopping,
-    /// It has to be stopped first.
-    #[error("running: it must be stopped first")]
-    MustStopFirst,
     /// It is going away.
     #[error("being deleted")]
     BeingDeleted,
@@ -155,10 +152,11 @@ impl VmState {
             (S::Stopping { .. }, E::StartUnwound { .. }) => Err(Refused::AlreadyStopping),
             (S::Deleting, E::StartUnwound { .. }) => Err(Refused::BeingDeleted),
 
-            (S::Running { boot: own } | S::Stopping { boot: own }, E::StopBegun { boot }) => {
-                ours(own, boot, S::Stopping { boot: own.clone() })
-            }
-            (S::Starting { .. }, E::StopBegun { .. }) => Err(Refused::StillStarting),
+            // A start that is stuck leaves `Starting` behind; one that goes on holds the VM, and no stop begins.
+            (
+                S::Starting { boot: own } | S::Running { boot: own } | S::Stopping { boot: own },
+                E::StopBegun { boot },
+            ) => ours(own, boot, S::Stopping { boot: own.clone() }),
             (S::Creating, E::StopBegun { .. }) => Err(Refused::BeingCreated),
             (S::Created | S::Stopped, E::StopBegun { .. }) => Err(Refused::NotRunning),
             (S::Deleting, E::StopBegun { .. }) => Err(Refused::BeingDeleted),
@@ -166,7 +164,7 @@ impl VmState {
             (S::Stopping { boot: own } | S::Running { boot: own }, E::StopUnwound { boot }) => {
                 ours(own, boot, S::Running { boot: own.clone() })
             }
-            (S::Starting { .. }, E::StopUnwound { .. }) => Err(Refused::StillStarting),
+            (S::Starting { .. }, E::StopUnwound { .. }) => Err(Refused::AlreadyRunning),
             (S::Creating, E::StopUnwound { .. }) => Err(Refused::BeingCreated),
             (S::Created | S::Stopped, E::StopUnwound { .. }) => Err(Refused::NotRunning),
             (S::Deleting, E::StopUnwound { .. }) => Err(Refused::BeingDeleted),
@@ -177,15 +175,25 @@ impl VmState {
             ) => Ok(if own == boot { S::Stopped } else { self.clone() }),
             (S::Creating | S::Created | S::Stopped | S::Deleting, E::BootEnded { .. }) => Ok(self.clone()),
 
-            (S::Creating, E::DeleteBegun) => Err(Refused::BeingCreated),
-            (S::Created | S::Stopped | S::Deleting, E::DeleteBegun) => Ok(S::Deleting),
-            (S::Starting { .. } | S::Running { .. } | S::Stopping { .. }, E::DeleteBegun) => {
-                Err(Refused::MustStopFirst)
-            }
+            // A deletion holds the VM and ends its run itself, so it may begin anywhere, also where a stuck operation
+            // left the VM.
+            (
+                S::Creating
+                | S::Created
+                | S::Stopped
+                | S::Deleting
+                | S::Starting { .. }
+                | S::Running { .. }
+                | S::Stopping { .. },
+                E::DeleteBegun,
+            ) => Ok(S::Deleting),
 
-            (S::Deleting | S::Stopped, E::DeleteUnwound) => Ok(S::Stopped),
-            (S::Creating | S::Created, E::DeleteUnwound) => Ok(self.clone()),
-            (S::Starting { .. } | S::Running { .. } | S::Stopping { .. }, E::DeleteUnwound) => Ok(self.clone()),
+            (S::Deleting, E::DeleteUnwound { boot: Some(boot) }) => Ok(S::Running { boot: boot.clone() }),
+            (S::Deleting, E::DeleteUnwound { boot: None }) => Ok(S::Stopped),
+            (
+                S::Creating | S::Created | S::Stopped | S::Starting { .. } | S::Running { .. } | S::Stopping { .. },
+                E::DeleteUnwound { .. },
+            ) => Ok(self.clone()),
         }
     }
 
@@ -244,7 +252,8 @@ mod tests {
             VmEvent::StopUnwound { boot: boot(b) },
             VmEvent::BootEnded { boot: boot(b) },
             VmEvent::DeleteBegun,
-            VmEvent::DeleteUnwound,
+            VmEvent::DeleteUnwound { boot: Some(boot(b)) },
+            VmEvent::DeleteUnwound { boot: None },
         ]
     }
 
@@ -265,16 +274,19 @@ mod tests {
 
     #[test]
     fn every_pair() {
-        // Columns: CreateFinished StartBegun GuestReady StartUnwound StopBegun StopUnwound BootEnded DeleteBegun DeleteUnwound
-        let own_boot = ["Cs-c--c-c", "Cs-C--CdC", "-sRP--P-s", "--RPpRP-R", "----pRP-p", "Ps-P--PdP", "------ddP"];
-        let other_boot = ["Cs-c--c-c", "Cs-C--CdC", "------s-s", "------R-R", "------p-p", "Ps-P--PdP", "------ddP"];
+        // Columns: CreateFinished StartBegun GuestReady StartUnwound StopBegun StopUnwound BootEnded DeleteBegun
+        //          DeleteUnwound with a boot, DeleteUnwound without
+        let own_boot =
+            ["Cs-c--cdcc", "Cs-C--CdCC", "-sRPp-Pdss", "--RPpRPdRR", "----pRPdpp", "Ps-P--PdPP", "------ddRP"];
+        let other_boot =
+            ["Cs-c--cdcc", "Cs-C--CdCC", "------sdss", "------RdRR", "------pdpp", "Ps-P--PdPP", "------ddRP"];
         assert_eq!(table(1), own_boot);
         assert_eq!(table(2), other_boot);
     }
 
     proptest! {
         #[test]
-        fn a_foreign_boot_changes_nothing_that_runs(sequence in proptest::collection::vec((0_usize..9, 1_u8..4), 0..40)) {
+        fn a_foreign_boot_changes_nothing_that_runs(sequence in proptest::collection::vec((0_usize..10, 1_u8..4), 0..40)) {
             let mut state = VmState::Creating;
             for (event, b) in sequence {
                 let event = &events(b)[event];

@@ -44,6 +44,9 @@ pub trait NetworkDriver: Send + Sync {
     /// # Errors
     /// When something is left.
     async fn ensure_detached(&self, attachment: &NicAttachment, boot_dir: &Path) -> Result<(), NetworkError>;
+
+    /// What may be attached for a boot of which nothing is known but its directory: for the sweep. Pure.
+    fn possible_attachments(&self, boot_dir: &Path) -> Vec<NicAttachment>;
 }
 
 /// What went wrong with a network.

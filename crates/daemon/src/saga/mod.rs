@@ -15,6 +15,8 @@
 //!
 //! Nothing here knows a noun of ours: a plan `P` and a world `W` are the caller's.
 
+#![warn(clippy::wildcard_enum_match_arm)]
+
 mod drive;
 pub mod fault;
 pub mod journal;

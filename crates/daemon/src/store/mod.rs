@@ -147,6 +147,19 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether the disk is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let (StoreError::Open { source, .. } | StoreError::Migrate { source, .. } | StoreError::Sql { source, .. }) =
+            self
+        else {
+            return false;
+        };
+        source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+    }
+}
+
 fn elapsed(ms: u64) -> String {
     format!("{}.{} s", ms / 1000, ms % 1000 / 100)
 }

@@ -139,7 +139,7 @@ impl Held {
             identity.pidfd().map(end_of).transpose().map_err(|source| VmmError::Watch { pid: identity.pid, source })?;
         let was_killed = Arc::clone(&killed);
         let logs = [launch.console_log.clone(), launch.vmm_log.clone()];
-        tokio::spawn(async move {
+        crate::supervise::spawn("VMM watch", async move {
             if let Some(fd) = fd {
                 watch_until_end(&fd, &logs).await;
             }

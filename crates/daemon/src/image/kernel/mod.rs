@@ -15,7 +15,9 @@ mod config;
 mod deb;
 mod depmod;
 mod elf;
+mod fetch;
 mod find;
+pub mod fuzz;
 mod modules;
 mod tree;
 
@@ -27,6 +29,7 @@ pub use bzimage::BzImageError;
 pub use config::Unfit;
 pub use deb::DebError;
 pub use elf::ElfError;
+pub use fetch::{FetchError, fetch};
 pub use modules::ModuleError;
 
 use crate::image::ext4::Ext4Error;
@@ -212,7 +215,7 @@ pub fn import(source: &Source, staging: &Path, watcher: Watcher<'_>) -> Result<K
     let manifest = KernelManifest {
         digest: kernel_digest(vmlinux_sha256, config_sha256, modules.as_ref()),
         release: kernel.release,
-        arch: "x86_64".to_owned(),
+        arch: "amd64".to_owned(),
         source: parts.described,
         vmlinux_sha256,
         vmlinux_bytes: kernel.vmlinux.len() as u64,

@@ -107,9 +107,9 @@ pub fn write(tar: &Path, image: &Path, watcher: Watcher<'_>) -> Result<Rootfs, R
     let opened = |err| RootfsError::Open { tar: tar.to_owned(), err };
     let archive = File::open(tar).map_err(opened)?;
     let open = |index: u64| Ok(Contents::new(&archive, &scanned.contents[index as usize]));
-    let tree = |err| match err {
-        Ext4Error::Cancelled(cancelled) => cancelled.into(),
-        err => RootfsError::Tree { tar: tar.to_owned(), err },
+    let tree = |err| match watcher.check() {
+        Ok(()) => RootfsError::Tree { tar: tar.to_owned(), err },
+        Err(cancelled) => cancelled.into(),
     };
     let written = ext4::write(&scanned.tree, image, scanned.digest, "banger-rootfs", open, watcher).map_err(tree)?;
     let status = scanned.dpkg_status.map(|index| Contents::new(&archive, &scanned.contents[index]));

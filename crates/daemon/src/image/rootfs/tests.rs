@@ -195,7 +195,13 @@ fn what_leads_outside_is_refused_by_name() {
 fn a_cut_archive_is_refused() {
     let bench = Bench::new();
     let tar = Tar::new().file("first", &[1; 3000]).file("second", &[2; 3000]).done();
-    for (cut, what) in [(0, "cut short"), (700, "\"first\""), (4700, "\"first\""), (tar.len() - 1024, "\"second\"")] {
+    for (cut, what) in [
+        (0, "cut short"),
+        (700, "\"first\""),
+        (3700, "\"first\""),
+        (4700, "\"second\""),
+        (tar.len() - 1024, "\"second\""),
+    ] {
         let said = bench.refusal(&tar[..cut]);
         assert!(said.contains("cut short") && said.contains(what), "{cut}: {said}");
     }
