@@ -160,11 +160,6 @@ impl NetworkDriver for UserNetwork {
         Ok(NicAttachment::StreamSocket { path })
     }
 
-    fn possible_attachments(&self, boot_dir: &Path) -> Vec<NicAttachment> {
-        // The closed network is part of the VMM and leaves nothing.
-        vec![NicAttachment::StreamSocket { path: Files::of(boot_dir).socket }]
-    }
-
     fn guest(&self, nic: &NicSpec) -> GuestNetwork {
         let mut guest = GuestNetwork {
             mac: nic.mac.clone(),
