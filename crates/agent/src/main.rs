@@ -1,2 +1,120 @@
-//! m
-fn main() {}
+//! `banger-agent`: the one program banger puts into a guest.
+//!
+//! | called as | it is |
+//! |---|---|
+//! | `/init`, as process 1 | what boots the guest: [`agent::boot`] |
+//! | `/shutdown VERB`, as process 1 | systemd's last step: [`agent::ending`] |
+//! | `banger-agent --serve unix:PATH --root DIR` | an ordinary process on the host that serves `DIR` as if it were a guest: for tests and the `sim` driver |
+//! | `banger-agent --version` | what it says |
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use wire::agent::message::{BootConfig, Stage};
+
+use agent::{boot, ending};
+use agent::serve::cgroup::Cgroups;
+use agent::serve::guest::Guest;
+use agent::serve::port::Port;
+use agent::serve::{Name, Server};
+
+/// How it can be called.
+const USAGE: &str = "usage: banger-agent --serve unix:PATH --root DIR [--vm ID] [--boot ID] | --version";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+    let words: Vec<&str> = arguments.iter().skip(1).map(String::as_str).collect();
+    if words == ["--version"] {
+        say(&format!("banger-agent {}", env!("CARGO_PKG_VERSION")));
+        return ExitCode::SUCCESS;
+    }
+    if rustix::process::getpid() == rustix::process::Pid::INIT {
+        as_process_one(&arguments);
+    }
+    let Some(hosted) = Hosted::parse(&words) else {
+        complain(USAGE);
+        return ExitCode::from(2);
+    };
+    match hosted.serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("banger-agent: cannot serve {}: {error}", hosted.socket.display()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Process 1, at either end of a guest's life.
+fn as_process_one(arguments: &[String]) -> ! {
+    let name = arguments.first().map_or("", String::as_str);
+    if name.ends_with("shutdown") {
+        ending::hook(arguments.get(1).map_or("poweroff", String::as_str));
+    }
+    let error = boot::boot();
+    boot::log(&format!("{error}: {}", boot::plain(&error.source)));
+    ending::give_up()
+}
+
+#[expect(clippy::print_stdout, reason = "the answer to --version")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "a person or a test called it wrongly")]
+fn complain(text: &str) {
+    eprintln!("{text}");
+}
+
+/// The agent as a process of the host.
+#[derive(Debug, PartialEq, Eq)]
+struct Hosted {
+    socket: PathBuf,
+    root: PathBuf,
+    vm: String,
+    boot: String,
+}
+
+impl Hosted {
+    fn parse(words: &[&str]) -> Option<Hosted> {
+        let (mut socket, mut root, mut vm, mut boot) = (None, None, String::new(), String::new());
+        for pair in words.chunks(2) {
+            match pair {
+                ["--serve", address] => socket = Some(PathBuf::from(address.strip_prefix("unix:")?)),
+                ["--root", dir] => root = Some(PathBuf::from(dir)),
+                ["--vm", id] => vm = (*id).to_owned(),
+                ["--boot", id] => boot = (*id).to_owned(),
+                _ => return None,
+            }
+        }
+        Some(Hosted { socket: socket?, root: root?, vm, boot })
+    }
+
+    fn serve(&self) -> std::io::Result<()> {
+        let root = std::path::absolute(&self.root)?;
+        let listener = listen(&self.socket)?;
+        let guest = Guest::new(Some(root), BootConfig::default(), Cgroups::default());
+        let name = Name { vm: self.vm.clone(), boot: self.boot.clone() };
+        Server::new(name, Stage::Unconfigured, Port::listener(listener), guest).run()
+    }
+}
+
+/// A listening Unix socket at `path`.
+fn listen(path: &Path) -> std::io::Result<std::os::fd::OwnedFd> {
+    let listener = std::os::unix::net::UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_understood_or_refused() {
+        let hosted = Hosted::parse(&["--serve", "unix:/a", "--root", "/b"]).unwrap();
+        assert_eq!((hosted.socket, hosted.root), ("/a".into(), "/b".into()));
+        for wrong in [&["--serve"][..], &["--serve", "/a", "--root", "/b"], &["--root", "/b"], &[], &["x", "y"]] {
+            assert_eq!(Hosted::parse(wrong), None, "{wrong:?}");
+        }
+    }
+}

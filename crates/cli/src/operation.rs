@@ -82,7 +82,11 @@ pub(crate) async fn follow(
         }
         track.stage("waiting for the daemon to come back");
         track.tick();
-        app.interrupts.guard_twice(since, async { Ok(sleep(LOST_DAEMON_POLL).await) }).await?;
+        let pause = async {
+            sleep(LOST_DAEMON_POLL).await;
+            Ok(())
+        };
+        app.interrupts.guard_twice(since, pause).await?;
     }
 }
 

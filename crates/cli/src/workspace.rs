@@ -364,7 +364,8 @@ mod tests {
 
     #[test]
     fn listings() {
-        let listing = b"100644 aa 0\ta b\n\0120000 bb 0\tl\xff\0100644 cc 1\tc\0100644 cd 2\tc\0160000 dd 0\tsub\0";
+        let listing =
+            b"100644 aa 0\ta b\n\x00120000 bb 0\tl\xff\x00100644 cc 1\tc\x00100644 cd 2\tc\x00160000 dd 0\tsub\0";
         let (files, submodules) = parse_listing(listing);
         let name = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
         assert_eq!(files, [name(b"a b\n"), name(b"l\xff"), name(b"c")]);

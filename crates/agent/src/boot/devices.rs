@@ -1,0 +1,180 @@
+//! The machine: pseudo filesystems, kernel modules, the port to the host, the drives.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
+use sys::clock::monotonic;
+use sys::netlink::Uevents;
+use wire::agent::PORT_NAME;
+
+use super::{BootError, Found, Report};
+use crate::serve::Name;
+use crate::serve::port::Port;
+
+/// How long a device may take to appear after its driver was loaded, on a machine without a core to spare.
+const DEVICE_WAIT: Duration = Duration::from_secs(30);
+/// Modules to load, in this order, one absolute path of the initramfs a line.
+const MODULES_LIST: &str = "/modules.list";
+
+/// The drives, as `/dev/…` paths.
+#[derive(Debug)]
+pub struct Drives {
+    /// The image, read-only.
+    pub rootfs: PathBuf,
+    /// The VM's disk.
+    pub disk: PathBuf,
+    /// The kernel's module tree, read-only; a kernel without modules has none.
+    pub modules: Option<PathBuf>,
+}
+
+/// Mounts, loads, opens the port.
+///
+/// # Errors
+/// When there is no way to talk to the host.
+pub fn bring_up(report: &mut Report) -> Result<Found, BootError> {
+    mount_pseudo(report)?;
+    load_modules(report);
+    report.reached("modules");
+    let port = open_port().map_err(BootError::during(format!("open the port {PORT_NAME}")))?;
+    let port = Port::device(port).map_err(BootError::during("watch the port"))?;
+    report.reached("port");
+    let command_line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    Ok((name(&command_line), port))
+}
+
+/// The VM's and the boot's id on the kernel command line.
+fn name(command_line: &str) -> Name {
+    let value = |key: &str| {
+        let word = command_line.split_ascii_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        word.unwrap_or("").to_owned()
+    };
+    Name { vm: value("banger.vm"), boot: value("banger.boot") }
+}
+
+fn mount_pseudo(report: &mut Report) -> Result<(), BootError> {
+    let closed = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    // What the boot cannot do without.
+    for (kind, at, flags, data) in [
+        ("devtmpfs", "/dev", MountFlags::NOSUID, c"mode=0755"),
+        ("proc", "/proc", closed, c""),
+        ("sysfs", "/sys", closed, c""),
+        ("tmpfs", "/run", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0755"),
+    ] {
+        mount_at(kind, at, flags, data).map_err(BootError::during(format!("mount {kind} on {at}")))?;
+    }
+    // What only some commands or inits want. An init that mounts these finds them mounted, with the options it would use.
+    let cgroup = mount_at("cgroup2", "/sys/fs/cgroup", closed, c"nsdelegate,memory_recursiveprot")
+        .or_else(|_| mount_at("cgroup2", "/sys/fs/cgroup", closed, c""));
+    report.note("mount cgroup2", cgroup);
+    let terminals = MountFlags::NOSUID | MountFlags::NOEXEC;
+    report.note("mount devpts", mount_at("devpts", "/dev/pts", terminals, c"mode=0620,gid=5,ptmxmode=0666"));
+    let shared = MountFlags::NOSUID | MountFlags::NODEV;
+    report.note("mount /dev/shm", mount_at("tmpfs", "/dev/shm", shared, c"mode=1777"));
+    Ok(())
+}
+
+fn mount_at(kind: &str, at: &str, flags: MountFlags, data: &std::ffi::CStr) -> io::Result<()> {
+    match rustix::fs::mkdir(at, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        // A kernel without cgroups has no /sys/fs/cgroup, and none can be made.
+        Err(errno) => return Err(errno.into()),
+    }
+    match mount(kind, at, kind, flags, data) {
+        // devtmpfs may be mounted by the kernel already (CONFIG_DEVTMPFS_MOUNT).
+        Ok(()) | Err(Errno::BUSY) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn load_modules(report: &mut Report) {
+    let Ok(list) = std::fs::read_to_string(MODULES_LIST) else {
+        return;
+    };
+    for path in list.lines().filter(|line| !line.is_empty()) {
+        let loaded = File::open(path).and_then(|file| match rustix::system::finit_module(&file, c"", 0) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        });
+        report.note(&format!("load {path}"), loaded);
+        // Its memory is of use to the guest; a file that stays costs little.
+        let _: rustix::io::Result<()> = rustix::fs::unlink(path);
+    }
+}
+
+/// Waits for `found` to find something, looking again whenever the kernel announces a device.
+fn wait_for<T>(mut found: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
+    let events = Uevents::open()?;
+    let deadline = monotonic() + DEVICE_WAIT;
+    loop {
+        if let Some(found) = found()? {
+            return Ok(found);
+        }
+        let left = deadline.saturating_duration_since(monotonic());
+        if left.is_zero() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "no such device"));
+        }
+        events.wait(left)?;
+    }
+}
+
+fn open_port() -> io::Result<OwnedFd> {
+    wait_for(|| {
+        let Some(device) = entry_whose("/sys/class/virtio-ports", "name", PORT_NAME) else {
+            return Ok(None);
+        };
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        match rustix::fs::open(Path::new("/dev").join(device), flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(fd)),
+            // Its node comes a moment after its entry.
+            Err(Errno::NOENT | Errno::NXIO) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    })
+}
+
+/// The entry of a sysfs directory whose attribute has this value.
+fn entry_whose(directory: &str, attribute: &str, value: &str) -> Option<String> {
+    std::fs::read_dir(directory).ok()?.flatten().find_map(|entry| {
+        let text = std::fs::read_to_string(entry.path().join(attribute)).ok()?;
+        (text.trim() == value).then(|| entry.file_name().to_string_lossy().into_owned())
+    })
+}
+
+/// Finds the drives by the serial numbers the host gave them.
+///
+/// # Errors
+/// When the image or the disk is not there.
+pub fn drives() -> Result<Drives, BootError> {
+    let find = |serial: &str| {
+        let path = Path::new("/dev").join(entry_whose("/sys/block", "serial", serial)?);
+        path.exists().then_some(path)
+    };
+    let wait = |serial: &str| {
+        wait_for(|| Ok(find(serial))).map_err(BootError::during(format!("find the drive {serial:?}")))
+    };
+    // Drives appear in order: with the first two there, the third is there or does not exist.
+    Ok(Drives { rootfs: wait("rootfs")?, disk: wait("disk")?, modules: find("modules") })
+}
+
+/// The running kernel's release.
+#[must_use]
+pub fn release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_names_vm_and_boot() {
+        let name = name("quiet banger.vm=a1 banger.boot=b2 banger.transport=virtio-serial\n");
+        assert_eq!((name.vm.as_str(), name.boot.as_str()), ("a1", "b2"));
+    }
+}

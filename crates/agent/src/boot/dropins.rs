@@ -1,0 +1,80 @@
+//! Settings for the image's init and managers: files below `/run` only, gone with the boot.
+//!
+//! `/run` is between `/etc`, where the image's owner overrules us, and `/usr/lib`, whose defaults we overrule.
+
+use wire::agent::message::BootConfig;
+
+use super::Report;
+use super::handover::Init;
+use crate::root_dir::RootDir;
+
+/// A service that waits for a network which is there before any service starts, and would wait for ever for managers that
+/// leave it alone.
+const NOTHING_TO_WAIT_FOR: &str = "[Service]\nExecStart=\nExecStart=/bin/true\n";
+/// Services as above.
+const WAITERS: [&str; 3] =
+    ["systemd-networkd-wait-online.service", "NetworkManager-wait-online.service", "ifupdown-wait-online.service"];
+/// A guest that is told to stop is waited for this long; the host kills it later than that.
+const SYSTEM: &str = "[Manager]\nDefaultTimeoutStopSec=20s\n";
+/// The image's line for `/tmp` without its `D`: what commands put there before the init got so far stays.
+const TMPFILES: &str = "q /tmp 1777 root root 10d\nq /var/tmp 1777 root root 30d\n";
+
+/// Writes them.
+pub fn write(root: &RootDir, config: &BootConfig, init: Option<&Init>, report: &mut Report) {
+    let is_systemd = init.is_some_and(|init| init.is_systemd);
+    for (path, text) in files(config, is_systemd) {
+        report.note(&format!("write {path}"), root.write(&path, text.as_bytes(), 0o644));
+    }
+}
+
+/// Paths and content.
+fn files(config: &BootConfig, is_systemd: bool) -> Vec<(String, String)> {
+    let mut files = Vec::new();
+    let mut add = |path: &str, text: &str| files.push((path.to_owned(), text.to_owned()));
+    if is_systemd {
+        add("/run/systemd/system.conf.d/50-banger.conf", SYSTEM);
+        add("/run/tmpfiles.d/tmp.conf", TMPFILES);
+    }
+    let Some(network) = &config.network else {
+        return files;
+    };
+    let mac = &network.mac;
+    add(
+        "/run/NetworkManager/conf.d/50-banger.conf",
+        &format!("[keyfile]\nunmanaged-devices=mac:{mac}\n\n[main]\ndns=none\n"),
+    );
+    if is_systemd {
+        for waiter in WAITERS {
+            add(&format!("/run/systemd/system/{waiter}.d/50-banger.conf"), NOTHING_TO_WAIT_FOR);
+        }
+        // Without a policy that applies the kernel's name stays.
+        let matched = format!("[Match]\nMACAddress={mac}\n\n");
+        add(
+            "/run/systemd/network/00-banger.link",
+            &format!("{matched}[Link]\nNamePolicy=keep\nMACAddressPolicy=none\n"),
+        );
+        add("/run/systemd/network/00-banger.network", &format!("{matched}[Link]\nUnmanaged=yes\n"));
+    }
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::agent::message::GuestNetwork;
+
+    #[test]
+    fn everything_is_below_run() {
+        let network = GuestNetwork { mac: "52:54:00:00:00:01".into(), addresses: vec![], gateways: vec![], dns: vec![] };
+        let config = BootConfig { network: Some(network), ..BootConfig::default() };
+        let files = files(&config, true);
+        assert!(files.len() > 6);
+        assert!(files.iter().all(|(path, _)| path.starts_with("/run/")));
+        assert!(files.iter().any(|(_, text)| text.contains("MACAddress=52:54:00:00:00:01")));
+    }
+
+    #[test]
+    fn an_init_that_is_not_systemd_gets_no_units() {
+        assert!(files(&BootConfig::default(), false).is_empty());
+    }
+}

@@ -1,0 +1,164 @@
+//! Process 1: from the kernel's first program to the image's init.
+//!
+//! ```text
+//! devices      pseudo filesystems, modules, the port to the host       devices.rs
+//! configure    the host says what this boot is                         serve
+//! disk         mounted, grown, emptied when asked                      disk.rs
+//! root         overlay of image and disk, direct paths, modules        root.rs
+//! identity     names, network, keys, files, clock, entropy             identity.rs network.rs
+//! drop-ins     settings for the image's init, below /run               dropins.rs
+//! handover     root switched, the agent forked off, the init executed  handover.rs
+//! ```
+//! What can be left undone becomes a warning for the host. What cannot is told to the host, and the machine ends.
+
+pub mod devices;
+pub mod disk;
+pub mod dropins;
+pub mod handover;
+pub mod identity;
+pub mod network;
+pub mod root;
+
+use std::io::{self, Write};
+
+use wire::agent::message::{BootConfig, Configured, Failure, Reply, Stage};
+
+use crate::ending;
+use crate::serve::cgroup::Cgroups;
+use crate::serve::guest::Guest;
+use crate::serve::port::Port;
+use crate::serve::requests::uptime_ms;
+use crate::serve::{Name, Server};
+
+/// Why a boot cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {act}")]
+pub struct BootError {
+    /// What was being done to what.
+    pub act: String,
+    /// Why it failed.
+    #[source]
+    pub source: io::Error,
+}
+
+impl BootError {
+    /// For `map_err`.
+    pub fn during<E: Into<io::Error>>(act: impl Into<String>) -> impl FnOnce(E) -> BootError {
+        let act = act.into();
+        move |source| BootError { act, source: source.into() }
+    }
+
+    fn failure(&self) -> Failure {
+        Failure::Os { act: format!("cannot {}", self.act), why: plain(&self.source) }
+    }
+}
+
+/// An error in words, without its number.
+#[must_use]
+pub fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+/// What a boot gathers on its way for the host.
+#[derive(Debug, Default)]
+pub struct Report {
+    timeline: Vec<(String, u64)>,
+    warnings: Vec<String>,
+}
+
+/// Warnings told to the host; more are a broken image's, and all alike.
+const WARNINGS_MAX: usize = 50;
+
+impl Report {
+    /// A stage was reached.
+    pub fn reached(&mut self, stage: &str) {
+        self.timeline.push((stage.to_owned(), uptime_ms()));
+    }
+
+    /// Something was left undone.
+    pub fn warn(&mut self, text: impl Into<String>) {
+        if self.warnings.len() < WARNINGS_MAX {
+            let text: String = text.into();
+            log(&text);
+            self.warnings.push(text.chars().take(500).collect());
+        }
+    }
+
+    /// Notes a failure that need not stop the boot.
+    pub fn note<E: Into<io::Error>>(&mut self, act: &str, result: Result<(), E>) {
+        if let Err(error) = result {
+            self.warn(format!("cannot {act}: {}", plain(&error.into())));
+        }
+    }
+}
+
+/// Writes a line to the kernel's log, at a level that reaches a quiet console. Nothing can be done when that fails.
+pub fn log(text: &str) {
+    if let Ok(mut log) = std::fs::OpenOptions::new().write(true).open("/dev/kmsg") {
+        let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(800).collect();
+        let _: io::Result<()> = log.write_all(format!("<3>banger-agent: {line}\n").as_bytes());
+    }
+}
+
+/// Boots. Returns only when that failed.
+pub fn boot() -> BootError {
+    let mut report = Report::default();
+    report.reached("agent");
+    let (name, port) = match devices::bring_up(&mut report) {
+        Ok(found) => found,
+        Err(error) => return error,
+    };
+    let guest = Guest::new(None, BootConfig::default(), Cgroups::default());
+    let mut server = Server::new(name, Stage::Unconfigured, port, guest);
+    loop {
+        let (stream, config) = match server.await_configuration() {
+            Ok(asked) => asked,
+            Err(source) => return BootError { act: "talk to the host".to_owned(), source },
+        };
+        report.reached("configuration");
+        match build(&config, &mut report) {
+            Ok(built) => {
+                let configured = summary(&built, &mut report);
+                server.configured(stream, *config, configured);
+                return handover::hand_over(server, &built);
+            }
+            Err(error) => {
+                log(&format!("{error}: {}", plain(&error.source)));
+                server.reply_and_flush(stream, &Reply::Failed(error.failure()));
+                ending::give_up();
+            }
+        }
+    }
+}
+
+/// Everything between the host's configuration and the image's init.
+fn build(config: &BootConfig, report: &mut Report) -> Result<handover::Built, BootError> {
+    identity::set_clock_and_entropy(config, report);
+    let drives = devices::drives()?;
+    let disk = disk::mount(&drives, config.reset_system, report)?;
+    report.reached("disk");
+    let root = root::assemble(&drives, &disk, report)?;
+    report.reached("root");
+    identity::apply(&root, config, report);
+    if let Some(network) = &config.network {
+        network::configure(network, report);
+    }
+    let init = handover::find_init(&root);
+    dropins::write(&root, config, init.as_ref(), report);
+    report.reached("identity");
+    Ok(handover::Built { root, init })
+}
+
+/// What the host is told.
+#[must_use]
+pub fn summary(built: &handover::Built, report: &mut Report) -> Configured {
+    Configured {
+        init: built.init.as_ref().map(|init| init.path.clone()),
+        timeline: std::mem::take(&mut report.timeline),
+        warnings: std::mem::take(&mut report.warnings),
+    }
+}
+
+/// The channel, named by what the kernel command line says of this VM.
+pub type Found = (Name, Port);

@@ -1,0 +1,129 @@
+//! The guest's root: the image below, the VM's disk above, and around them what must not be on an overlay.
+//!
+//! The mounts of the image and of the disk themselves are detached once everything stands: the guest sees the overlay and
+//! the binds only, and unmounting those at the end unmounts the disk.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::Mode;
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_move, unmount};
+
+use super::devices::{Drives, release};
+use super::{BootError, Report, disk};
+use crate::root_dir::{RootDir, path_of};
+use crate::tree::seed;
+
+/// Where the guest's root is built.
+pub const NEW_ROOT: &str = "/newroot";
+const LOWER: &str = "/lower";
+const MODULES: &str = "/modules";
+
+/// The layers' options: renames of directories work, hard links and inode numbers stay what they are, no file is only half
+/// copied up. The kernel's defaults differ from build to build.
+const OVERLAY: &std::ffi::CStr = c"lowerdir=/lower,upperdir=/disk/system/upper,workdir=/disk/system/work,redirect_dir=on,index=on,xino=on,metacopy=off";
+
+/// Paths that must not sit on overlayfs, because what uses them puts an overlay on top or wants its own filesystem
+/// semantics. Their names on the disk follow by turning slashes into dashes.
+pub const DIRECT: [&str; 10] = [
+    "/home",
+    "/var/lib/docker",
+    "/var/lib/containerd",
+    "/var/lib/containers",
+    "/var/lib/buildkit",
+    "/var/lib/kubelet",
+    "/var/lib/rancher",
+    "/var/lib/lxc",
+    "/var/lib/incus",
+    "/var/lib/machines",
+];
+
+/// Builds the root at [`NEW_ROOT`].
+///
+/// # Errors
+/// When the overlay or the VM's home cannot be mounted.
+pub fn assemble(drives: &Drives, disk: &RootDir, report: &mut Report) -> Result<RootDir, BootError> {
+    for path in [LOWER, NEW_ROOT] {
+        rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)).map_err(BootError::during("make a mount point"))?;
+    }
+    mount(&drives.rootfs, LOWER, "ext4", MountFlags::RDONLY, c"").map_err(BootError::during("mount the image"))?;
+    let lower = RootDir::open(LOWER).map_err(BootError::during("open the image"))?;
+    mount("overlay", NEW_ROOT, "overlay", MountFlags::empty(), OVERLAY)
+        .map_err(BootError::during("mount the overlay of image and disk"))?;
+    let root = RootDir::open(NEW_ROOT).map_err(BootError::during("open the new root"))?;
+    for (path, mode) in
+        [("/proc", 0o555), ("/sys", 0o555), ("/dev", 0o755), ("/run", 0o755), ("/etc", 0o755), ("/tmp", 0o1777)]
+    {
+        root.ensure_dir(path, mode).map_err(BootError::during(format!("make {path} in the guest's root")))?;
+    }
+    bind_kept(&root, &lower, disk, "/root", "home-root").map_err(BootError::during("mount the VM's /root"))?;
+    for path in DIRECT {
+        let name = format!("direct/{}", path.trim_start_matches('/').replace('/', "-"));
+        report.note(&format!("mount {path} directly"), bind_kept(&root, &lower, disk, path, &name));
+    }
+    bind_modules(drives, &root, report);
+    // The rest of the boot writes below the guest's /run.
+    move_into(&root, "/run").map_err(BootError::during("move /run into the guest's root"))?;
+    Ok(root)
+}
+
+/// Moves the filesystems that the boot itself looks into, as its last act on its own root.
+///
+/// # Errors
+/// When one cannot be moved.
+pub fn move_pseudo(root: &RootDir) -> Result<(), BootError> {
+    // The others' targets are named through /proc.
+    for path in ["/sys", "/dev", "/proc"] {
+        move_into(root, path).map_err(BootError::during(format!("move {path} into the guest's root")))?;
+    }
+    Ok(())
+}
+
+/// Detaches the layers' own mounts: the overlay and the binds keep what they need.
+///
+/// # Errors
+/// When one cannot be detached.
+pub fn detach_layers() -> io::Result<()> {
+    for path in [LOWER, disk::DISK] {
+        unmount(path, UnmountFlags::DETACH)?;
+    }
+    Ok(())
+}
+
+/// Binds a directory of the disk at `path`; on first use it begins as what the image has there.
+fn bind_kept(root: &RootDir, lower: &RootDir, disk: &RootDir, path: &str, name: &str) -> io::Result<()> {
+    if !disk.exists(name) {
+        let mode = if path == "/root" { 0o700 } else { 0o755 };
+        seed::first_use(lower, path, disk, name, mode)?;
+    }
+    let kept = disk.ensure_dir(name, 0o700)?;
+    let target = root.ensure_dir(path, 0o755)?;
+    Ok(mount_bind(path_of(&kept), path_of(&target))?)
+}
+
+/// Binds the kernel's module tree at `/lib/modules/<release>`. The drive holds the tree itself, or holds it below the
+/// release's name.
+fn bind_modules(drives: &Drives, root: &RootDir, report: &mut Report) {
+    let Some(device) = &drives.modules else {
+        return;
+    };
+    let release = release();
+    let bound = (|| -> io::Result<()> {
+        rustix::fs::mkdir(MODULES, Mode::from_raw_mode(0o755))?;
+        mount(device, MODULES, "ext4", MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV, c"")?;
+        let drive = RootDir::open(MODULES)?;
+        let inner = [format!("/{release}"), format!("/lib/modules/{release}")];
+        let tree = inner.iter().find(|path| drive.exists(path)).map_or("/", String::as_str);
+        let source = drive.ensure_dir(tree, 0o755)?;
+        let target: OwnedFd = root.ensure_dir(&format!("/lib/modules/{release}"), 0o755)?;
+        mount_bind(path_of(&source), path_of(&target))?;
+        drop((drive, source));
+        Ok(unmount(MODULES, UnmountFlags::DETACH)?)
+    })();
+    report.note("bind the kernel's modules", bound);
+}
+
+fn move_into(root: &RootDir, path: &str) -> io::Result<()> {
+    let target = root.ensure_dir(path, 0o755)?;
+    Ok(mount_move(path, path_of(&target))?)
+}

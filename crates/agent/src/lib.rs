@@ -1,0 +1,19 @@
+//! `banger-agent`: the one program banger puts into a guest, static and alone in its initramfs.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`boot`] | process 1: from the kernel's first program to the image's init |
+//! | [`ending`] | the end: everything unmounted, the host told, the machine reset |
+//! | [`serve`] | answers the host: commands, trees, readiness, shutdown |
+//! | [`tree`] | file trees as tar streams, out and in |
+//! | [`root_dir`], [`mounts`] | a root whose content is hostile; what is mounted |
+//!
+//! The guest is hostile: nothing here trusts the image's content, and whatever the agent says is bounded and checked again
+//! by the host. No code of ours resolves names or users through the C library, which would load modules of the image.
+
+pub mod boot;
+pub mod ending;
+pub mod mounts;
+pub mod root_dir;
+pub mod serve;
+pub mod tree;

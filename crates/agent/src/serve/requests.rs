@@ -1,0 +1,145 @@
+//! What each request does.
+
+use std::io;
+
+use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
+use sys::clock::monotonic;
+use wire::agent::message::{Configured, Failure, Health, Reply, Request, Stage};
+
+use super::job::Job;
+use super::turn::HOLD;
+use super::worker::{self, Channels};
+use super::{Server, exec};
+
+/// A guest's clock may be off by this much before an exec sets it, nanoseconds.
+const CLOCK_SLACK_NS: u64 = 1_000_000_000;
+/// The requests this build knows, to tell a malformed one from an unknown one.
+const KNOWN: [&str; 9] =
+    ["configure", "exec", "put_tree", "get_tree", "await", "sync", "shutdown", "set_clock", "health"];
+
+/// Reads a request.
+///
+/// # Errors
+/// [`Failure::Unsupported`] when it is of a kind this build does not know, [`Failure::Refused`] when it is malformed.
+pub fn parse(payload: &[u8]) -> Result<Request, Failure> {
+    serde_json::from_slice(payload).map_err(|error| {
+        let kind = serde_json::from_slice::<serde_json::Value>(payload).ok();
+        let kind = kind.as_ref().and_then(|value| value.get("request")).and_then(serde_json::Value::as_str);
+        match kind {
+            Some(kind) if !KNOWN.contains(&kind) => Failure::Unsupported,
+            _ => Failure::Refused { why: error.to_string() },
+        }
+    })
+}
+
+impl Server {
+    /// Answers a request, or starts the job that will.
+    pub fn answer(&mut self, stream: u32, request: Request) {
+        if self.stage == Stage::Unconfigured && !self.guest.is_hosted() && !matches!(request, Request::Configure(_)) {
+            let why = "the guest is not configured yet".to_owned();
+            self.reply(stream, &Reply::Failed(Failure::Refused { why }));
+            return;
+        }
+        let reply = match request {
+            Request::Configure(config) if self.stage == Stage::Unconfigured && !self.guest.is_hosted() => {
+                self.asked = Some((stream, config));
+                return;
+            }
+            Request::Configure(config) => self.record(*config),
+            Request::Exec(request) => return self.exec(stream, &request),
+            Request::Sync => {
+                return self.work(stream, Channels::Neither, |_| {
+                    rustix::fs::sync();
+                    Ok(Reply::Done { bytes: 0 })
+                });
+            }
+            Request::SetClock { unix_ns } => set_clock(unix_ns).map(|()| Reply::Done { bytes: 0 }),
+            Request::Health => Ok(Reply::Health(self.health())),
+            Request::Await { level } => return self.await_level(stream, level),
+            Request::Shutdown { how } => self.shut_down(how),
+            Request::PutTree { .. } | Request::GetTree { .. } => Err(Failure::Unsupported),
+        };
+        self.reply(stream, &reply.unwrap_or_else(Reply::Failed));
+    }
+
+    fn record(&mut self, config: wire::agent::message::BootConfig) -> Result<Reply, Failure> {
+        if self.stage != Stage::Unconfigured {
+            return Err(Failure::Refused { why: "this guest is configured already".to_owned() });
+        }
+        self.guest.configure(config);
+        self.stage = Stage::Serving;
+        Ok(Reply::Configured(Configured::default()))
+    }
+
+    fn exec(&mut self, stream: u32, request: &wire::agent::message::ExecRequest) {
+        if !self.guest.is_hosted() && request.unix_ns.abs_diff(sys::clock::unix_ns()) > CLOCK_SLACK_NS {
+            // A command with a wrong clock is better than none.
+            let _: Result<(), Failure> = set_clock(request.unix_ns);
+        }
+        match exec::start(request, stream, &mut self.guest) {
+            Ok(job) => {
+                self.reply(stream, &Reply::Started { pid: job.pid });
+                self.hold_until = Some(monotonic() + HOLD);
+                self.adopt(job);
+            }
+            Err(failure) => self.reply(stream, &Reply::Failed(failure)),
+        }
+    }
+
+    /// Runs `work` in a forked copy of the agent.
+    pub fn work(&mut self, stream: u32, channels: Channels, work: impl FnOnce(worker::Hands) -> Result<Reply, Failure>) {
+        let job = self.guest.open_root().and_then(|root| worker::start(stream, channels, root, work));
+        match job {
+            Ok(job) => self.adopt(job),
+            Err(error) => self.reply(stream, &Reply::Failed(os("cannot make a process", &error))),
+        }
+    }
+
+    fn adopt(&mut self, job: Job) {
+        let id = self.next_job;
+        self.next_job = self.next_job.wrapping_add(1);
+        self.jobs.insert(id, job);
+    }
+
+    fn health(&self) -> Health {
+        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let kib = |name: &str| {
+            let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+        };
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let commands = self.jobs.values().filter(|job| matches!(job.task, super::job::Task::Command)).count();
+        Health {
+            uptime_ms: uptime_ms(),
+            unix_ns: sys::clock::unix_ns(),
+            execs: u32::try_from(commands).unwrap_or(u32::MAX),
+            memory_total_kib: kib("MemTotal"),
+            memory_available_kib: kib("MemAvailable"),
+            kernel_boot_id: boot_id.trim().to_owned(),
+        }
+    }
+}
+
+/// CLOCK_BOOTTIME in milliseconds.
+#[must_use]
+pub fn uptime_ms() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let ms = |value: i64| u64::try_from(value).unwrap_or(0);
+    ms(now.tv_sec).saturating_mul(1000).saturating_add(ms(now.tv_nsec / 1_000_000))
+}
+
+/// Sets CLOCK_REALTIME.
+///
+/// # Errors
+/// When the time makes no sense or this process may not.
+pub fn set_clock(unix_ns: u64) -> Result<(), Failure> {
+    let part = |value: u64| i64::try_from(value).map_err(|_| Failure::Refused { why: "no such time".to_owned() });
+    let time = Timespec { tv_sec: part(unix_ns / 1_000_000_000)?, tv_nsec: part(unix_ns % 1_000_000_000)? };
+    clock_settime(ClockId::Realtime, time).map_err(|errno| os("cannot set the clock", &errno.into()))
+}
+
+/// A system call's failure, in words.
+pub fn os(act: &str, error: &io::Error) -> Failure {
+    let why = error.to_string();
+    Failure::Os { act: act.to_owned(), why: why.split(" (os error").next().unwrap_or_default().to_owned() }
+}

@@ -1,0 +1,2 @@
+//! Trees of files.
+pub mod seed;

@@ -1,0 +1,15 @@
+#!/bin/sh
+# Leaves apt ready to use and without what it can fetch again.
+# Usage (mmdebstrap --customize-hook): apt.sh ROOT
+set -eu
+
+root=$1
+
+chroot "$root" apt-get clean
+rm -rf "$root"/var/lib/apt/lists/*
+rm -f "$root"/var/cache/apt/*.bin "$root"/var/log/dpkg.log "$root"/var/log/alternatives.log "$root"/var/log/bootstrap.log
+rm -rf "$root"/var/log/apt/*
+rm -f "$root"/var/lib/dpkg/*-old "$root"/var/cache/debconf/*-old "$root"/var/cache/ldconfig/aux-cache
+
+# Package indexes are downloaded by every `apt-get update` in the guest: no translations.
+printf 'Acquire::Languages "none";\nAPT::Install-Recommends "false";\n' >"$root/etc/apt/apt.conf.d/50banger-image"
