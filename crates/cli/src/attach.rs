@@ -101,21 +101,18 @@ pub(crate) async fn run(stream: UnixStream, early: Bytes, given: Given) -> Resul
     let mut receiving = std::pin::pin!(receive(from_daemon, early, credits, sink));
     let mut sending = std::pin::pin!(send(to_daemon, input, given));
     let ended = tokio::select! {
-        ended = &mut receiving => ended?,
+        ended = &mut receiving => ended,
         given_up = &mut sending => return given_up,
     };
-    // The command is over; what it wrote last may still be on its way out, and Ctrl-C must still work.
-    let closed = match &ended {
-        Some(_) => tokio::select! {
-            closed = written => closed,
-            given_up = &mut sending => return given_up,
-        },
-        None => written.await,
+    // Nothing more comes; what came last may still be on its way out, and Ctrl-C must still work.
+    let closed = tokio::select! {
+        closed = written => closed,
+        given_up = &mut sending => return given_up,
     };
     match closed {
         Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Ending::OutputClosed),
         Ok(Err(error)) => Err(StreamError::Output(Io(error))),
-        Ok(Ok(())) | Err(_) => Ok(Ending::Told(ended.ok_or(StreamError::Lost)?)),
+        Ok(Ok(())) | Err(_) => Ok(Ending::Told(ended?.ok_or(StreamError::Lost)?)),
     }
 }
 
