@@ -12,10 +12,14 @@ mod setup;
 
 use std::process::ExitCode;
 
+use daemon::network::filter;
 use setup::Surroundings;
 
 fn main() -> ExitCode {
-    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == filter::VERB) {
+        return filter::run(arguments.drain(..).skip(1));
+    }
     if !arguments.is_empty() {
         return about(&arguments);
     }

@@ -149,8 +149,8 @@ pub(crate) fn wire(surroundings: &Surroundings, config: Config) -> Result<Daemon
     let qemu = Qemu::probe(Some(&surroundings.path));
     let kvm = qemu.kvm().clone();
     let vmm = Arc::new(qemu);
-    let storage = Arc::new(SparseFiles::new(dirs.state.clone(), dirs.cache.clone()));
-    let network = Arc::new(UserNetwork::probe(Some(&surroundings.path)));
+    let storage = Arc::new(SparseFiles::new(dirs.state.clone(), &dirs.cache, Some(surroundings.path.clone())));
+    let network = Arc::new(UserNetwork::probe(Some(&surroundings.path), surroundings.install.daemon()));
     let activity = Activity::default();
     let now_ms = sys::clock::unix_ms;
     let (supervisors, reboots) =

@@ -38,13 +38,21 @@ pub const DIRECT: [&str; 10] = [
     "/var/lib/machines",
 ];
 
+/// Makes a directory of the initramfs, which may bring it already.
+pub(super) fn mount_point(path: &str) -> std::io::Result<()> {
+    match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// Builds the root at [`NEW_ROOT`].
 ///
 /// # Errors
 /// When the overlay or the VM's home cannot be mounted.
 pub fn assemble(drives: &Drives, disk: &RootDir, report: &mut Report) -> Result<RootDir, BootError> {
     for path in [LOWER, NEW_ROOT] {
-        rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)).map_err(BootError::during("make a mount point"))?;
+        mount_point(path).map_err(BootError::during("make a mount point"))?;
     }
     mount(&drives.rootfs, LOWER, "ext4", MountFlags::RDONLY, c"").map_err(BootError::during("mount the image"))?;
     let lower = RootDir::open(LOWER).map_err(BootError::during("open the image"))?;
@@ -62,10 +70,21 @@ pub fn assemble(drives: &Drives, disk: &RootDir, report: &mut Report) -> Result<
         report.note(&format!("mount {path} directly"), bind_kept(&root, &lower, disk, path, &name));
     }
     bind_modules(drives, &root, report);
-    for path in ["/dev", "/proc", "/sys", "/run"] {
-        move_into(&root, path).map_err(BootError::during(format!("move {path} into the guest's root")))?;
-    }
+    // The rest of the boot writes below the guest's /run.
+    move_into(&root, "/run").map_err(BootError::during("move /run into the guest's root"))?;
     Ok(root)
+}
+
+/// Moves the filesystems that the boot itself looks into, as its last act on its own root.
+///
+/// # Errors
+/// When one cannot be moved.
+pub fn move_pseudo(root: &RootDir) -> Result<(), BootError> {
+    // The others' targets are named through /proc.
+    for path in ["/sys", "/dev", "/proc"] {
+        move_into(root, path).map_err(BootError::during(format!("move {path} into the guest's root")))?;
+    }
+    Ok(())
 }
 
 /// Detaches the layers' own mounts: the overlay and the binds keep what they need.
@@ -98,7 +117,7 @@ fn bind_modules(drives: &Drives, root: &RootDir, report: &mut Report) {
     };
     let release = release();
     let bound = (|| -> io::Result<()> {
-        rustix::fs::mkdir(MODULES, Mode::from_raw_mode(0o755))?;
+        mount_point(MODULES)?;
         mount(device, MODULES, "ext4", MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV, c"")?;
         let drive = RootDir::open(MODULES)?;
         let inner = [format!("/{release}"), format!("/lib/modules/{release}")];
@@ -114,6 +133,5 @@ fn bind_modules(drives: &Drives, root: &RootDir, report: &mut Report) {
 
 fn move_into(root: &RootDir, path: &str) -> io::Result<()> {
     let target = root.ensure_dir(path, 0o755)?;
-    // `/proc/self/fd` must still be there while /proc itself moves; the kernel resolves the target before it does.
     Ok(mount_move(path, path_of(&target))?)
 }

@@ -3,6 +3,9 @@
 //! Closed unless asked: without `nat` a guest reaches nothing, and nothing reaches it but its published ports on the
 //! host's 127.0.0.1. With `nat` it reaches the outside and still no listener on the host's loopback.
 
+pub mod filter;
+pub mod user;
+
 use std::path::Path;
 
 use async_trait::async_trait;

@@ -4,6 +4,7 @@
 
 mod crash;
 mod fake;
+mod network;
 mod ops;
 mod reconcile;
 mod slate;
