@@ -160,7 +160,7 @@ fn finish(how: Ending) -> ! {
     };
     tell(Word::Release);
     let spared = agent.as_ref().and_then(|agent| agent.pid);
-    unmount_all(spared);
+    unmount_all(OLD_ROOT, spared);
     tell(Word::Ended(how));
     reset_machine()
 }
@@ -175,14 +175,20 @@ pub fn reset_machine() -> ! {
     }
 }
 
-/// Unmounts everything below the old root, killing what holds it.
-fn unmount_all(spared: Option<Pid>) {
+/// Ends a boot that cannot go on, wherever it stands.
+pub fn give_up() -> ! {
+    unmount_all("", None);
+    reset_machine()
+}
+
+/// Unmounts everything below `root`, killing what holds it.
+fn unmount_all(root: &str, spared: Option<Pid>) {
     let deadline = monotonic() + UNMOUNT_WAIT;
     loop {
         signal_all(Signal::KILL, spared);
         reap();
         let is_last = monotonic() >= deadline;
-        let left = unmount_round(is_last);
+        let left = unmount_round(root, is_last);
         if left == 0 && !ext4_is_mounted() {
             break;
         }
@@ -196,16 +202,20 @@ fn unmount_all(spared: Option<Pid>) {
     rustix::fs::sync();
 }
 
-/// Tries every mount once, the latest first; how many are left.
-fn unmount_round(is_last: bool) -> usize {
+/// Tries every mount below `root` once, the latest first; how many with something to lose are left.
+fn unmount_round(root: &str, is_last: bool) -> usize {
+    let below = format!("{root}/");
+    let is_ours = |mount: &&Mount| {
+        let is_below = mount.point == root || (mount.point.starts_with(&below) && mount.point != "/");
+        is_below && !(root.is_empty() && mount.is_memory())
+    };
     let mounts = mounts::list().unwrap_or_default();
-    let ours = |mount: &&Mount| mount.point == OLD_ROOT || mount.point.starts_with(&format!("{OLD_ROOT}/"));
-    for mount in mounts.iter().rev().filter(ours) {
+    for mount in mounts.iter().rev().filter(is_ours) {
         // What has no disk behind it may be held by the agent's own descriptors; detaching it hurts nobody.
         let flags = if is_last || mount.is_memory() { UnmountFlags::DETACH } else { UnmountFlags::empty() };
         let _: rustix::io::Result<()> = unmount(&mount.point, flags | UnmountFlags::NOFOLLOW);
     }
-    mounts::list().unwrap_or_default().iter().filter(ours).count()
+    mounts::list().unwrap_or_default().iter().filter(is_ours).count()
 }
 
 /// Whether the kernel still has an ext4 open: its directory below `/sys/fs/ext4` goes when its superblock has.

@@ -52,7 +52,7 @@ fn as_process_one(arguments: &[String]) -> ! {
     }
     let error = boot::boot();
     boot::log(&format!("{error}: {}", boot::plain(&error.source)));
-    ending::reset_machine()
+    ending::give_up()
 }
 
 #[expect(clippy::print_stdout, reason = "the answer to --version")]

@@ -10,7 +10,7 @@ use rustix::mount::mount_move;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use sys::spawn::{c_string, exec, exit_at_once, fork};
 
-use super::root::{NEW_ROOT, detach_layers};
+use super::root::{NEW_ROOT, detach_layers, move_pseudo};
 use super::{BootError, log, plain};
 use crate::ending;
 use crate::root_dir::RootDir;
@@ -59,7 +59,7 @@ pub fn find_init(root: &RootDir) -> Option<Init> {
 
 /// Switches root, forks the serving agent and becomes the init. Returns only when that failed.
 pub fn hand_over(mut server: Server, built: &Built) -> BootError {
-    if let Err(error) = switch_root() {
+    if let Err(error) = switch_root(&built.root) {
         return error;
     }
     match prepare_server(&mut server, built) {
@@ -83,12 +83,13 @@ pub fn hand_over(mut server: Server, built: &Built) -> BootError {
     run_init(init)
 }
 
-fn switch_root() -> Result<(), BootError> {
+fn switch_root(root: &RootDir) -> Result<(), BootError> {
     detach_layers().map_err(BootError::during("detach the layers' mounts"))?;
     // The initramfs stays in memory for ever; the program in it is all that is used.
     for path in ["/init", "/modules.list"] {
         let _: rustix::io::Result<()> = rustix::fs::unlink(path);
     }
+    move_pseudo(root)?;
     rustix::process::chdir(NEW_ROOT).map_err(BootError::during("enter the new root"))?;
     mount_move(".", "/").map_err(BootError::during("move the new root"))?;
     rustix::process::chroot(".").map_err(BootError::during("change the root"))?;

@@ -126,7 +126,7 @@ pub fn boot() -> BootError {
             Err(error) => {
                 log(&format!("{error}: {}", plain(&error.source)));
                 server.reply_and_flush(stream, &Reply::Failed(error.failure()));
-                ending::reset_machine();
+                ending::give_up();
             }
         }
     }

@@ -62,10 +62,21 @@ pub fn assemble(drives: &Drives, disk: &RootDir, report: &mut Report) -> Result<
         report.note(&format!("mount {path} directly"), bind_kept(&root, &lower, disk, path, &name));
     }
     bind_modules(drives, &root, report);
-    for path in ["/dev", "/proc", "/sys", "/run"] {
-        move_into(&root, path).map_err(BootError::during(format!("move {path} into the guest's root")))?;
-    }
+    // The rest of the boot writes below the guest's /run.
+    move_into(&root, "/run").map_err(BootError::during("move /run into the guest's root"))?;
     Ok(root)
+}
+
+/// Moves the filesystems that the boot itself looks into, as its last act on its own root.
+///
+/// # Errors
+/// When one cannot be moved.
+pub fn move_pseudo(root: &RootDir) -> Result<(), BootError> {
+    // The others' targets are named through /proc.
+    for path in ["/sys", "/dev", "/proc"] {
+        move_into(root, path).map_err(BootError::during(format!("move {path} into the guest's root")))?;
+    }
+    Ok(())
 }
 
 /// Detaches the layers' own mounts: the overlay and the binds keep what they need.
@@ -114,6 +125,5 @@ fn bind_modules(drives: &Drives, root: &RootDir, report: &mut Report) {
 
 fn move_into(root: &RootDir, path: &str) -> io::Result<()> {
     let target = root.ensure_dir(path, 0o755)?;
-    // `/proc/self/fd` must still be there while /proc itself moves; the kernel resolves the target before it does.
     Ok(mount_move(path, path_of(&target))?)
 }

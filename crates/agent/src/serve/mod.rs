@@ -10,7 +10,7 @@
 //! | [`readiness`], [`leaving`] | the guest's beginning and end |
 //! | [`guest`], [`accounts`], [`cgroup`] | what commands need of the guest |
 //!
-//! One turn of the loop: wait; read and obey frames; move bytes between processes and frames; look at deadlines; send.
+//! One turn of the loop: send; wait; move bytes between processes and frames; read and obey frames; look at deadlines.
 //! Nothing in a turn blocks. Memory is bounded: a stream holds at most its window of input, output is read from a process
 //! only while little waits to be sent, and frames are read only while the answers find room.
 
@@ -131,11 +131,12 @@ impl Server {
         self.hook = Hook::listening(hook);
     }
 
-    /// Serves for ever.
+    /// Serves for ever, in the process that does so.
     ///
     /// # Errors
     /// When polling fails, which nothing here can cure.
     pub fn run(&mut self) -> io::Result<()> {
+        self.hook.claim()?;
         loop {
             self.turn()?;
         }

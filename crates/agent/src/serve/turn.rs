@@ -1,4 +1,4 @@
-//! One turn of the loop: wait, read, move bytes, look at deadlines, send.
+//! One turn of the loop: send, wait, move bytes, read and obey, look at deadlines.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -41,6 +41,7 @@ impl Server {
     /// # Errors
     /// When polling fails.
     pub fn turn(&mut self) -> io::Result<()> {
+        self.send();
         for ready in self.wait()? {
             match ready {
                 Ready::Port => self.port.note()?,
@@ -54,7 +55,6 @@ impl Server {
         }
         self.receive();
         self.look_at_deadlines(monotonic());
-        self.send();
         Ok(())
     }
 
