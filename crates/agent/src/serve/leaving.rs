@@ -33,6 +33,14 @@ impl Hook {
         Hook { listener: Some(listener), peer: None }
     }
 
+    /// Makes this process the one that process 1 finds at the other end: who listened last is whom it sees.
+    ///
+    /// # Errors
+    /// When the socket is no longer listening.
+    pub fn claim(&self) -> io::Result<()> {
+        self.listener.as_ref().map_or(Ok(()), |listener| Ok(rustix::net::listen(listener, 4)?))
+    }
+
     /// What to poll for readability.
     #[must_use]
     pub fn wanted(&self) -> Option<&OwnedFd> {

@@ -131,11 +131,12 @@ impl Server {
         self.hook = Hook::listening(hook);
     }
 
-    /// Serves for ever.
+    /// Serves for ever, in the process that does so.
     ///
     /// # Errors
     /// When polling fails, which nothing here can cure.
     pub fn run(&mut self) -> io::Result<()> {
+        self.hook.claim()?;
         loop {
             self.turn()?;
         }

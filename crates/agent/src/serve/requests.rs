@@ -10,9 +10,14 @@ use super::job::Job;
 use super::turn::HOLD;
 use super::worker::{self, Channels};
 use super::{Server, exec};
+use crate::root_dir::RootDir;
+use crate::tree::pack::pack;
+use crate::tree::unpack::unpack;
 
 /// A guest's clock may be off by this much before an exec sets it, nanoseconds.
 const CLOCK_SLACK_NS: u64 = 1_000_000_000;
+/// Bytes of a tar stream moved at once.
+const TREE_BUFFER_BYTES: usize = 64 * 1024;
 /// The requests this build knows, to tell a malformed one from an unknown one.
 const KNOWN: [&str; 9] =
     ["configure", "exec", "put_tree", "get_tree", "await", "sync", "shutdown", "set_clock", "health"];
@@ -57,7 +62,8 @@ impl Server {
             Request::Health => Ok(Reply::Health(self.health())),
             Request::Await { level } => return self.await_level(stream, level),
             Request::Shutdown { how } => self.shut_down(how),
-            Request::PutTree { .. } | Request::GetTree { .. } => Err(Failure::Unsupported),
+            Request::PutTree { path } => return self.work(stream, Channels::Input, move |hands| put_tree(&path, hands)),
+            Request::GetTree { path } => return self.work(stream, Channels::Output, move |hands| get_tree(&path, hands)),
         };
         self.reply(stream, &reply.unwrap_or_else(Reply::Failed));
     }
@@ -118,6 +124,30 @@ impl Server {
             kernel_boot_id: boot_id.trim().to_owned(),
         }
     }
+}
+
+fn put_tree(path: &str, hands: worker::Hands) -> Result<Reply, Failure> {
+    let root = RootDir::from_fd(hands.root);
+    let destination = absolute(path).and_then(|path| {
+        root.ensure_dir(path, 0o755).map_err(|error| os(&format!("cannot make {path} in the guest"), &error))
+    })?;
+    let is_root = path.bytes().all(|byte| byte == b'/');
+    let from = std::io::BufReader::with_capacity(TREE_BUFFER_BYTES, hands.data);
+    unpack(destination, is_root, from).map(|bytes| Reply::Done { bytes }).map_err(|error| error.failure())
+}
+
+fn get_tree(path: &str, hands: worker::Hands) -> Result<Reply, Failure> {
+    let to = std::io::BufWriter::with_capacity(TREE_BUFFER_BYTES, hands.data);
+    pack(&hands.root, absolute(path)?.as_bytes(), to)
+        .map(|bytes| Reply::Done { bytes })
+        .map_err(|error| error.failure())
+}
+
+fn absolute(path: &str) -> Result<&str, Failure> {
+    if path.starts_with('/') && !path.split('/').any(|part| part == "..") {
+        return Ok(path);
+    }
+    Err(Failure::Refused { why: format!("{path:?} is no absolute path") })
 }
 
 /// CLOCK_BOOTTIME in milliseconds.

@@ -108,6 +108,7 @@ async fn a_command_from_start_to_end() {
 async fn frames_may_come_in_any_pieces() {
     let (guest, mut peer) = pair().await;
     let exec = guest.exec(command()).await.unwrap();
+    peer.next().await;
     let mut bytes = Vec::new();
     encode(&mut bytes, Head { kind: Kind::Data, channel: Channel::Output, stream: 1 }, b"hello, world", peer.tag);
     for byte in bytes {
@@ -222,6 +223,7 @@ async fn a_guest_that_breaks_the_protocol_is_cut_off_and_named() {
 async fn an_agent_that_vanishes_ends_its_streams() {
     let (guest, mut peer) = pair().await;
     let exec = guest.exec(command()).await.unwrap();
+    peer.next().await;
     peer.reply(1, &Reply::Started { pid: 1 }).await;
     peer.data(1, b"some").await;
     assert_eq!(exec.read_output().await.unwrap().unwrap(), "some");

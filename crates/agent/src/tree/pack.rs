@@ -1,0 +1,237 @@
+//! A file or tree of the guest into a tar stream.
+//!
+//! Names are relative to the parent of what is packed. Symbolic links are packed as links. Sockets are left out: they mean
+//! nothing elsewhere. Other filesystems below are packed as well, as `cp -a` does.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use tar::{Builder, EntryType, Header};
+
+use super::sparse::{RunsReader, runs_of, write_map};
+use super::{TreeError, split};
+
+/// Bytes of a name in a header; longer ones go into a PAX record.
+const NAME_BYTES: usize = 100;
+/// Most bytes of one extended attribute: `XATTR_SIZE_MAX` of xattr(7).
+const XATTR_BYTES_MAX: usize = 64 * 1024;
+
+/// Packs `path`, resolved inside `root`, into `to`. Gives the bytes of file content.
+///
+/// # Errors
+/// When something cannot be read, or the stream not written.
+pub fn pack(root: &OwnedFd, path: &[u8], to: impl Write) -> Result<u64, TreeError> {
+    let mut trimmed = path;
+    while let [rest @ .., b'/'] = trimmed {
+        trimmed = rest;
+    }
+    let (parent, name) = split(trimmed);
+    let name = if name.is_empty() { &b"."[..] } else { name };
+    let parent = if parent.is_empty() { &b"/"[..] } else { parent };
+    let base = open(root, parent, OFlags::PATH | OFlags::DIRECTORY, ResolveFlags::IN_ROOT)
+        .map_err(TreeError::during("open", parent))?;
+    let mut packer = Packer { base, builder: Builder::new(to), links: HashMap::new(), bytes: 0 };
+    let mut waiting = vec![name.to_vec()];
+    while let Some(path) = waiting.pop() {
+        packer.entry(&path, &mut waiting)?;
+    }
+    packer.builder.finish().map_err(TreeError::during("write the end of the stream for", path))?;
+    Ok(packer.bytes)
+}
+
+fn open(at: &OwnedFd, path: &[u8], flags: OFlags, resolve: ResolveFlags) -> io::Result<OwnedFd> {
+    let resolve = resolve | ResolveFlags::NO_MAGICLINKS;
+    Ok(rustix::fs::openat2(at, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)?)
+}
+
+struct Packer<W: Write> {
+    base: OwnedFd,
+    builder: Builder<W>,
+    /// Files with several names, by device and inode: the name they were packed under.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    bytes: u64,
+}
+
+impl<W: Write> Packer<W> {
+    fn entry(&mut self, path: &[u8], waiting: &mut Vec<Vec<u8>>) -> Result<(), TreeError> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let place = match open(&self.base, path, OFlags::PATH | OFlags::NOFOLLOW, resolve) {
+            Ok(place) => place,
+            // It went while its directory was read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !waiting.is_empty() => return Ok(()),
+            Err(error) => return Err(TreeError::during("open", path)(error)),
+        };
+        let stat = rustix::fs::fstat(&place).map_err(TreeError::during("look at", path))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                self.append(path, &place, &stat, EntryType::Directory, None)?;
+                list(&place, path, waiting)
+            }
+            FileType::RegularFile => self.file(path, &place, &stat),
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(&place, "", Vec::new()).map_err(TreeError::during("read", path))?;
+                self.append(path, &place, &stat, EntryType::Symlink, Some(target.as_bytes()))
+            }
+            FileType::CharacterDevice => self.append(path, &place, &stat, EntryType::Char, None),
+            FileType::BlockDevice => self.append(path, &place, &stat, EntryType::Block, None),
+            FileType::Fifo => self.append(path, &place, &stat, EntryType::Fifo, None),
+            FileType::Socket | FileType::Unknown => Ok(()),
+        }
+    }
+
+    fn file(&mut self, path: &[u8], place: &OwnedFd, stat: &Stat) -> Result<(), TreeError> {
+        if stat.st_nlink > 1 {
+            if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)).cloned() {
+                return self.append(path, place, stat, EntryType::Link, Some(&first));
+            }
+            self.links.insert((stat.st_dev, stat.st_ino), path.to_vec());
+        }
+        let file = reopen(place, OFlags::RDONLY | OFlags::NONBLOCK).map_err(TreeError::during("read", path))?;
+        let file = File::from(file);
+        let length = u64::try_from(stat.st_size).unwrap_or(0);
+        let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
+        let runs = runs_of(&file, length, blocks).map_err(TreeError::during("find the holes of", path))?;
+        self.records(path, place, stat, None)?;
+        let kind = if runs.is_some() { EntryType::GNUSparse } else { EntryType::Regular };
+        let mut header = header(path, stat, kind, None);
+        let whole = [(0, length)];
+        let map = runs.as_ref().map(|runs| write_map(&mut header, runs, length)).unwrap_or_default();
+        let runs = runs.as_deref().unwrap_or(&whole);
+        let data: u64 = runs.iter().map(|(_, bytes)| bytes).sum();
+        header.set_size(data);
+        header.set_cksum();
+        let body = map.as_slice().chain(RunsReader::new(&file, runs));
+        self.builder.append(&header, body).map_err(TreeError::during("send", path))?;
+        self.bytes += data;
+        Ok(())
+    }
+
+    fn append(
+        &mut self,
+        path: &[u8],
+        place: &OwnedFd,
+        stat: &Stat,
+        kind: EntryType,
+        target: Option<&[u8]>,
+    ) -> Result<(), TreeError> {
+        self.records(path, place, stat, target)?;
+        let mut header = header(path, stat, kind, target);
+        header.set_cksum();
+        self.builder.append(&header, io::empty()).map_err(TreeError::during("send", path))
+    }
+
+    /// What the header has no room for.
+    fn records(&mut self, path: &[u8], place: &OwnedFd, stat: &Stat, target: Option<&[u8]>) -> Result<(), TreeError> {
+        let mut records: Vec<(String, Vec<u8>)> = Vec::new();
+        if path.len() >= NAME_BYTES {
+            records.push(("path".to_owned(), path.to_vec()));
+        }
+        if let Some(target) = target.filter(|target| target.len() >= NAME_BYTES) {
+            records.push(("linkpath".to_owned(), target.to_vec()));
+        }
+        if stat.st_mtime_nsec != 0 || stat.st_mtime < 0 {
+            records.push(("mtime".to_owned(), decimal_time(stat).into_bytes()));
+        }
+        for (name, value) in xattrs(place).map_err(TreeError::during("read the attributes of", path))? {
+            records.push((format!("SCHILY.xattr.{name}"), value));
+        }
+        if records.is_empty() {
+            return Ok(());
+        }
+        let records = records.iter().map(|(key, value)| (key.as_str(), value.as_slice()));
+        self.builder.append_pax_extensions(records).map_err(TreeError::during("send", path))
+    }
+}
+
+/// Seconds and nanoseconds; a time before 1970 counts its fraction the other way round.
+fn decimal_time(stat: &Stat) -> String {
+    let (seconds, nanoseconds) = (stat.st_mtime, stat.st_mtime_nsec);
+    if seconds >= 0 || nanoseconds == 0 {
+        return format!("{seconds}.{nanoseconds:09}");
+    }
+    format!("-{}.{:09}", -(seconds + 1), 1_000_000_000 - nanoseconds)
+}
+
+fn header(path: &[u8], stat: &Stat, kind: EntryType, target: Option<&[u8]>) -> Header {
+    let mut header = Header::new_gnu();
+    let mut name = path.to_vec();
+    if kind == EntryType::Directory {
+        name.push(b'/');
+    }
+    copy_name(&mut header.as_old_mut().name, &name);
+    copy_name(&mut header.as_old_mut().linkname, target.unwrap_or_default());
+    header.set_mode(stat.st_mode & 0o7777);
+    header.set_uid(u64::from(stat.st_uid));
+    header.set_gid(u64::from(stat.st_gid));
+    header.set_mtime(u64::try_from(stat.st_mtime).unwrap_or(0));
+    header.set_size(0);
+    header.set_entry_type(kind);
+    if matches!(kind, EntryType::Char | EntryType::Block)
+        && let Some(gnu) = header.as_gnu_mut()
+    {
+        gnu.set_device_major(rustix::fs::major(stat.st_rdev));
+        gnu.set_device_minor(rustix::fs::minor(stat.st_rdev));
+    }
+    header
+}
+
+/// As much of a name as fits; the PAX record has all of it.
+fn copy_name(slot: &mut [u8; NAME_BYTES], name: &[u8]) {
+    let count = name.len().min(NAME_BYTES - 1);
+    slot[..count].copy_from_slice(&name[..count]);
+}
+
+/// Opens what an `O_PATH` descriptor refers to.
+fn reopen(place: &OwnedFd, flags: OFlags) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", place.as_raw_fd());
+    Ok(rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+fn list(place: &OwnedFd, path: &[u8], waiting: &mut Vec<Vec<u8>>) -> Result<(), TreeError> {
+    let directory = reopen(place, OFlags::RDONLY | OFlags::DIRECTORY).map_err(TreeError::during("list", path))?;
+    let entries = Dir::read_from(directory.as_fd()).map_err(TreeError::during("list", path))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(TreeError::during("list", path))?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push([path, b"/", name].concat());
+        }
+    }
+    // The last is taken first: in order, and a directory's content right behind it.
+    names.sort_unstable_by(|a, b| b.cmp(a));
+    waiting.append(&mut names);
+    Ok(())
+}
+
+/// Extended attributes; a filesystem without them has none.
+fn xattrs(place: &OwnedFd) -> io::Result<Vec<(String, Vec<u8>)>> {
+    // fgetxattr(2) refuses O_PATH descriptors, and opening a device or link to read its attributes is out of the question.
+    let path = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let mut names = vec![0; XATTR_BYTES_MAX];
+    let count = match rustix::fs::listxattr(&path, &mut names) {
+        Ok(count) => count,
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOENT | rustix::io::Errno::LOOP) => return Ok(Vec::new()),
+        Err(errno) => return Err(errno.into()),
+    };
+    let mut all = Vec::new();
+    let mut value = vec![0; XATTR_BYTES_MAX];
+    for name in names[..count].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        // What overlayfs keeps for itself belongs to this overlay, and names are text wherever they were made by programs.
+        let Ok(name) = std::str::from_utf8(name) else {
+            continue;
+        };
+        if name.starts_with("trusted.overlay.") {
+            continue;
+        }
+        match rustix::fs::getxattr(&path, name, &mut value) {
+            Ok(count) => all.push((name.to_owned(), value[..count].to_vec())),
+            Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::PERM) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(all)
+}
