@@ -5,6 +5,7 @@ use std::time::Duration;
 use wire::api::{BASE, Begun, BuildImage, DaemonStatus, ErrorCode, ImageList, ImportKernel, KernelList, KernelSource};
 use wire::size::human;
 
+use crate::client::same_series;
 use crate::cmd::App;
 use crate::cmd::vm::Machine;
 use crate::error::Failure;
@@ -23,6 +24,7 @@ pub(crate) const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
 /// When the image or the kernel cannot be made.
 pub(crate) async fn ensure(app: &App, machine: &Machine, since: Since) -> Result<(), Failure> {
     let status: DaemonStatus = app.interrupts.guard(since, app.client.get(&format!("{BASE}/status"))).await?;
+    same_series(&status.version.version)?;
     let defaults = &status.defaults;
     app.out.aside(&format!(
         "spec: {} vcpu | {} memory | {} disk",
