@@ -142,6 +142,8 @@ impl Script {
             .answer("GET /v1/vms ", &json!({"vms": [vm("web", "running"), vm("db", "stopped")]}))
             .answer("GET /v1/vms/web ", &vm("web", "running"))
             .answer("GET /v1/vms/fox ", &vm("fox", "running"))
+            .answer("GET /v1/images/debian-bookworm ", &image())
+            .answer("GET /v1/kernels/debian-cloud ", &kernel())
             .answer("GET /v1/images ", &json!({"images": [image()]}))
             .answer("GET /v1/kernels ", &json!({"kernels": [kernel()]}))
             .answer("POST /v1/vms ", &json!({"operation": OP, "vm": null, "subject": "fox"}))
