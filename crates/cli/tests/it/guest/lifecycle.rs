@@ -36,7 +36,8 @@ fn home_and_packages_stay_and_the_disk_is_clean() {
     let refused = host.run(&["vm", "exec", "web", "--", "true"]).code(125);
     assert!(refused.stderr.contains("web is not running"), "{}", refused.stderr);
     host.ok(&["vm", "start", "web"]);
-    let check = "ls /root/kept.deb && dpkg -s kept | grep Status && cat /usr/share/kept/file /proc/sys/kernel/random/boot_id";
+    let check =
+        "ls /root/kept.deb && dpkg -s kept | grep Status && cat /usr/share/kept/file /proc/sys/kernel/random/boot_id";
     let out = host.ok(&["vm", "exec", "web", "--", "sh", "-ec", check]);
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(lines[..3], ["/root/kept.deb", "Status: install ok installed", "here"]);
