@@ -100,7 +100,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         None => target.join(args.profile.default_prefix()),
     };
 
-    let agent = build_agent(&root, &target, args.profile)?;
+    let agent = build_agent(&root, &target)?;
     let programs = build_programs(&root, &target, args.profile)?;
 
     let mut layout = Layout::new(&prefix);
@@ -145,8 +145,11 @@ fn build_programs(root: &Path, target: &Path, profile: Profile) -> Result<PathBu
     Ok(target.join(profile.directory()))
 }
 
-/// Builds the static agent, checks it, strips a copy, and returns the copy's path.
-fn build_agent(root: &Path, target: &Path, profile: Profile) -> Result<PathBuf> {
+/// Builds the static agent, checks it, strips a copy, and returns the copy's path. Always optimised: it runs on emulated
+/// processors, where a debug build is ten times larger and slower, and only an optimised build leaves unused parts of
+/// glibc out.
+fn build_agent(root: &Path, target: &Path) -> Result<PathBuf> {
+    let profile = Profile::Release;
     let static_target = target.join("static");
     let mut cargo = cargo_build(root, profile);
     cargo.args(["-p", "agent", "--target", STATIC_TARGET]);

@@ -12,12 +12,13 @@ mod setup;
 
 use std::process::ExitCode;
 
+use daemon::network::filter;
 use setup::Surroundings;
 
 fn main() -> ExitCode {
-    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    if arguments.first().is_some_and(|verb| verb == daemon::network::filter::VERB) {
-        return daemon::network::filter::run(arguments.into_iter().skip(1));
+    let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == filter::VERB) {
+        return filter::run(arguments.drain(..).skip(1));
     }
     if !arguments.is_empty() {
         return about(&arguments);

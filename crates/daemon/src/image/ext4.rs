@@ -70,7 +70,7 @@ pub enum Ext4Error {
         #[source]
         err: mkext4::Error,
     },
-    /// The file itself cannot be written.
+    /// The file cannot be given its length or be read again.
     #[error("cannot write {}", .file.display())]
     Write {
         /// The file being made.
@@ -79,6 +79,9 @@ pub enum Ext4Error {
         #[source]
         err: io::Error,
     },
+    /// The file itself cannot be made.
+    #[error(transparent)]
+    Create(#[from] sys::fs::FsError),
     /// Told to stop.
     #[error("stopped")]
     Cancelled(#[from] crate::model::progress::Cancelled),
@@ -444,10 +447,10 @@ pub(crate) fn write<R: Read>(
         }
     };
     let failed = |err| Ext4Error::Write { file: file.to_owned(), err };
-    let sink = SparseSink { file: File::create_new(file).map_err(failed)? };
+    let mut sink = SparseSink { file: sys::fs::create_new(file, 0o600)? };
     sink.file.set_len(layout.image_len()).map_err(failed)?;
     let total = fills.iter().map(|fill| fill.data_bytes).sum();
-    let mut writer = layout.writer(sink).map_err(|err| Ext4Error::Content {
+    let mut writer = layout.writer(&mut sink).map_err(|err| Ext4Error::Content {
         path: "its metadata".to_owned(),
         file: file.to_owned(),
         err,
@@ -466,12 +469,14 @@ pub(crate) fn write<R: Read>(
         }
     }
     writer.finish().map_err(Ext4Error::Layout)?;
+    // Whoever publishes the file relies on its content lasting as long as its name.
+    sink.file.sync_all().map_err(failed)?;
     Ok(Written { bytes: layout.image_len(), content_bytes: total, entries: tree.names as u64 })
 }
 
 /// Writes an image's bytes where they belong and leaves all-zero blocks unwritten.
-pub(crate) struct SparseSink {
-    pub(crate) file: File,
+struct SparseSink {
+    file: File,
 }
 
 impl mkext4::RegionSink for SparseSink {

@@ -1,4 +1,4 @@
-//! What a VM boots from: kernels, images, the initramfs and blank disks, made in-process.
+//! What a VM boots from: kernels, images and the initramfs, made in-process.
 //!
 //! ```text
 //! .deb, vmlinuz, directory ──kernel::import──► vmlinux  modules.ext4  needed-modules/  manifest.json
@@ -12,7 +12,6 @@
 
 pub mod build;
 pub(crate) mod codec;
-pub mod disk;
 pub(crate) mod ext4;
 pub mod initramfs;
 pub mod kernel;

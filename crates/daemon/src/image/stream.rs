@@ -84,6 +84,11 @@ impl<T> Hashing<T> {
         Self { inner, hasher: Sha256::new(), bytes: 0 }
     }
 
+    /// The reader or writer, and the digest of what has passed.
+    pub(crate) fn into_parts(self) -> (T, Digest) {
+        (self.inner, Digest::finish(self.hasher))
+    }
+
     /// The digest and count of what has passed.
     pub(crate) fn finish(self) -> (Digest, u64) {
         (Digest::finish(self.hasher), self.bytes)

@@ -2,5 +2,6 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world")]
 
+mod agent;
 mod network;
 mod vmm;

@@ -122,3 +122,39 @@ fn a_real_recipe_becomes_an_image() {
     left.sort();
     assert_eq!(left, ["manifest.json", "rootfs.ext4"]);
 }
+
+#[test]
+fn a_cancelled_build_leaves_nothing() {
+    let Some(cache) = std::env::var_os("BANGER_TEST_IMAGE_BUILD") else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../images/debian-bookworm");
+    let (log, staging) = (dir.path().join("build.log"), dir.path().join("staging"));
+    sys::fs::create_private_dir(&staging).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let report = |progress| {
+        if matches!(progress, crate::model::progress::Progress::Percent(20)) {
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    };
+    let request = Request {
+        recipe_dir: &recipe,
+        variant: Some("minimal"),
+        name: None,
+        staging: &staging,
+        cache: Path::new(&cache),
+        log: &log,
+    };
+    let err = build(request, Watcher::new(&report, &stop)).unwrap_err();
+    assert!(crate::model::progress::is_cancelled(&err), "{err:?}");
+    assert_eq!(std::fs::read_dir(&staging).unwrap().count(), 0);
+    let place = dir.path().to_str().unwrap();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(place), "{mounts}");
+    for process in std::fs::read_dir("/proc").unwrap() {
+        let arguments = std::fs::read(process.unwrap().path().join("cmdline")).unwrap_or_default();
+        let arguments = String::from_utf8_lossy(&arguments).into_owned();
+        assert!(!arguments.contains(place), "{arguments}");
+    }
+}

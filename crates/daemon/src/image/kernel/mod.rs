@@ -295,7 +295,9 @@ fn write_file(path: &Path, bytes: &[u8], watcher: Watcher<'_>) -> Result<Digest,
     let failed = |err| KernelError::Write { path: path.to_owned(), err };
     let mut file = Hashing::new(sys::fs::create_new(path, 0o600)?);
     copy(&mut &bytes[..], &mut file, watcher).map_err(failed)?;
-    Ok(file.finish().0)
+    let (file, digest) = file.into_parts();
+    file.sync_all().map_err(failed)?;
+    Ok(digest)
 }
 
 fn write_needed(tree: &ModuleTree, dir: &Path, staging: &Path) -> Result<Vec<LoadModule>, KernelError> {
