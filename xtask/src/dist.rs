@@ -29,17 +29,23 @@ use crate::root;
 /// The only target that can be linked statically with the toolchains the project supports.
 const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Prefixes of symbols that pull glibc's name service switch into a static binary.
-const NSS_SYMBOLS: [&str; 9] = [
+/// Entry points of glibc's name service switch, without leading underscores and `_r`. Parts behind them may be linked
+/// all the same (`fork` refers to the switch's database weakly); without an entry nothing gets there.
+const NSS_ENTRIES: [&str; 14] = [
     "getaddrinfo",
-    "gethostby",
-    "getpw",
+    "getnameinfo",
+    "gethostbyname",
+    "gethostbyname2",
+    "gethostbyaddr",
+    "getpwnam",
+    "getpwuid",
+    "getpwent",
     "getgrnam",
     "getgrgid",
     "getgrent",
     "getgrouplist",
-    "getservby",
     "initgroups",
+    "getservbyname",
 ];
 
 /// Where each shell looks for completions, below `share/`.
@@ -189,7 +195,7 @@ fn name_service_symbols(listing: &str) -> Vec<String> {
         .map(|symbol| symbol.split('@').next().unwrap_or(symbol))
         .filter(|symbol| {
             let plain = symbol.trim_start_matches('_');
-            NSS_SYMBOLS.iter().any(|prefix| plain.starts_with(prefix))
+            NSS_ENTRIES.contains(&plain.strip_suffix("_r").unwrap_or(plain))
         })
         .map(str::to_owned)
         .collect();
@@ -333,7 +339,7 @@ mod tests {
         let listing = "main T 1000 10\n__getpwnam_r@GLIBC_2.2.5 T 2000 10\ngetaddrinfo T 3000 10\n\
                        getpid T 4000 10\n_ZN4core3fmt9getprefix T 5000 10\n";
         assert_eq!(name_service_symbols(listing), ["__getpwnam_r", "getaddrinfo"]);
-        assert!(name_service_symbols("getpid T 1 1\n__getgroups T 1 1\n").is_empty());
+        assert!(name_service_symbols("getpid T 1 1\n__getgroups T 1 1\ngethostbyname3_context t 1 1\n").is_empty());
     }
 
     #[test]

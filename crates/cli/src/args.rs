@@ -42,6 +42,7 @@ const TEMPLATE: &str = "\
 
 {usage-heading} {usage}{after-help}
 
+Options:
 {options}
 ";
 

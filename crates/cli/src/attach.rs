@@ -51,6 +51,8 @@ pub(crate) struct Given {
     pub(crate) raw: Option<RawMode>,
     /// Whether the command has a terminal: its size follows ours.
     pub(crate) terminal: bool,
+    /// Listening since before the command began, so that no signal is lost on the way.
+    pub(crate) signals: Signals,
 }
 
 /// How an attachment ended.
@@ -97,23 +99,20 @@ pub(crate) async fn run(stream: UnixStream, early: Bytes, given: Given) -> Resul
     let input = given.stdin.then(|| read_stdin(grants));
     let (sink, written) = write_output();
     let mut receiving = std::pin::pin!(receive(from_daemon, early, credits, sink));
-    let mut sending = std::pin::pin!(send(to_daemon, input, &given));
+    let mut sending = std::pin::pin!(send(to_daemon, input, given));
     let ended = tokio::select! {
-        ended = &mut receiving => ended?,
+        ended = &mut receiving => ended,
         given_up = &mut sending => return given_up,
     };
-    // The command is over; what it wrote last may still be on its way out, and Ctrl-C must still work.
-    let closed = match &ended {
-        Some(_) => tokio::select! {
-            closed = written => closed,
-            given_up = &mut sending => return given_up,
-        },
-        None => written.await,
+    // Nothing more comes; what came last may still be on its way out, and Ctrl-C must still work.
+    let closed = tokio::select! {
+        closed = written => closed,
+        given_up = &mut sending => return given_up,
     };
     match closed {
         Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Ending::OutputClosed),
         Ok(Err(error)) => Err(StreamError::Output(Io(error))),
-        Ok(Ok(())) | Err(_) => Ok(Ending::Told(ended.ok_or(StreamError::Lost)?)),
+        Ok(Ok(())) | Err(_) => Ok(Ending::Told(ended?.ok_or(StreamError::Lost)?)),
     }
 }
 
@@ -167,14 +166,13 @@ fn take_message(buffer: &mut BytesMut) -> Result<Option<(Kind, Bytes)>, StreamEr
 async fn send(
     mut socket: OwnedWriteHalf,
     mut input: Option<mpsc::Receiver<Bytes>>,
-    given: &Given,
+    mut given: Given,
 ) -> Result<Ending, StreamError> {
-    let mut signals = Signals::listen();
     let mut interrupted: Option<Instant> = None;
     loop {
         let message = tokio::select! {
             biased;
-            told = signals.next() => match told {
+            told = given.signals.next() => match told {
                 Told::Resized if given.terminal => resize(terminal::size()),
                 Told::Resized => continue,
                 Told::Continued => {
@@ -240,12 +238,15 @@ enum Told {
     Continued,
 }
 
-struct Signals {
+/// The signals that reach a command in a guest, and those about our terminal.
+#[derive(Debug)]
+pub(crate) struct Signals {
     streams: Vec<(SignalKind, tokio::signal::unix::Signal)>,
 }
 
 impl Signals {
-    fn listen() -> Signals {
+    /// Begins to listen.
+    pub(crate) fn listen() -> Signals {
         let kinds = [
             SignalKind::interrupt(),
             SignalKind::terminate(),

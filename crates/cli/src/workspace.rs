@@ -249,7 +249,7 @@ impl Tree {
 
     /// Opens `path` without following a link anywhere, and without leaving the tree (openat2(2)).
     fn open_below(&self, path: &Path, flags: OFlags) -> Result<Option<OwnedFd>, WorkspaceError> {
-        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match openat2(&self.directory, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
             Ok(handle) => Ok(Some(handle)),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
@@ -278,7 +278,7 @@ fn pack(tree: &Tree, files: &[PathBuf], pipe: Pipe) -> Result<(), WorkspaceError
             tar.append_link(&mut header, path, &target).map_err(failed)?;
             continue;
         }
-        let Some(opened) = tree.open_below(path, OFlags::RDONLY | OFlags::NONBLOCK)? else { continue };
+        let Some(opened) = tree.open_below(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)? else { continue };
         let stat = fstat(opened.as_fd()).map_err(|errno| tree.unreadable(path, errno))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             continue;

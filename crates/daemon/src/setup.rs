@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::config::{Config, ConfigError, HostSize, LogLevel};
-use daemon::network::user::User;
+use daemon::network::user::UserNetwork;
 use daemon::ops::world::{GuestSettings, Settings};
 use daemon::ops::{Engine, Host};
 use daemon::saga::Faults;
@@ -150,7 +150,7 @@ pub(crate) fn wire(surroundings: &Surroundings, config: Config) -> Result<Daemon
     let kvm = qemu.kvm().clone();
     let vmm = Arc::new(qemu);
     let storage = Arc::new(SparseFiles::new(dirs.state.clone(), &dirs.cache, Some(surroundings.path.clone())));
-    let network = Arc::new(User::probe(Some(&surroundings.path), surroundings.install.daemon()));
+    let network = Arc::new(UserNetwork::probe(Some(&surroundings.path), surroundings.install.daemon()));
     let activity = Activity::default();
     let now_ms = sys::clock::unix_ms;
     let (supervisors, reboots) =

@@ -117,7 +117,7 @@ fn bind_modules(drives: &Drives, root: &RootDir, report: &mut Report) {
     };
     let release = release();
     let bound = (|| -> io::Result<()> {
-        rustix::fs::mkdir(MODULES, Mode::from_raw_mode(0o755))?;
+        mount_point(MODULES)?;
         mount(device, MODULES, "ext4", MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV, c"")?;
         let drive = RootDir::open(MODULES)?;
         let inner = [format!("/{release}"), format!("/lib/modules/{release}")];

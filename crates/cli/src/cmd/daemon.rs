@@ -16,7 +16,7 @@ use crate::table::{elapsed, pairs};
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   banger daemon status
-  banger daemon stop                    running VMs keep running; the next command starts it again";
+  banger daemon stop                    VMs go on; the next command starts it";
 
 /// How long it may take to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);

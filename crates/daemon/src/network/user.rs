@@ -63,7 +63,7 @@ const SOCKET_PATH_MAX: usize = 107;
 
 /// Networks without privilege.
 #[derive(Debug, Clone)]
-pub struct User {
+pub struct UserNetwork {
     /// Where passt is; none when it is not installed.
     passt: Option<PathBuf>,
     /// `bangerd`, which is the filter too.
@@ -72,17 +72,17 @@ pub struct User {
     has_v6: bool,
 }
 
-impl User {
+impl UserNetwork {
     /// The name of this driver.
     pub const NAME: &'static str = "user";
 
     /// Looks for passt in `path` (the value of `PATH`) and for the host's routes; `daemon` is the `bangerd` to run as
     /// the filter.
     #[must_use]
-    pub fn probe(path: Option<&OsStr>, daemon: PathBuf) -> User {
+    pub fn probe(path: Option<&OsStr>, daemon: PathBuf) -> UserNetwork {
         let passt = path.and_then(|path| sys::process::find_program(PROGRAM, path));
         let routes = std::fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
-        User { passt, daemon, has_v6: has_default_route(&routes) }
+        UserNetwork { passt, daemon, has_v6: has_default_route(&routes) }
     }
 
     /// Where passt is; none when it is not installed and `--nat` is refused.
@@ -140,9 +140,9 @@ fn passt_arguments(publish: &[Publish], has_v6: bool) -> Vec<String> {
 }
 
 #[async_trait]
-impl NetworkDriver for User {
+impl NetworkDriver for UserNetwork {
     fn name(&self) -> &'static str {
-        User::NAME
+        UserNetwork::NAME
     }
 
     fn plan(&self, nic: &NicSpec, boot_dir: &Path) -> Result<NicAttachment, NetworkError> {
@@ -158,11 +158,6 @@ impl NetworkDriver for User {
             return Err(NetworkError::Refused { why });
         }
         Ok(NicAttachment::StreamSocket { path })
-    }
-
-    fn possible_attachments(&self, boot_dir: &Path) -> Vec<NicAttachment> {
-        // The closed network is part of the VMM and leaves nothing.
-        vec![NicAttachment::StreamSocket { path: Files::of(boot_dir).socket }]
     }
 
     fn guest(&self, nic: &NicSpec) -> GuestNetwork {
@@ -227,6 +222,11 @@ impl NetworkDriver for User {
             sys::fs::remove_file(&left)?;
         }
         Ok(())
+    }
+
+    fn possible_attachments(&self, boot_dir: &Path) -> Vec<NicAttachment> {
+        // The other kind is nothing but a part of the VMM.
+        vec![NicAttachment::StreamSocket { path: Files::of(boot_dir).socket }]
     }
 }
 

@@ -1,4 +1,5 @@
 //! Deletes a VM, running or not: its VMM is killed at once, nothing in it is saved.
+//! Once the VMM is gone there is no way back; a deletion that then fails is stuck, and deleting again goes on with it.
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -7,7 +8,7 @@ use wire::id::{BootId, VmId};
 use wire::naming::{self, VmName};
 
 use super::failure::caused;
-use super::stop::close_boot;
+use super::stop::{close_boot, close_ended};
 use super::world::Host;
 use crate::model::machine::NicAttachment;
 use crate::model::vm::VmEvent;
@@ -22,9 +23,9 @@ use crate::vmm::Launch;
 pub fn delete() -> Saga<DeletePlan, Host> {
     Saga::named("vm.delete")
         .then(MarkDeleting) // undo: running again if its VMM still runs, else stopped
-        .then(KillVmm) // undo: nothing, it was to go
-        .then(RemoveFiles) // undo: nothing, they were to go
-        .commit(ForgetVm)
+        .commit(KillVmm) // undo: nothing, it was to go
+        .then(RemoveFiles) // only forward
+        .then(ForgetVm) // only forward
 }
 
 /// One deletion, decided.
@@ -89,17 +90,24 @@ impl Step<DeletePlan, Host> for MarkDeleting {
 
     async fn undo(&self, cx: &Cx<'_, DeletePlan, Host>) -> Result<(), Cause> {
         let (plan, host) = (cx.plan, cx.world);
-        let running = plan.boots().find(|boot| host.supervisors.is_live(&boot.vm, &boot.boot));
-        let event = VmEvent::DeleteUnwound { boot: running.as_ref().map(|boot| boot.boot.clone()) };
-        match host.store.happen(&plan.vm, event).await {
+        let mut running = None;
+        for boot in plan.boots() {
+            if host.supervisors.is_live(&boot.vm, &boot.boot) {
+                running = Some(boot.boot);
+            } else {
+                close_ended(host, &boot, "deleted").await?;
+            }
+        }
+        match host.store.happen(&plan.vm, VmEvent::DeleteUnwound { boot: running }).await {
             Ok(_) => {}
             Err(StoreError::NotFound { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
-        if let Some(boot) = running {
-            // The owner left the VM alone while it was being deleted; an end in between is noticed here.
-            let closed = host.supervisors.close_if_ended(&boot).await;
-            closed.map_err(|error| caused(ErrorCode::OperationFailed, error.as_ref()))?;
+        // The owner left the VM alone while it was being deleted; an end in between is noticed here.
+        for boot in plan.boots() {
+            if !host.supervisors.is_live(&boot.vm, &boot.boot) {
+                close_ended(host, &boot, "deleted").await?;
+            }
         }
         let error = cx.cause.filter(|cause| !cause.is_cancellation()).map(|cause| cause.message.clone());
         Ok(host.store.set_last_error(&plan.vm, error).await?)

@@ -135,7 +135,7 @@ impl Engine {
     /// Every refusal; nothing has begun then.
     pub async fn import_kernel(self: &Arc<Self>, request: ImportKernel) -> Result<Begun, Cause> {
         let operation = OpId::from_random(sys::rand::bytes());
-        let plan = kernel_import::plan(&self.host, request, operation.clone())?;
+        let plan = kernel_import::plan(&self.host, request, operation.clone()).await?;
         self.begin_as(operation, Plan::KernelImport(Box::new(plan))).await
     }
 

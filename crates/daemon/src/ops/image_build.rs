@@ -12,7 +12,7 @@ use super::staging::{self as making, Staged};
 use super::world::{Host, blocking, staging_name};
 use crate::model::digest::Digest;
 use crate::model::image::ImageManifest;
-use crate::saga::{Cause, Cx, Saga, Step, Undo};
+use crate::saga::{Cause, Cx, Saga, Step};
 use crate::store::records::ImageRecord;
 
 /// The list.
@@ -33,6 +33,8 @@ pub struct ImageBuildPlan {
     pub name: String,
     /// Names the staging directory.
     pub operation: OpId,
+    /// Who has the name now.
+    pub replaces: Option<ImageId>,
 }
 
 impl ImageBuildPlan {
@@ -51,7 +53,8 @@ pub async fn plan(host: &Host, request: BuildImage, operation: OpId) -> Result<I
     let name = request.name.clone().unwrap_or(name);
     making::check_name("an image", &name)?;
     crate::storage::check_room(&host.dirs.state)?;
-    Ok(ImageBuildPlan { request, name, operation })
+    let replaces = host.store.images().await?.into_iter().find(|image| image.name == name).map(|image| image.id);
+    Ok(ImageBuildPlan { request, name, operation, replaces })
 }
 
 /// The id of an image: the first 64 bits of its digest.
@@ -83,7 +86,7 @@ impl Step<ImageBuildPlan, Host> for BuildRootfs {
         let at = staging.clone();
         let manifest = making::watched(cx, move |watcher| maker.build_image(&request, &at, watcher)).await?;
         let manifest = ImageManifest { name, ..manifest };
-        let staged = Staged { operation: cx.plan.operation.clone() };
+        let staged = Staged { operation: cx.plan.operation.clone(), was: None };
         making::write_manifest(&staging, &manifest, &staged)
     }
 
@@ -110,7 +113,8 @@ impl Step<ImageBuildPlan, Host> for PlaceImage {
         let target = cx.world.image_dir(&image_id(&manifest.digest));
         if target.exists() {
             // The same content is there: its files stay, a VM may be using them.
-            making::adopt(&target, &cx.plan.operation)?;
+            let was = cx.world.store.find_image(image_id(&manifest.digest).as_str()).await.ok().map(|known| known.name);
+            making::adopt(&target, &Staged { operation: cx.plan.operation.clone(), was })?;
             return making::remove_tree(staging).await;
         }
         Ok(sys::fs::rename(&staging, &target)?)
@@ -137,10 +141,6 @@ impl Step<ImageBuildPlan, Host> for PublishImage {
         "publish_image"
     }
 
-    fn undo_policy(&self) -> Undo {
-        Undo::Nothing { because: "a row that was not written needs no removal" }
-    }
-
     async fn run(&self, cx: &Cx<'_, ImageBuildPlan, Host>) -> Result<(), Cause> {
         let lost = || refused(ErrorCode::Internal, "the finished image is gone");
         let dir = making::placed_by(&cx.world.images_dir(), &cx.plan.operation)?.ok_or_else(lost)?;
@@ -154,7 +154,15 @@ impl Step<ImageBuildPlan, Host> for PublishImage {
         cx.world.store.publish_image(record).await.map_err(|error| caused(ErrorCode::OperationFailed, &error))
     }
 
-    async fn undo(&self, _: &Cx<'_, ImageBuildPlan, Host>) -> Result<(), Cause> {
-        Ok(())
+    async fn undo(&self, cx: &Cx<'_, ImageBuildPlan, Host>) -> Result<(), Cause> {
+        let Some(dir) = making::placed_by(&cx.world.images_dir(), &cx.plan.operation)? else {
+            return Ok(());
+        };
+        let (Some(manifest), Some(staged)) = (manifest_in(&dir)?, making::staged_in(&dir)?) else {
+            return Ok(());
+        };
+        let id = image_id(&manifest.digest);
+        let name = cx.plan.name.clone();
+        Ok(cx.world.store.unpublish_image(&id, staged.was, &name, cx.plan.replaces.clone()).await?)
     }
 }

@@ -2,7 +2,6 @@
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use wire::id::ImageId;
 
 use super::staging::remove_tree;
 use super::world::Host;
@@ -14,17 +13,15 @@ use crate::store::records::ImageRecord;
 #[must_use]
 pub fn image_delete() -> Saga<ImageDeletePlan, Host> {
     Saga::named("image.delete")
-        .commit(ForgetImage) // refused while a VM uses it
+        .commit(ForgetImage) // refused while a VM uses it; undo: put it back
         .then(RemoveImageFiles) // only forward: a directory without a row is swept
 }
 
 /// One deletion, decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageDeletePlan {
-    /// The image.
-    pub id: ImageId,
-    /// Its name.
-    pub name: String,
+    /// The image as it is on record.
+    pub record: ImageRecord,
 }
 
 /// Decides a deletion.
@@ -36,7 +33,7 @@ pub async fn plan(host: &Host, record: &ImageRecord) -> Result<ImageDeletePlan, 
     if !users.is_empty() {
         return Err(StoreError::InUse { what: "image", name: record.name.clone(), users }.into());
     }
-    Ok(ImageDeletePlan { id: record.id.clone(), name: record.name.clone() })
+    Ok(ImageDeletePlan { record: record.clone() })
 }
 
 /// Removes the row.
@@ -48,16 +45,12 @@ impl Step<ImageDeletePlan, Host> for ForgetImage {
         "forget_image"
     }
 
-    fn undo_policy(&self) -> Undo {
-        Undo::Nothing { because: "a row that was not removed is still there" }
-    }
-
     async fn run(&self, cx: &Cx<'_, ImageDeletePlan, Host>) -> Result<(), Cause> {
-        Ok(cx.world.store.delete_image(&cx.plan.id, &cx.plan.name).await?)
+        Ok(cx.world.store.delete_image(&cx.plan.record.id, &cx.plan.record.name).await?)
     }
 
-    async fn undo(&self, _: &Cx<'_, ImageDeletePlan, Host>) -> Result<(), Cause> {
-        Ok(())
+    async fn undo(&self, cx: &Cx<'_, ImageDeletePlan, Host>) -> Result<(), Cause> {
+        Ok(cx.world.store.publish_image(cx.plan.record.clone()).await?)
     }
 }
 
@@ -75,7 +68,7 @@ impl Step<ImageDeletePlan, Host> for RemoveImageFiles {
     }
 
     async fn run(&self, cx: &Cx<'_, ImageDeletePlan, Host>) -> Result<(), Cause> {
-        remove_tree(cx.world.image_dir(&cx.plan.id)).await
+        remove_tree(cx.world.image_dir(&cx.plan.record.id)).await
     }
 
     async fn undo(&self, _: &Cx<'_, ImageDeletePlan, Host>) -> Result<(), Cause> {

@@ -2,7 +2,6 @@
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use wire::id::KernelId;
 
 use super::staging::remove_tree;
 use super::world::Host;
@@ -14,17 +13,15 @@ use crate::store::records::KernelRecord;
 #[must_use]
 pub fn kernel_delete() -> Saga<KernelDeletePlan, Host> {
     Saga::named("kernel.delete")
-        .commit(ForgetKernel) // refused while a VM uses it
+        .commit(ForgetKernel) // refused while a VM uses it; undo: put it back
         .then(RemoveKernelFiles) // only forward: a directory without a row is swept
 }
 
 /// One deletion, decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelDeletePlan {
-    /// The kernel.
-    pub id: KernelId,
-    /// Its name.
-    pub name: String,
+    /// The kernel as it is on record.
+    pub record: KernelRecord,
 }
 
 /// Decides a deletion.
@@ -36,7 +33,7 @@ pub async fn plan(host: &Host, record: &KernelRecord) -> Result<KernelDeletePlan
     if !users.is_empty() {
         return Err(StoreError::InUse { what: "kernel", name: record.name.clone(), users }.into());
     }
-    Ok(KernelDeletePlan { id: record.id.clone(), name: record.name.clone() })
+    Ok(KernelDeletePlan { record: record.clone() })
 }
 
 /// Removes the row.
@@ -48,16 +45,12 @@ impl Step<KernelDeletePlan, Host> for ForgetKernel {
         "forget_kernel"
     }
 
-    fn undo_policy(&self) -> Undo {
-        Undo::Nothing { because: "a row that was not removed is still there" }
-    }
-
     async fn run(&self, cx: &Cx<'_, KernelDeletePlan, Host>) -> Result<(), Cause> {
-        Ok(cx.world.store.delete_kernel(&cx.plan.id, &cx.plan.name).await?)
+        Ok(cx.world.store.delete_kernel(&cx.plan.record.id, &cx.plan.record.name).await?)
     }
 
-    async fn undo(&self, _: &Cx<'_, KernelDeletePlan, Host>) -> Result<(), Cause> {
-        Ok(())
+    async fn undo(&self, cx: &Cx<'_, KernelDeletePlan, Host>) -> Result<(), Cause> {
+        Ok(cx.world.store.publish_kernel(cx.plan.record.clone()).await?)
     }
 }
 
@@ -75,7 +68,7 @@ impl Step<KernelDeletePlan, Host> for RemoveKernelFiles {
     }
 
     async fn run(&self, cx: &Cx<'_, KernelDeletePlan, Host>) -> Result<(), Cause> {
-        remove_tree(cx.world.kernel_dir(&cx.plan.id)).await
+        remove_tree(cx.world.kernel_dir(&cx.plan.record.id)).await
     }
 
     async fn undo(&self, _: &Cx<'_, KernelDeletePlan, Host>) -> Result<(), Cause> {

@@ -12,7 +12,7 @@ use super::staging::{self as making, Staged};
 use super::world::{Host, staging_name};
 use crate::model::digest::Digest;
 use crate::model::kernel::KernelManifest;
-use crate::saga::{Cause, Cx, Saga, Step, Undo};
+use crate::saga::{Cause, Cx, Saga, Step};
 use crate::store::records::KernelRecord;
 
 /// The list.
@@ -33,6 +33,8 @@ pub struct KernelImportPlan {
     pub name: Option<String>,
     /// Names the staging directory.
     pub operation: OpId,
+    /// Who has the name now.
+    pub replaces: Option<KernelId>,
 }
 
 impl KernelImportPlan {
@@ -57,7 +59,7 @@ impl KernelImportPlan {
 ///
 /// # Errors
 /// When a path is not absolute or not there, or a name cannot be one.
-pub fn plan(host: &Host, request: ImportKernel, operation: OpId) -> Result<KernelImportPlan, Cause> {
+pub async fn plan(host: &Host, request: ImportKernel, operation: OpId) -> Result<KernelImportPlan, Cause> {
     let name = match (&request.name, &request.source) {
         (Some(name), _) => Some(name.clone()),
         (None, KernelSource::Debian { package }) => Some(package.clone()),
@@ -75,7 +77,10 @@ pub fn plan(host: &Host, request: ImportKernel, operation: OpId) -> Result<Kerne
         KernelSource::Debian { package } => check_package(package)?,
     }
     crate::storage::check_room(&host.dirs.state)?;
-    Ok(KernelImportPlan { source: request.source, name, operation })
+    let kernels = host.store.kernels().await?;
+    // A kernel without a name of its own is called by its release, which is not known before it is unpacked.
+    let replaces = kernels.into_iter().find(|kernel| Some(&kernel.name) == name.as_ref()).map(|kernel| kernel.id);
+    Ok(KernelImportPlan { source: request.source, name, operation, replaces })
 }
 
 fn check_path(path: &Path) -> Result<(), Cause> {
@@ -146,7 +151,7 @@ impl Step<KernelImportPlan, Host> for UnpackKernel {
             })
         })
         .await?;
-        let staged = Staged { operation: cx.plan.operation.clone() };
+        let staged = Staged { operation: cx.plan.operation.clone(), was: None };
         making::write_manifest(&staging, &manifest, &staged)
     }
 
@@ -171,7 +176,9 @@ impl Step<KernelImportPlan, Host> for PlaceKernel {
         };
         let target = cx.world.kernel_dir(&kernel_id(&manifest.digest));
         if target.exists() {
-            making::adopt(&target, &cx.plan.operation)?;
+            let was =
+                cx.world.store.find_kernel(kernel_id(&manifest.digest).as_str()).await.ok().map(|known| known.name);
+            making::adopt(&target, &Staged { operation: cx.plan.operation.clone(), was })?;
             return making::remove_tree(staging).await;
         }
         Ok(sys::fs::rename(&staging, &target)?)
@@ -198,10 +205,6 @@ impl Step<KernelImportPlan, Host> for PublishKernel {
         "publish_kernel"
     }
 
-    fn undo_policy(&self) -> Undo {
-        Undo::Nothing { because: "a row that was not written needs no removal" }
-    }
-
     async fn run(&self, cx: &Cx<'_, KernelImportPlan, Host>) -> Result<(), Cause> {
         let lost = || refused(ErrorCode::Internal, "the finished kernel is gone");
         let dir = making::placed_by(&cx.world.kernels_dir(), &cx.plan.operation)?.ok_or_else(lost)?;
@@ -215,8 +218,16 @@ impl Step<KernelImportPlan, Host> for PublishKernel {
         cx.world.store.publish_kernel(record).await.map_err(|error| caused(ErrorCode::OperationFailed, &error))
     }
 
-    async fn undo(&self, _: &Cx<'_, KernelImportPlan, Host>) -> Result<(), Cause> {
-        Ok(())
+    async fn undo(&self, cx: &Cx<'_, KernelImportPlan, Host>) -> Result<(), Cause> {
+        let Some(dir) = making::placed_by(&cx.world.kernels_dir(), &cx.plan.operation)? else {
+            return Ok(());
+        };
+        let (Some(manifest), Some(staged)) = (manifest_in(&dir)?, making::staged_in(&dir)?) else {
+            return Ok(());
+        };
+        let id = kernel_id(&manifest.digest);
+        let name = cx.plan.name.clone().unwrap_or_else(|| manifest.release.clone());
+        Ok(cx.world.store.unpublish_kernel(&id, staged.was, &name, cx.plan.replaces.clone()).await?)
     }
 }
 

@@ -130,9 +130,9 @@ impl Plan {
             Plan::Restart(plan) => plan.start.name.to_string(),
             Plan::Delete(plan) => plan.name.to_string(),
             Plan::ImageBuild(plan) => plan.name.clone(),
-            Plan::ImageDelete(plan) => plan.name.clone(),
+            Plan::ImageDelete(plan) => plan.record.name.clone(),
             Plan::KernelImport(plan) => plan.subject(),
-            Plan::KernelDelete(plan) => plan.name.clone(),
+            Plan::KernelDelete(plan) => plan.record.name.clone(),
         }
     }
 

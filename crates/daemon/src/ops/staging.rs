@@ -26,6 +26,9 @@ const MANIFEST_BYTES_MAX: u64 = 16 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Staged {
     pub(super) operation: OpId,
+    /// What the same content was called before, when it was there already.
+    #[serde(default)]
+    pub(super) was: Option<String>,
 }
 
 /// Checks the name of an image or a kernel.
@@ -74,10 +77,14 @@ pub(super) fn write_manifest(dir: &Path, manifest: &impl Serialize, staged: &Sta
     write("manifest.json", serde_json::to_vec_pretty(manifest))
 }
 
-/// Says that `operation` found its content in `dir` already.
-pub(super) fn adopt(dir: &Path, operation: &OpId) -> Result<(), Cause> {
-    let staged = Staged { operation: operation.clone() };
-    let bytes = serde_json::to_vec(&staged).map_err(|error| caused(ErrorCode::Internal, &error))?;
+/// Who made the finished directory `dir`.
+pub(super) fn staged_in(dir: &Path) -> Result<Option<Staged>, Cause> {
+    read_json(&dir.join("operation.json"))
+}
+
+/// Says that an operation found its content in `dir` already.
+pub(super) fn adopt(dir: &Path, staged: &Staged) -> Result<(), Cause> {
+    let bytes = serde_json::to_vec(staged).map_err(|error| caused(ErrorCode::Internal, &error))?;
     Ok(sys::fs::write_atomic(&dir.join("operation.json"), &bytes, 0o600)?)
 }
 
@@ -93,8 +100,7 @@ pub(super) fn placed_by(dir: &Path, operation: &OpId) -> Result<Option<PathBuf>,
         if entry.file_name().to_string_lossy().starts_with('.') {
             continue;
         }
-        let staged: Option<Staged> = read_json(&entry.path().join("operation.json"))?;
-        if staged.is_some_and(|staged| staged.operation == *operation) {
+        if staged_in(&entry.path())?.is_some_and(|staged| staged.operation == *operation) {
             return Ok(Some(entry.path()));
         }
     }
@@ -104,7 +110,7 @@ pub(super) fn placed_by(dir: &Path, operation: &OpId) -> Result<Option<PathBuf>,
 /// The operation that placed the directory `dir`, as far as it says.
 #[must_use]
 pub fn maker_of(dir: &Path) -> Option<OpId> {
-    read_json::<Staged>(&dir.join("operation.json")).ok().flatten().map(|staged| staged.operation)
+    staged_in(dir).ok().flatten().map(|staged| staged.operation)
 }
 
 /// Removes a tree on a thread that may block: root filesystems take a while.
@@ -132,6 +138,9 @@ pub(super) async fn watched<P: Sync, T: Send + 'static>(
     loop {
         tokio::select! {
             result = &mut worker => {
+                while let Ok(report) = reports.try_recv() {
+                    cx.progress(translate(&mut stage, report));
+                }
                 // A failure that follows a cancellation is that cancellation.
                 return if cx.is_cancelled() { result.map_err(|_| Cause::cancelled()) } else { result };
             }

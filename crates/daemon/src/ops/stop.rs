@@ -124,22 +124,18 @@ impl<P: Stopping + Sync> Step<P, Host> for MarkStopping {
 
     async fn undo(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
         let (plan, host) = (cx.plan.stopping(), cx.world);
-        let event = if host.supervisors.is_live(&plan.vm, &plan.boot) {
-            VmEvent::StopUnwound { boot: plan.boot.clone() }
-        } else {
-            host.store.end_boot(&plan.boot, "stop", (host.now_ms)()).await?;
-            VmEvent::BootEnded { boot: plan.boot.clone() }
-        };
-        match host.store.happen(&plan.vm, event).await {
+        if !host.supervisors.is_live(&plan.vm, &plan.boot) {
+            return close_ended(host, &plan.boot_ref(), "stop").await;
+        }
+        match host.store.happen(&plan.vm, VmEvent::StopUnwound { boot: plan.boot.clone() }).await {
             Ok(_) | Err(StoreError::Refused { .. }) => {}
             Err(error) => return Err(error.into()),
         }
         // The owner left the VM alone while it was stopping; an end in between is noticed here.
-        host.supervisors
-            .close_if_ended(&plan.boot_ref())
-            .await
-            .map(drop)
-            .map_err(|error| caused(ErrorCode::OperationFailed, error.as_ref()))
+        if host.supervisors.is_live(&plan.vm, &plan.boot) {
+            return Ok(());
+        }
+        close_ended(host, &plan.boot_ref(), "stop").await
     }
 }
 
@@ -259,6 +255,16 @@ impl<P: Stopping + Sync> Step<P, Host> for DetachOld {
 pub(super) async fn close_boot(host: &Host, boot: &BootRef) -> Result<(), Cause> {
     host.network.ensure_detached(&boot.attachment, boot.boot_dir()).await?;
     Ok(sys::fs::remove_tree(boot.boot_dir())?)
+}
+
+/// Cleans up after a boot that has ended and marks its VM stopped, if it still is on that boot. Idempotent.
+pub(super) async fn close_ended(host: &Host, boot: &BootRef, how: &str) -> Result<(), Cause> {
+    close_boot(host, boot).await?;
+    host.store.end_boot(&boot.boot, how, (host.now_ms)()).await?;
+    match host.store.happen(&boot.vm, VmEvent::BootEnded { boot: boot.boot.clone() }).await {
+        Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Marks the VM stopped.

@@ -95,6 +95,32 @@ impl Table {
         transaction.commit().map_err(sql(act))
     }
 
+    /// Takes a publication back: the artifact gets the name it had before, or goes if it was not on record, and whoever
+    /// was called `name` is so again.
+    fn unpublish(
+        self,
+        connection: &mut Connection,
+        id: &str,
+        was: Option<&str>,
+        (name, replaced): (&str, Option<&str>),
+    ) -> Result<(), StoreError> {
+        let act = "take back an image or kernel";
+        let table = self.name;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
+        match was {
+            Some(was) => transaction
+                .execute(&format!("UPDATE {table} SET name = ?2 WHERE id = ?1 AND name = ?3"), [id, was, name]),
+            None => transaction.execute(&format!("DELETE FROM {table} WHERE id = ?1"), [id]),
+        }
+        .map_err(sql(act))?;
+        if let Some(replaced) = replaced.filter(|replaced| *replaced != id) {
+            transaction
+                .execute(&format!("UPDATE {table} SET name = ?2 WHERE id = ?1"), [replaced, name])
+                .map_err(sql(act))?;
+        }
+        transaction.commit().map_err(sql(act))
+    }
+
     fn users(self, connection: &Connection, id: &str) -> Result<Vec<String>, StoreError> {
         connection
             .prepare(&format!("SELECT name FROM vms WHERE {} = ?1 ORDER BY name", self.user))
@@ -122,7 +148,7 @@ fn read<M: DeserializeOwned>(raw: &Raw) -> Result<M, StoreError> {
 }
 
 macro_rules! artifact {
-    ($table:ident, $record:ident, $id:ident, $list:ident, $find:ident, $publish:ident, $users:ident, $delete:ident) => {
+    ($table:ident, $record:ident, $id:ident, $list:ident, $find:ident, $publish:ident, $unpublish:ident, $users:ident, $delete:ident) => {
         impl Store {
             /// All of them, by name.
             ///
@@ -153,6 +179,26 @@ macro_rules! artifact {
                 self.run(move |connection| {
                     let key = (record.id.as_str(), record.name.as_str(), record.created_at_ms);
                     $table.publish(connection, key, &record.manifest)
+                })
+                .await
+            }
+
+            /// Takes back what publishing `id` as `name` did: `was` is the name it had before, if it was on record, and
+            /// `replaced` who had the name before. Idempotent.
+            ///
+            /// # Errors
+            /// When a VM uses it already, or it cannot be written.
+            pub async fn $unpublish(
+                &self,
+                id: &$id,
+                was: Option<String>,
+                name: &str,
+                replaced: Option<$id>,
+            ) -> Result<(), StoreError> {
+                let (id, name) = (id.clone(), name.to_owned());
+                self.run(move |connection| {
+                    let replaced = replaced.as_ref().map($id::as_str);
+                    $table.unpublish(connection, id.as_str(), was.as_deref(), (&name, replaced))
                 })
                 .await
             }
@@ -189,5 +235,15 @@ macro_rules! artifact {
     };
 }
 
-artifact!(IMAGES, ImageRecord, ImageId, images, find_image, publish_image, image_users, delete_image);
-artifact!(KERNELS, KernelRecord, KernelId, kernels, find_kernel, publish_kernel, kernel_users, delete_kernel);
+artifact!(IMAGES, ImageRecord, ImageId, images, find_image, publish_image, unpublish_image, image_users, delete_image);
+artifact!(
+    KERNELS,
+    KernelRecord,
+    KernelId,
+    kernels,
+    find_kernel,
+    publish_kernel,
+    unpublish_kernel,
+    kernel_users,
+    delete_kernel
+);

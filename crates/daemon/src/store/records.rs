@@ -96,7 +96,7 @@ pub struct BootRecord {
 }
 
 /// A root filesystem VMs can be made of.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRecord {
     /// The beginning of its digest.
     pub id: ImageId,
@@ -109,7 +109,7 @@ pub struct ImageRecord {
 }
 
 /// A kernel VMs can boot.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelRecord {
     /// The beginning of its digest.
     pub id: KernelId,

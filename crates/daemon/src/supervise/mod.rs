@@ -318,15 +318,4 @@ impl Supervisors {
         }
         Ok(was_running)
     }
-
-    /// Closes a boot whose VM was marked running after its VMM had ended: nobody else would.
-    ///
-    /// # Errors
-    /// When that cannot be recorded or cleaned up.
-    pub async fn close_if_ended(&self, boot: &BootRef) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
-        if self.is_live(&boot.vm, &boot.boot) {
-            return Ok(false);
-        }
-        self.close(boot, "ended", None).await
-    }
 }

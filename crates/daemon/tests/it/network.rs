@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use daemon::model::machine::{NicAttachment, NicSpec};
-use daemon::network::user::User;
+use daemon::network::user::UserNetwork;
 use daemon::network::{NetworkDriver, NetworkError};
 use sys::process::Identity;
 use wire::api::Publish;
@@ -17,11 +17,11 @@ const MAC: [u8; 6] = [0x52, 0x54, 0, 0x11, 0x22, 0x33];
 const GUEST_V4: &str = "10.0.2.15";
 const GUEST_V6: &str = "fd62:616e:6765:72::15";
 
-fn driver(path: &std::ffi::OsStr) -> User {
-    User::probe(Some(path), PathBuf::from(env!("CARGO_BIN_EXE_bangerd")))
+fn driver(path: &std::ffi::OsStr) -> UserNetwork {
+    UserNetwork::probe(Some(path), PathBuf::from(env!("CARGO_BIN_EXE_bangerd")))
 }
 
-fn real() -> User {
+fn real() -> UserNetwork {
     let user = driver(&std::env::var_os("PATH").expect("PATH is set"));
     assert!(user.passt().is_some(), "install the Debian package passt");
     user

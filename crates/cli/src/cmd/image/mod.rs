@@ -16,7 +16,7 @@ pub(crate) use build::absolute;
 
 /// Below `banger image --help`.
 pub(crate) const EXAMPLES: &str = "\
-Most of the time there is nothing to do: `banger run` builds the default image when it is missing.
+Most of the time there is nothing to do: `banger run` builds the default image.
 
 Examples:
   banger image list

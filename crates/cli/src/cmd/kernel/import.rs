@@ -19,7 +19,7 @@ Examples:
   banger kernel import --debian
   banger kernel import --debian linux-image-amd64 --name full
   banger kernel import ./linux-image-6.12.deb
-  banger kernel import ~/linux/vmlinux --config ~/linux/.config --modules ~/out/lib/modules/6.12.0";
+  banger kernel import ./vmlinux --config ./.config --modules ./lib/modules";
 
 /// Where from.
 #[derive(Debug, clap::Args)]

@@ -14,13 +14,13 @@ mod show;
 
 /// Below `banger kernel --help`.
 pub(crate) const EXAMPLES: &str = "\
-Most of the time there is nothing to do: `banger run` imports Debian's cloud kernel when there is none.
+Most of the time there is nothing to do: `banger run` imports a kernel.
 
 Examples:
   banger kernel list
-  banger kernel import --debian                     the host's Debian archive, verified by apt
+  banger kernel import --debian         from the host's Debian archive, by apt
   banger kernel import ./linux-image-6.12.deb
-  banger kernel import ~/linux/vmlinux --config ~/linux/.config --name mine
+  banger kernel import ./vmlinux --config ./.config --name mine
   banger run --kernel mine";
 
 /// What can be done with kernels.

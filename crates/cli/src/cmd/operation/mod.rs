@@ -18,7 +18,7 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   banger op list
   banger op watch op-0123456789abcdef
-  banger op cancel op-0123456789abcdef      it unwinds, and leaves nothing behind";
+  banger op cancel op-0123456789abcdef  it unwinds, and leaves nothing";
 
 /// What can be done with operations.
 #[derive(Debug, clap::Subcommand)]

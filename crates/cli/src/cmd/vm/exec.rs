@@ -15,11 +15,11 @@ use wire::api::ErrorCode;
 
 const EXAMPLES: &str = "\
 Examples:
-  banger exec -it web                         a shell
-  banger exec web -- make test                a command; its status is ours
-  banger exec web uname -r                    the same, `--` left out
-  tar c . | banger exec web -- tar x -C /srv  what comes in goes to the command
-  banger exec -d web -- python3 -m http.server";
+  banger exec -it web                   a shell
+  banger exec web -- make test          a command; its status is ours
+  banger exec web uname -r              the same, `--` left out
+  tar c . | banger exec web -- tar x    what comes in goes to the command
+  banger exec -d web -- sleep 1000      left running";
 
 /// What to run, and how.
 #[derive(Debug, clap::Args)]

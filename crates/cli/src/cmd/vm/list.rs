@@ -20,7 +20,7 @@ const EXAMPLES: &str = "\
 Examples:
   banger list
   banger ps -q                          ids, for other commands
-  banger list --format json | jq -r '.vms[] | select(.state == \"running\") | .name'";
+  banger list --format json | jq -r '.vms[].name'";
 
 /// How to print them.
 #[derive(Debug, clap::Args)]

@@ -30,7 +30,7 @@ pub(crate) mod wait;
 /// Below `banger vm --help`.
 pub(crate) const EXAMPLES: &str = "\
 Most of the time:
-  banger vm run . -- make test        this repository in a new VM, and a command in it
+  banger vm run . -- make test        this repository in a new VM, and a command
 
 Examples:
   banger vm run --name web -d         a VM that stays, nothing attached

@@ -35,10 +35,11 @@ use crate::workspace::{self, Workspace};
 
 const EXAMPLES: &str = "\
 Examples:
-  banger run                                  a shell in a new VM
-  banger run . -- make test                   this repository at /root/repo, and a command there
-  banger run --rm -- sh -c 'exit 42'          the status is the command's; the VM is gone afterwards
-  banger run --name web -d -p 8080:80 --nat   a VM that stays, nothing attached
+  banger run                            a shell in a new VM
+  banger run . -- make test             this repository at /root/repo, and a
+                                        command there
+  banger run --rm -- sh -c 'exit 42'    its status is ours; the VM is gone then
+  banger run --name web -d -p 8080:80   a VM that stays, nothing attached
 
 Only files that git tracks travel, with the content they have now.";
 

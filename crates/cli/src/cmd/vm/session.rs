@@ -3,7 +3,7 @@
 use wire::api::{ApiError, ErrorCode};
 use wire::attach::{Ended, ExecSpec};
 
-use crate::attach::{self, Ending, Given, StreamError};
+use crate::attach::{self, Ending, Given, Signals, StreamError};
 use crate::client::path;
 use crate::cmd::App;
 use crate::error::Failure;
@@ -29,11 +29,13 @@ pub(crate) async fn run(app: &App, vm: &str, mut spec: ExecSpec, wanted: Termina
     spec.terminal = has_terminal.then(terminal::size);
     let what = spec.argv.first().map_or_else(|| "a shell".to_owned(), Clone::clone);
     let since = app.interrupts.now();
+    let signals = Signals::listen();
     let target = path("vms", vm, "/exec");
     let (stream, early) = app.interrupts.guard(since, app.client.upgrade(&target, &spec)).await?;
     let is_raw = has_terminal && spec.stdin && terminal::stdin_is_terminal();
     let raw = is_raw.then(RawMode::enter).transpose()?;
-    let ending = attach::run(stream, early, Given { stdin: spec.stdin, raw, terminal: has_terminal }).await;
+    let given = Given { stdin: spec.stdin, raw, terminal: has_terminal, signals };
+    let ending = attach::run(stream, early, given).await;
     terminal::restore();
     match ending {
         Ok(Ending::Told(Ended::Exited { status })) => Ok(status.shell_code()),

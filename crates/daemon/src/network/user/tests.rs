@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn driver(passt: Option<&str>) -> User {
-    User { passt: passt.map(PathBuf::from), daemon: "/x/bangerd".into(), has_v6: true }
+fn driver(passt: Option<&str>) -> UserNetwork {
+    UserNetwork { passt: passt.map(PathBuf::from), daemon: "/x/bangerd".into(), has_v6: true }
 }
 
 fn nic(nat: bool, ports: &[(u16, u16)]) -> NicSpec {

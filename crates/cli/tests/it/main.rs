@@ -1,0 +1,14 @@
+//! `banger` as a whole program, against a daemon that is a script: what it prints, what it asks for, how it ends.
+
+#![allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world")]
+
+mod completion;
+mod exec;
+mod fake;
+mod help;
+mod interrupt;
+mod lifecycle;
+mod records;
+mod run;
+mod start;
+mod terminal;
