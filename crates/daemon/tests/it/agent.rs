@@ -180,6 +180,9 @@ async fn trees_go_in_and_come_back() {
     let mut header = tar::Header::new_gnu();
     header.set_size(100_000);
     header.set_mode(0o640);
+    header.set_uid(rustix::process::getuid().as_raw().into());
+    header.set_gid(rustix::process::getgid().as_raw().into());
+    header.set_mtime(1_600_000_000);
     header.set_cksum();
     builder.append_data(&mut header, "dir/file", vec![b'x'; 100_000].as_slice()).unwrap();
     let tar = builder.into_inner().unwrap();

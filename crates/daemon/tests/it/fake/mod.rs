@@ -172,7 +172,7 @@ pub(crate) async fn soon<T>(what: &str, act: impl Future<Output = T>) -> T {
 pub(crate) fn image_manifest(name: &str) -> ImageManifest {
     ImageManifest {
         name: name.into(),
-        variant: "full".into(),
+        variant: Some("full".into()),
         digest: Digest::of(name.as_bytes()),
         bytes: 6,
         content_bytes: 6,
