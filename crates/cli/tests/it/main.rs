@@ -5,6 +5,7 @@
 mod completion;
 mod exec;
 mod fake;
+mod guest;
 mod help;
 mod interrupt;
 mod lifecycle;
