@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world")]
 
+mod agent;
 mod crash;
 mod fake;
 mod network;
