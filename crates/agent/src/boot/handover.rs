@@ -13,6 +13,7 @@ use sys::spawn::{c_string, exec, exit_at_once, fork};
 use super::root::{NEW_ROOT, detach_layers, move_pseudo};
 use super::{BootError, log, plain};
 use crate::ending;
+use crate::process_one;
 use crate::root_dir::RootDir;
 use crate::serve::{Server, readiness};
 
@@ -69,8 +70,12 @@ pub fn hand_over(mut server: Server, built: Built) -> BootError {
         Ok(()) => {}
         Err(source) => return BootError { act: "prepare the serving agent".to_owned(), source },
     }
+    let (init, other) = match init {
+        Some(init) if init.is_systemd => (Some(init), None),
+        other => (None, other),
+    };
     let Some(init) = init else {
-        return ending::stay(server);
+        return process_one::stay(server, other.as_ref());
     };
     match fork() {
         Ok(None) => {
@@ -148,7 +153,9 @@ fn redirect_to_log() -> io::Result<()> {
     Ok(rustix::stdio::dup2_stderr(&log)?)
 }
 
-fn run_init(init: &Init) -> BootError {
+/// Becomes the init. Returns only when that failed.
+#[must_use]
+pub fn run_init(init: &Init) -> BootError {
     let act = format!("run {}", init.path);
     let strings = |all: &[&str]| all.iter().map(|s| c_string(*s)).collect::<io::Result<Vec<CString>>>();
     // `container` is not set: to systemd this is a machine, with a kernel of its own.
