@@ -58,6 +58,7 @@ fn poweroff_from_inside_stops_and_reboot_boots_again() {
         let ran = host.run(&["exec", "inside", "--", "cat", "/proc/sys/kernel/random/boot_id"]);
         ran.code == 0 && ran.text() != boot
     });
+    host.ok(&["wait", "inside"]);
     host.run(&["exec", "inside", "--", "systemctl", "--no-block", "poweroff"]);
     eventually("it is off", || state(&host, "inside") == "stopped");
     disk_is_clean(&host, "inside");
