@@ -1,2 +1,57 @@
-//! m
-fn main() {}
+//! Developer glue, run as `cargo xtask COMMAND`: what make(1) calls and shell would do badly.
+//!
+//! | command | file | what |
+//! |---|---|---|
+//! | `tidy` | `tidy.rs`, one check per file in `tidy/` | house rules that rustc and clippy cannot know |
+//! | `bench` | `bench.rs`, one group of figures per file in `bench/` | measures, each figure beside its floor or peer |
+//! | `dist` | `dist.rs` | builds every program and lays out an installed tree |
+//!
+//! It runs on the developer's machine only, so the gates that `clippy.toml` guards for the product do not apply.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "developer glue: runs cargo, writes files and talks to a terminal, and is never shipped"
+)]
+
+mod bench;
+mod dist;
+mod root;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Developer glue: tidy, dist, bench")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check the house rules that rustc and clippy cannot know
+    Tidy,
+    /// Measure, each figure beside its floor or its peer
+    Bench(bench::Args),
+    /// Build every program and lay out an installed tree
+    Dist(dist::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Tidy => tidy::run(),
+        Command::Bench(args) => bench::run(&args),
+        Command::Dist(args) => dist::run(&args),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(err) => {
+            eprintln!("xtask: {err:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

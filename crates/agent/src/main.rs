@@ -12,11 +12,11 @@ use std::process::ExitCode;
 
 use wire::agent::message::{BootConfig, Stage};
 
-use agent::{boot, ending};
 use agent::serve::cgroup::Cgroups;
 use agent::serve::guest::Guest;
 use agent::serve::port::Port;
 use agent::serve::{Name, Server};
+use agent::{boot, ending};
 
 /// How it can be called.
 const USAGE: &str = "usage: banger-agent --serve unix:PATH --root DIR [--vm ID] [--boot ID] | --version";

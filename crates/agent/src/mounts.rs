@@ -13,8 +13,23 @@ pub struct Mount {
 
 /// Filesystems without anything to lose.
 const MEMORY: [&str; 17] = [
-    "proc", "sysfs", "devtmpfs", "devpts", "tmpfs", "ramfs", "cgroup", "cgroup2", "mqueue", "hugetlbfs", "debugfs",
-    "tracefs", "configfs", "securityfs", "bpf", "pstore", "autofs",
+    "proc",
+    "sysfs",
+    "devtmpfs",
+    "devpts",
+    "tmpfs",
+    "ramfs",
+    "cgroup",
+    "cgroup2",
+    "mqueue",
+    "hugetlbfs",
+    "debugfs",
+    "tracefs",
+    "configfs",
+    "securityfs",
+    "bpf",
+    "pstore",
+    "autofs",
 ];
 
 impl Mount {

@@ -36,7 +36,6 @@ fn failed<'a>(act: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Fs
 ///
 /// # Errors
 /// When a directory cannot be made.
-#[expect(clippy::disallowed_methods, reason = "this is the gate")]
 pub fn create_private_dir(path: &Path) -> Result<(), FsError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create", path))
 }
@@ -46,7 +45,6 @@ pub fn create_private_dir(path: &Path) -> Result<(), FsError> {
 ///
 /// # Errors
 /// When it cannot be made, or somebody else could have a hand in it.
-#[expect(clippy::disallowed_methods, reason = "this is the gate")]
 pub fn claim_private_dir(path: &Path) -> Result<(), FsError> {
     if let Some(parent) = path.parent() {
         create_private_dir(parent)?;
@@ -131,6 +129,15 @@ fn sync_parent(path: &Path) -> Result<(), FsError> {
     File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed("sync", parent))
 }
 
+/// Makes a symbolic link at `path` that leads to `target`.
+///
+/// # Errors
+/// When something is there already or it cannot be made.
+#[expect(clippy::disallowed_methods, reason = "this is the gate")]
+pub fn symlink(target: &Path, path: &Path) -> Result<(), FsError> {
+    std::os::unix::fs::symlink(target, path).map_err(failed("make the link", path))
+}
+
 /// Removes a file; one that is not there is removed already.
 ///
 /// # Errors
@@ -163,6 +170,15 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
 #[expect(clippy::disallowed_methods, reason = "this is the gate")]
 pub fn set_mode(path: &Path, mode: u32) -> Result<(), FsError> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed("change the mode of", path))
+}
+
+/// Sets a file's length; what is added is a hole.
+///
+/// # Errors
+/// When the file cannot be opened, or the filesystem holds no file of that length.
+pub fn set_len(path: &Path, bytes: u64) -> Result<(), FsError> {
+    let file = OpenOptions::new().write(true).open(path).map_err(failed("open", path))?;
+    file.set_len(bytes).map_err(failed("set the length of", path))
 }
 
 /// Copies `from` to a new file `to`: by reflink where the filesystem can (ioctl_ficlone(2)), else only its data,

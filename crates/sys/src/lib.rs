@@ -5,17 +5,27 @@
 //! | [`clock`] | the time |
 //! | [`fs`] | changing files: atomically, privately, sparsely |
 //! | [`kernel`] | requests to the kernel without a safe form elsewhere |
+//! | [`kvm`] | whether the host can run guests in hardware |
+//! | [`memory`] | what the host has left |
 //! | [`netlink`] | a guest's addresses and routes; being told of devices |
 //! | [`process`] | starting processes, and knowing them again after a restart |
 //! | [`rand`] | random bytes |
 //! | [`signals`] | waiting for signals |
+//! | [`socket`] | what a socket has not delivered |
 //! | [`spawn`] | starting one program fast, from a process of one thread |
+//! | [`tsc`] | the frequency of the processor's time stamp counter |
+
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world"))]
 
 pub mod clock;
 pub mod fs;
 pub mod kernel;
+pub mod kvm;
+pub mod memory;
 pub mod netlink;
 pub mod process;
 pub mod rand;
 pub mod signals;
+pub mod socket;
 pub mod spawn;
+pub mod tsc;

@@ -3,12 +3,14 @@
 //! - [`command`] is the one way to name a program to run; [`run`] runs it to its end with bounded output.
 //! - [`Detach`] puts a child into a session of its own, so that it outlives us and no signal to our group reaches it.
 //! - [`Identity`] is a process id that cannot be confused with a later process of the same number.
+//! - [`spawn_recorded`] starts a process whose identity is on disk before its program begins.
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitStatus, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 
@@ -113,6 +115,15 @@ fn read_tail(mut from: impl Read) -> io::Result<Vec<u8>> {
     }
 }
 
+/// The first executable file called `name` in the directories of `path`, a value of `PATH`; relative entries are skipped.
+#[must_use]
+pub fn find_program(name: &str, path: &OsStr) -> Option<PathBuf> {
+    std::env::split_paths(path)
+        .filter(|dir| dir.is_absolute())
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok())
+}
+
 /// Gives a command a session of its own.
 pub trait Detach {
     /// The child calls setsid(2) before it becomes the program.
@@ -182,15 +193,161 @@ impl Identity {
     }
 }
 
+/// Files that a process started by [`spawn_recorded`] makes are its owner's alone.
+const PRIVATE_UMASK: libc::mode_t = 0o077;
+
+/// Starts a process in a session of its own with umask 077 and records its [`Identity`] in `pid_file`. The child writes
+/// the file itself before it becomes the program, so there is no moment at which it runs unrecorded.
+///
+/// # Errors
+/// When the file cannot be made or the program cannot be started; the file is then removed.
+pub fn spawn_recorded(command: &mut Command, pid_file: &Path) -> io::Result<(Child, Identity)> {
+    let mut options = std::fs::OpenOptions::new();
+    let options = std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create(true).truncate(true), 0o600);
+    let file = options.open(pid_file)?;
+    let host_boot = host_boot_id()?;
+    let fd = file.as_raw_fd();
+    // SAFETY: umask(2) and what record_self does (open, read, write, close, getpid) are async-signal-safe; nothing
+    // allocates or takes a lock. `fd` stays open until spawn has returned.
+    unsafe {
+        command.detach().pre_exec(move || {
+            libc::umask(PRIVATE_UMASK);
+            record_self(fd, &host_boot)
+        });
+    }
+    tracing::debug!(?command, "starting");
+    let spawned = command.spawn().and_then(|child| {
+        let recorded = Identity::recorded(pid_file)?;
+        match recorded {
+            Some(identity) if identity.pid == child.id() => Ok((child, identity)),
+            _ => Err(io::Error::other("the process did not record itself")),
+        }
+    });
+    if spawned.is_err() {
+        crate::fs::remove_file(pid_file).map_err(|error| error.source)?;
+    }
+    spawned
+}
+
+/// `/proc/sys/kernel/random/boot_id` of random(4): 36 characters.
+fn host_boot_id() -> io::Result<[u8; 36]> {
+    let text = std::fs::read("/proc/sys/kernel/random/boot_id")?;
+    text.first_chunk::<36>().copied().ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Writes "<pid> <start ticks> <host boot>\n" to `fd`. Runs between fork and exec: no allocation, no lock.
+fn record_self(fd: RawFd, host_boot: &[u8; 36]) -> io::Result<()> {
+    let mut stat = [0_u8; 1024];
+    // SAFETY: the path is a terminated string, the buffer is as long as said; all calls are async-signal-safe.
+    let length = unsafe {
+        let own = libc::open(c"/proc/self/stat".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+        if own < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let length = libc::read(own, stat.as_mut_ptr().cast(), stat.len());
+        libc::close(own);
+        length
+    };
+    let stat = usize::try_from(length).ok().and_then(|length| stat.get(..length));
+    let invalid = io::Error::from_raw_os_error(libc::EINVAL);
+    let Some(stat) = stat else { return Err(invalid) };
+    let Some(pid) = stat.split(|b| *b == b' ').next() else { return Err(invalid) };
+    let after_name = stat.iter().rposition(|b| *b == b')').and_then(|at| stat.get(at + 2..));
+    let Some(start) = after_name.and_then(|rest| rest.split(|b| *b == b' ').nth(19)) else { return Err(invalid) };
+    let mut line = [b' '; 128];
+    let mut used = 0;
+    for part in [pid, b" ", start, b" ", host_boot, b"\n"] {
+        let Some(place) = line.get_mut(used..used + part.len()) else { return Err(invalid) };
+        place.copy_from_slice(part);
+        used += part.len();
+    }
+    // SAFETY: the buffer holds `used` bytes and the descriptor is open.
+    let written = unsafe { libc::write(fd, line.as_ptr().cast(), used) };
+    if usize::try_from(written) == Ok(used) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EIO)) }
+}
+
+impl Identity {
+    /// What [`spawn_recorded`] wrote to `pid_file`; none when there is no such file, nothing was recorded (the program
+    /// never began), or it was recorded before the host booted.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read, or says something else.
+    pub fn recorded(pid_file: &Path) -> io::Result<Option<Identity>> {
+        let text = match std::fs::read_to_string(pid_file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let invalid = || io::Error::new(io::ErrorKind::InvalidData, "it names no process");
+        let mut words = text.split_ascii_whitespace();
+        let (Some(pid), Some(start), Some(boot), None) = (words.next(), words.next(), words.next(), words.next())
+        else {
+            return Err(invalid());
+        };
+        let pid = pid.parse().map_err(|_| invalid())?;
+        let start_ticks = start.parse().map_err(|_| invalid())?;
+        Ok((boot.as_bytes() == host_boot_id()?).then_some(Identity { pid, start_ticks }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_is_recorded_before_it_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pid");
+        let script = format!("cut -d' ' -f1 {} > {}", file.display(), dir.path().join("seen").display());
+        let (mut child, identity) = spawn_recorded(command("sh").args(["-c", &script]), &file).unwrap();
+        assert_eq!(Identity::recorded(&file).unwrap(), Some(identity));
+        assert!(child.wait().unwrap().success());
+        let seen = std::fs::read_to_string(dir.path().join("seen")).unwrap();
+        assert_eq!(seen.trim(), child.id().to_string(), "the program finds its own record");
+        assert!(!identity.is_alive());
+        let mode = std::fs::metadata(dir.path().join("seen")).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::mode(&mode) & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_cannot_start_leaves_no_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pid");
+        spawn_recorded(&mut command("/nonexistent"), &file).unwrap_err();
+        assert!(!file.exists());
+        assert_eq!(Identity::recorded(&file).unwrap(), None);
+    }
+
+    #[test]
+    fn a_record_of_another_host_boot_counts_for_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pid");
+        let own = Identity::of(std::process::id()).unwrap();
+        let record = |boot: &str| std::fs::write(&file, format!("{} {} {boot}\n", own.pid, own.start_ticks)).unwrap();
+        record("00000000-0000-0000-0000-000000000000");
+        assert_eq!(Identity::recorded(&file).unwrap(), None);
+        record(std::str::from_utf8(&host_boot_id().unwrap()).unwrap());
+        assert_eq!(Identity::recorded(&file).unwrap(), Some(own));
+        std::fs::write(&file, "nonsense").unwrap();
+        assert!(Identity::recorded(&file).is_err());
+    }
 
     #[test]
     fn a_failure_quotes_the_program() {
         let error = run(command("sh").args(["-c", "echo because >&2; exit 3"])).unwrap_err();
         assert_eq!(error.to_string(), "sh failed (exit status: 3): because");
         assert!(matches!(run(&mut command("/nonexistent")), Err(RunError::Start { .. })));
+    }
+
+    #[test]
+    fn programs_are_found_where_path_says() {
+        let sh = find_program("sh", OsStr::new("relative:/nonexistent:/usr/bin:/bin")).unwrap();
+        assert!(sh.is_absolute());
+        assert_eq!(find_program("sh", OsStr::new("")), None);
+        assert_eq!(find_program("passwd", OsStr::new("/etc")), None, "a file that cannot be executed");
     }
 
     #[test]

@@ -10,6 +10,8 @@
 //!
 //! Everything here is pure: no I/O, no clock, no randomness.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world"))]
+
 pub mod agent;
 pub mod api;
 pub mod attach;

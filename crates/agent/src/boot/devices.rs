@@ -155,9 +155,8 @@ pub fn drives() -> Result<Drives, BootError> {
         let path = Path::new("/dev").join(entry_whose("/sys/block", "serial", serial)?);
         path.exists().then_some(path)
     };
-    let wait = |serial: &str| {
-        wait_for(|| Ok(find(serial))).map_err(BootError::during(format!("find the drive {serial:?}")))
-    };
+    let wait =
+        |serial: &str| wait_for(|| Ok(find(serial))).map_err(BootError::during(format!("find the drive {serial:?}")));
     // Drives appear in order: with the first two there, the third is there or does not exist.
     Ok(Drives { rootfs: wait("rootfs")?, disk: wait("disk")?, modules: find("modules") })
 }

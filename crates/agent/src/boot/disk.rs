@@ -33,7 +33,7 @@ const SUPERBLOCK_BYTES: usize = 1024;
 /// # Errors
 /// When it cannot be mounted or has no room for its directories.
 pub fn mount(drives: &Drives, reset_system: bool, report: &mut Report) -> Result<RootDir, BootError> {
-    rustix::fs::mkdir(DISK, Mode::from_raw_mode(0o700)).map_err(BootError::during("make a mount point"))?;
+    super::root::mount_point(DISK).map_err(BootError::during("make a mount point"))?;
     mount_call(&drives.disk, DISK, "ext4", MountFlags::NOATIME, OPTIONS)
         .map_err(BootError::during("mount the VM's disk"))?;
     let grown = grow(&drives.disk);

@@ -89,7 +89,8 @@ mod tests {
 
     #[test]
     fn everything_is_below_run() {
-        let network = GuestNetwork { mac: "52:54:00:00:00:01".into(), addresses: vec![], gateways: vec![], dns: vec![] };
+        let network =
+            GuestNetwork { mac: "52:54:00:00:00:01".into(), addresses: vec![], gateways: vec![], dns: vec![] };
         let config = BootConfig { network: Some(network), ..BootConfig::default() };
         let files = files(&config, true);
         assert!(files.len() > 6);

@@ -80,7 +80,10 @@ fn write_host_keys(root: &RootDir, config: &BootConfig) -> io::Result<()> {
     }
     for key in &config.ssh_host_keys {
         if key.algorithm.is_empty() || !key.algorithm.bytes().all(|b| b.is_ascii_alphanumeric()) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{:?} is no key algorithm", key.algorithm)));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{:?} is no key algorithm", key.algorithm),
+            ));
         }
         let path = format!("/etc/ssh/ssh_host_{}_key", key.algorithm);
         root.write(&path, key.private.as_bytes(), 0o600)?;

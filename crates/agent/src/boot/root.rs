@@ -38,13 +38,21 @@ pub const DIRECT: [&str; 10] = [
     "/var/lib/machines",
 ];
 
+/// Makes a directory of the initramfs, which may bring it already.
+pub(super) fn mount_point(path: &str) -> std::io::Result<()> {
+    match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// Builds the root at [`NEW_ROOT`].
 ///
 /// # Errors
 /// When the overlay or the VM's home cannot be mounted.
 pub fn assemble(drives: &Drives, disk: &RootDir, report: &mut Report) -> Result<RootDir, BootError> {
     for path in [LOWER, NEW_ROOT] {
-        rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)).map_err(BootError::during("make a mount point"))?;
+        mount_point(path).map_err(BootError::during("make a mount point"))?;
     }
     mount(&drives.rootfs, LOWER, "ext4", MountFlags::RDONLY, c"").map_err(BootError::during("mount the image"))?;
     let lower = RootDir::open(LOWER).map_err(BootError::during("open the image"))?;
@@ -109,7 +117,7 @@ fn bind_modules(drives: &Drives, root: &RootDir, report: &mut Report) {
     };
     let release = release();
     let bound = (|| -> io::Result<()> {
-        rustix::fs::mkdir(MODULES, Mode::from_raw_mode(0o755))?;
+        mount_point(MODULES)?;
         mount(device, MODULES, "ext4", MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV, c"")?;
         let drive = RootDir::open(MODULES)?;
         let inner = [format!("/{release}"), format!("/lib/modules/{release}")];

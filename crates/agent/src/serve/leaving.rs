@@ -148,13 +148,24 @@ impl Server {
         }
     }
 
+    /// Ends what is a guest to the host, and is this process and its commands: [`Server::run`] returns when the answer
+    /// is out.
+    fn end_hosted(&mut self, how: Ending) {
+        self.is_over = true;
+        for job in self.jobs.values_mut() {
+            job.kill();
+        }
+        self.tell_end(how);
+    }
+
     /// Asks the init to end the guest.
     ///
     /// # Errors
     /// When there is no init to ask, or it cannot be asked.
     pub fn shut_down(&mut self, how: Ending) -> Result<Reply, Failure> {
         if self.guest.is_hosted() {
-            return Err(Failure::Unsupported);
+            self.end_hosted(how);
+            return Ok(Reply::Done { bytes: 0 });
         }
         if self.tells.is_systemd() {
             // systemd(1): SIGRTMIN+4 starts poweroff.target, SIGRTMIN+5 reboot.target.

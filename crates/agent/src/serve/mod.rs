@@ -76,6 +76,8 @@ pub struct Server {
     asked: Option<(u32, Box<BootConfig>)>,
     /// The guest's root is being taken down: nothing starts any more.
     is_ending: bool,
+    /// A hosted guest was asked to end: this process does, once the answer is out.
+    is_over: bool,
 }
 
 impl Server {
@@ -96,6 +98,7 @@ impl Server {
             hook: Hook::default(),
             asked: None,
             is_ending: false,
+            is_over: false,
         }
     }
 
@@ -131,15 +134,17 @@ impl Server {
         self.hook = Hook::listening(hook);
     }
 
-    /// Serves for ever, in the process that does so.
+    /// Serves, in the process that does so: for ever in a guest, until it is asked to end on a host.
     ///
     /// # Errors
     /// When polling fails, which nothing here can cure.
     pub fn run(&mut self) -> io::Result<()> {
         self.hook.claim()?;
-        loop {
+        while !self.is_over {
             self.turn()?;
         }
+        self.flush();
+        Ok(())
     }
 
     /// Understands and obeys everything that arrived.

@@ -141,7 +141,8 @@ fn failed_units(uptime_ms: u64) -> Result<Reply, Failure> {
 
 /// The units of a `systemctl list-units`.
 fn units(listed: &str) -> Vec<String> {
-    let name = |line: &str| line.split_whitespace().find(|word| word.contains('.')).map(|w| w.chars().take(256).collect());
+    let name =
+        |line: &str| line.split_whitespace().find(|word| word.contains('.')).map(|w| w.chars().take(256).collect());
     listed.lines().filter_map(name).take(UNITS_MAX).collect()
 }
 

@@ -62,8 +62,12 @@ impl Server {
             Request::Health => Ok(Reply::Health(self.health())),
             Request::Await { level } => return self.await_level(stream, level),
             Request::Shutdown { how } => self.shut_down(how),
-            Request::PutTree { path } => return self.work(stream, Channels::Input, move |hands| put_tree(&path, hands)),
-            Request::GetTree { path } => return self.work(stream, Channels::Output, move |hands| get_tree(&path, hands)),
+            Request::PutTree { path } => {
+                return self.work(stream, Channels::Input, move |hands| put_tree(&path, hands));
+            }
+            Request::GetTree { path } => {
+                return self.work(stream, Channels::Output, move |hands| get_tree(&path, hands));
+            }
         };
         self.reply(stream, &reply.unwrap_or_else(Reply::Failed));
     }
@@ -93,7 +97,12 @@ impl Server {
     }
 
     /// Runs `work` in a forked copy of the agent.
-    pub fn work(&mut self, stream: u32, channels: Channels, work: impl FnOnce(worker::Hands) -> Result<Reply, Failure>) {
+    pub fn work(
+        &mut self,
+        stream: u32,
+        channels: Channels,
+        work: impl FnOnce(worker::Hands) -> Result<Reply, Failure>,
+    ) {
         let job = self.guest.open_root().and_then(|root| worker::start(stream, channels, root, work));
         match job {
             Ok(job) => self.adopt(job),

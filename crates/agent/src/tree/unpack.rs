@@ -241,8 +241,7 @@ fn cleaned(name: &[u8]) -> Result<Vec<u8>, TreeError> {
     if name.len() > PATH_BYTES_MAX {
         return Err(refused("its name is too long"));
     }
-    let parts: Vec<&[u8]> =
-        name.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").collect();
+    let parts: Vec<&[u8]> = name.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").collect();
     if parts.contains(&&b".."[..]) {
         return Err(refused("its name leads out of the destination"));
     }

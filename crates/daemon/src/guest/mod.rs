@@ -1,1 +1,277 @@
 //! The host's side of the agent channel: one connection, many streams, everything bounded.
+//!
+//! ```text
+//! Guest::connect(agent.sock) ─► Guest (a cheap handle)
+//!   .configure(BootConfig)      .wait_ready(Level)     .call(Request)
+//!   .exec(ExecRequest)  ─► ExecStream: write, read, control, started, exited
+//!   .put_tree(path, tar)        .get_tree(path) ─► TreeStream
+//!   .events()                   .closed()
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | [`link`] | what the guest may send: a pure state machine that every byte of a guest passes |
+//! | `untrusted` | a guest's words, bounded and harmless to terminals |
+//! | `connect` | preamble, answer, hello |
+//! | `connection` | the task that owns the socket |
+//! | `outbox` | frames on their way out |
+//! | `stream` | one stream, shared by the task and its opener |
+//! | [`exec`], [`tree`] | what streams are used for |
+//! | [`fuzz`] | any bytes through the state machine |
+//!
+//! A guest is hostile: what it may make the host keep is one window of bytes for each channel of an open stream, and one
+//! frame. A guest that breaks the protocol is cut off with an error that says what it did ([`link::Violation`]).
+//! No call here has a time limit of its own: drop the future, and the stream is given up.
+
+mod connect;
+mod connection;
+pub mod exec;
+pub mod fuzz;
+pub mod link;
+mod outbox;
+mod stream;
+pub mod tree;
+pub mod untrusted;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+use wire::agent::message::{
+    BootConfig, Configured, Ending, Event, ExecRequest, Failure, Health, Hello, Level, Readiness, Reply, Request,
+};
+
+use connection::Handle;
+use link::{Opening, Violation};
+use stream::Stream;
+
+pub use exec::ExecStream;
+pub use tree::TreeStream;
+
+/// What went wrong between the host and a guest's agent.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum GuestError {
+    /// The socket cannot be reached.
+    #[error("cannot connect to the guest's channel at {}", path.display())]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// No hello before the deadline.
+    #[error("the guest agent did not answer within {:.1} s", waited.as_secs_f64())]
+    Unanswered {
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// The other end closed the connection: the VMM ended, or this side let go.
+    #[error("the guest is gone")]
+    Closed,
+    /// The connection broke.
+    #[error("the guest's channel broke")]
+    Channel(#[source] Arc<io::Error>),
+    /// The guest broke the protocol and was cut off.
+    #[error("the guest agent was cut off")]
+    CutOff(#[from] Violation),
+    /// The guest answered that it failed; its words, bounded and not to be trusted.
+    #[error(transparent)]
+    Failed(Failure),
+    /// The guest answered something else than what was asked.
+    #[error("the guest agent answered {what} where it should not")]
+    Unexpected {
+        /// What it answered.
+        what: &'static str,
+    },
+    /// The guest ended the stream without an answer.
+    #[error("the guest agent gave the request up")]
+    GaveUp,
+    /// As many streams are open as one connection carries.
+    #[error("{} requests to this guest are under way already", wire::agent::STREAMS_MAX)]
+    Busy,
+    /// The request does not fit into a frame: too many arguments, too much environment, too many files.
+    #[error("the request has {bytes} bytes, a guest takes at most {max}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// What was to be sent could not be read.
+    #[error("cannot read what goes into the guest")]
+    Read(#[source] Arc<io::Error>),
+}
+
+impl GuestError {
+    fn channel(error: io::Error) -> GuestError {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
+                GuestError::Closed
+            }
+            _ => GuestError::Channel(Arc::new(error)),
+        }
+    }
+
+    fn unexpected(reply: &Reply) -> GuestError {
+        let what = match reply {
+            Reply::Configured(_) => "that it is configured",
+            Reply::Started { .. } => "that a command started",
+            Reply::Exited(_) => "that a command ended",
+            Reply::Ready(_) => "that it is ready",
+            Reply::Health(_) => "how it is",
+            Reply::Done { .. } => "that it is done",
+            Reply::Failed(_) => "that it failed",
+        };
+        GuestError::Unexpected { what }
+    }
+}
+
+/// One connection to a guest's agent. Clones share it; it ends when the last one and the last stream are dropped.
+#[derive(Debug, Clone)]
+pub struct Guest {
+    handle: Handle,
+    parts: Arc<Parts>,
+}
+
+#[derive(Debug)]
+struct Parts {
+    hello: Hello,
+    events: broadcast::Sender<Event>,
+    /// Holds what came before anybody listened.
+    first_listener: Mutex<Option<broadcast::Receiver<Event>>>,
+}
+
+impl Guest {
+    /// Connects to the agent behind the VMM's socket and waits for its hello.
+    ///
+    /// # Errors
+    /// When there is no hello before `deadline`, or what answers is no agent.
+    pub async fn connect(socket: &Path, deadline: Instant) -> Result<Guest, GuestError> {
+        let socket = connect::dial(socket, deadline).await?;
+        Guest::over(socket, deadline).await
+    }
+
+    /// The same over a connection that is there already.
+    ///
+    /// # Errors
+    /// As [`Guest::connect`].
+    pub async fn over(socket: UnixStream, deadline: Instant) -> Result<Guest, GuestError> {
+        let opened = connect::greet(socket, deadline).await?;
+        let (handle, events, first_listener) = connection::start(opened.socket, opened.link, &opened.unread);
+        let parts = Parts { hello: opened.hello, events, first_listener: Mutex::new(Some(first_listener)) };
+        Ok(Guest { handle, parts: Arc::new(parts) })
+    }
+
+    /// The agent's first words.
+    #[must_use]
+    pub fn hello(&self) -> &Hello {
+        &self.parts.hello
+    }
+
+    /// Asks something that is answered by one reply and moves no bytes: everything but exec and trees.
+    ///
+    /// # Errors
+    /// When it fails; what the guest refuses is [`GuestError::Failed`].
+    pub async fn call(&self, request: &Request) -> Result<Reply, GuestError> {
+        self.open(Opening::Call, request).await?.ended().await
+    }
+
+    async fn open(&self, opening: Opening, request: &Request) -> Result<Stream, GuestError> {
+        let payload = serde_json::to_vec(request).expect("every request has a form in JSON");
+        Stream::open(self.handle.clone(), opening, payload).await
+    }
+
+    /// Gives the guest its identity and lets its init begin; once a boot.
+    ///
+    /// # Errors
+    /// When the guest cannot build its root, or was configured before.
+    pub async fn configure(&self, config: BootConfig) -> Result<Configured, GuestError> {
+        match self.call(&Request::Configure(Box::new(config))).await? {
+            Reply::Configured(configured) => Ok(configured),
+            other => Err(GuestError::unexpected(&other)),
+        }
+    }
+
+    /// Asks for a command to be run. Whether it runs is said by [`ExecStream::started`].
+    ///
+    /// # Errors
+    /// When the request does not fit or the connection is gone.
+    pub async fn exec(&self, request: ExecRequest) -> Result<ExecStream, GuestError> {
+        // A detached command has no channels, and its start is its final reply.
+        let opening = if request.detach { Opening::Call } else { Opening::Exec };
+        Ok(ExecStream::new(self.open(opening, &Request::Exec(Box::new(request))).await?))
+    }
+
+    /// Waits until the guest is ready to `level`.
+    ///
+    /// # Errors
+    /// When the guest cannot tell, or is gone.
+    pub async fn wait_ready(&self, level: Level) -> Result<Readiness, GuestError> {
+        match self.call(&Request::Await { level }).await? {
+            Reply::Ready(readiness) => Ok(readiness),
+            other => Err(GuestError::unexpected(&other)),
+        }
+    }
+
+    /// Writes everything to the guest's disk.
+    ///
+    /// # Errors
+    /// When the guest fails to, or is gone.
+    pub async fn sync(&self) -> Result<(), GuestError> {
+        self.done(&Request::Sync).await.map(|_bytes| ())
+    }
+
+    /// Asks the guest to end; that it has ended is seen from its VMM.
+    ///
+    /// # Errors
+    /// When the guest refuses, or is gone already.
+    pub async fn shutdown(&self, how: Ending) -> Result<(), GuestError> {
+        self.done(&Request::Shutdown { how }).await.map(|_bytes| ())
+    }
+
+    /// Sets the guest's clock to nanoseconds since 1970, UTC.
+    ///
+    /// # Errors
+    /// When the guest fails to, or is gone.
+    pub async fn set_clock(&self, unix_ns: u64) -> Result<(), GuestError> {
+        self.done(&Request::SetClock { unix_ns }).await.map(|_bytes| ())
+    }
+
+    /// Asks how the guest is.
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub async fn health(&self) -> Result<Health, GuestError> {
+        match self.call(&Request::Health).await? {
+            Reply::Health(health) => Ok(health),
+            other => Err(GuestError::unexpected(&other)),
+        }
+    }
+
+    async fn done(&self, request: &Request) -> Result<u64, GuestError> {
+        match self.call(request).await? {
+            Reply::Done { bytes } => Ok(bytes),
+            other => Err(GuestError::unexpected(&other)),
+        }
+    }
+
+    /// What the guest tells unasked. The first listener also hears what came before; one that is slow misses the oldest.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        let mut first = self.parts.first_listener.lock().unwrap_or_else(PoisonError::into_inner);
+        first.take().unwrap_or_else(|| self.parts.events.subscribe())
+    }
+
+    /// Waits for the end of the connection and says why it ended.
+    pub async fn closed(&self) -> GuestError {
+        self.handle.ended().await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,9 @@
 //! Closed unless asked: without `nat` a guest reaches nothing, and nothing reaches it but its published ports on the
 //! host's 127.0.0.1. With `nat` it reaches the outside and still no listener on the host's loopback.
 
+pub mod filter;
+pub mod user;
+
 use std::path::Path;
 
 use async_trait::async_trait;
@@ -41,6 +44,9 @@ pub trait NetworkDriver: Send + Sync {
     /// # Errors
     /// When something is left.
     async fn ensure_detached(&self, attachment: &NicAttachment, boot_dir: &Path) -> Result<(), NetworkError>;
+
+    /// What may be attached for a boot of which nothing is known but its directory: for the sweep. Pure.
+    fn possible_attachments(&self, boot_dir: &Path) -> Vec<NicAttachment>;
 }
 
 /// What went wrong with a network.

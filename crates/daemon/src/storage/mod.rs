@@ -3,6 +3,8 @@
 //! A disk is made from a template that holds an empty filesystem; its size is only a number until the guest grows the
 //! filesystem into it, so making one costs the same whatever its size.
 
+pub mod sparse;
+
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -39,6 +41,26 @@ pub enum StorageError {
     /// The template of empty disks.
     #[error("cannot make the template of VM disks")]
     Template(#[source] sys::fs::FsError),
+    /// The program that formats the template failed.
+    #[error("cannot format the template of VM disks")]
+    Format(#[source] sys::process::RunError),
+    /// The program that formats the template is not installed.
+    #[error("cannot find {program}, which formats VM disks (Debian package {package})")]
+    Missing {
+        /// The program.
+        program: &'static str,
+        /// Who brings it.
+        package: &'static str,
+    },
+    /// No disk has this size.
+    #[error(
+        "a VM's disk has between {} and {}, not {}",
+        wire::size::human(DISK_BYTES_MIN), wire::size::human(DISK_BYTES_MAX), wire::size::human(*bytes)
+    )]
+    Size {
+        /// What was asked.
+        bytes: u64,
+    },
     /// The disk itself.
     #[error("cannot make a disk of {} for VM {vm}", wire::size::human(*bytes))]
     Disk {
@@ -69,6 +91,19 @@ pub enum StorageError {
         /// Where.
         path: PathBuf,
     },
+}
+
+/// Smallest disk.
+pub const DISK_BYTES_MIN: u64 = 512 << 20;
+/// Largest disk.
+pub const DISK_BYTES_MAX: u64 = 64 << 40;
+
+/// Refuses sizes that make no disk.
+///
+/// # Errors
+/// [`StorageError::Size`].
+pub fn check_size(bytes: u64) -> Result<(), StorageError> {
+    if (DISK_BYTES_MIN..=DISK_BYTES_MAX).contains(&bytes) { Ok(()) } else { Err(StorageError::Size { bytes }) }
 }
 
 /// Least room a VM's first boot needs on the host.

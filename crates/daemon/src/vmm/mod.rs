@@ -4,6 +4,11 @@
 //! [`VmmDriver::plan`]; everything later works from the [`Launch`] it froze, so that after a crash `adopt` and
 //! `ensure_gone` need nothing but that.
 
+mod logs;
+mod process;
+pub mod qemu;
+pub mod sim;
+
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -23,6 +28,8 @@ pub struct Launch {
     pub boot_dir: PathBuf,
     /// Receives what the VMM prints.
     pub vmm_log: PathBuf,
+    /// Receives the guest's console.
+    pub console_log: PathBuf,
 }
 
 impl Launch {
@@ -45,7 +52,8 @@ pub trait VmmDriver: Send + Sync {
     /// As in `show`, in `Launch::driver` and in the logs.
     fn name(&self) -> &'static str;
 
-    /// Decides what to run. Pure: looks at nothing but its arguments and what the driver probed when it was made.
+    /// Decides what to run. Changes nothing; looks at nothing but its arguments, what the driver probed when it was made,
+    /// whether the files that have to be there already are, and the memory the host has left.
     ///
     /// # Errors
     /// Every refusal: what this driver cannot do is said here, before anything changed.
@@ -122,6 +130,41 @@ pub enum VmmError {
         /// The end of what it printed.
         log: String,
     },
+    /// It runs and did not come up.
+    #[error("{program} did not come up within {:.0} s: {log}", within.as_secs_f64())]
+    NotUp {
+        /// The program.
+        program: String,
+        /// How long it had.
+        within: std::time::Duration,
+        /// The end of what it printed.
+        log: String,
+    },
+    /// The host has too little memory left.
+    #[error("a guest with {memory_mib} MiB of memory does not fit: the host has {available_mib} MiB left")]
+    Memory {
+        /// What it is to have.
+        memory_mib: u64,
+        /// What there is.
+        available_mib: u64,
+    },
+    /// A file it is to run from is not there.
+    #[error("cannot find the VM's {what} at {}", path.display())]
+    FileMissing {
+        /// What it is.
+        what: &'static str,
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// Its end cannot be waited for.
+    #[error("cannot watch the VMM (process {pid})")]
+    Watch {
+        /// The process.
+        pid: u32,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A file of the boot could not be handled.
     #[error("cannot keep track of the VMM")]
     File(#[from] sys::fs::FsError),
@@ -140,4 +183,33 @@ pub enum VmmError {
 #[must_use]
 pub fn qmp_socket(boot_dir: &Path) -> PathBuf {
     boot_dir.join("qmp.sock")
+}
+
+/// Least memory a guest boots with.
+pub const MEMORY_MIB_MIN: u64 = 128;
+/// Most virtual processors: more than that is a mistake.
+pub const VCPUS_MAX: u16 = 64;
+/// Longest path of a Unix socket: 108 bytes with the terminating zero, unix(7).
+const SOCKET_PATH_MAX: usize = 107;
+
+/// Refuses numbers that no driver can run.
+fn check_size(driver: &'static str, spec: &MachineSpec) -> Result<(), VmmError> {
+    let refused = |why: String| Err(VmmError::Refused { driver, why });
+    if spec.vcpus == 0 || spec.vcpus > VCPUS_MAX {
+        return refused(format!("a VM has 1 to {VCPUS_MAX} processors, not {}", spec.vcpus));
+    }
+    if spec.memory_mib < MEMORY_MIB_MIN {
+        return refused(format!("a VM has at least {MEMORY_MIB_MIN} MiB of memory, not {}", spec.memory_mib));
+    }
+    Ok(())
+}
+
+/// Refuses a path that no socket can have.
+fn check_socket(driver: &'static str, path: &Path) -> Result<(), VmmError> {
+    let length = path.as_os_str().len();
+    if length > SOCKET_PATH_MAX {
+        let why = format!("the socket path {} has {length} bytes, at most {SOCKET_PATH_MAX} fit", path.display());
+        return Err(VmmError::Refused { driver, why });
+    }
+    Ok(())
 }

@@ -1,0 +1,213 @@
+//! The command line, whole: every group, every verb, and the pages `--help` shows.
+//!
+//! The verbs people type all day are one enum, [`Verb`], reachable with and without the noun `vm`.
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::cmd;
+use crate::output::Format;
+
+/// `banger --help`, below the usage line. A test holds it to the commands there are.
+const LANDING: &str = "\
+Most of the time:
+  banger run                    a new VM and a shell in it
+  banger run . -- make test     this git repository in a new VM, and a command
+  banger run --rm -- CMD        the same, and the VM is gone afterwards
+  banger exec -it web           a shell in a VM that runs
+
+VMs (each also as `banger vm ...`):
+  run       Create a VM, start it, run a command or a shell in it
+  create    Create a VM without running anything in it
+  start     Start VMs                      stop      Stop VMs
+  restart   Stop and start VMs             delete    Remove VMs and disks (rm)
+  list      List VMs (ls, ps)              show      Show all about one VM
+  exec      Run a command in a VM          logs      Print a VM's console
+  wait      Wait until a VM is ready
+
+What VMs are made of:
+  image     List, show, build and delete images
+  kernel    List, show, import and delete kernels
+
+This machine:
+  doctor      Say what works here and what would improve it
+  op          List, watch and cancel operations
+  daemon      Show or stop the background process
+  version     Show which banger this is
+  completion  Print a shell's completion script
+
+Every command explains itself: banger COMMAND --help";
+
+const TEMPLATE: &str = "\
+{about}
+
+{usage-heading} {usage}{after-help}
+
+Options:
+{options}
+";
+
+/// Disposable virtual machines for development: one command boots a real Linux VM and runs a command in it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "banger",
+    bin_name = "banger",
+    version,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    after_help = LANDING,
+    help_template = TEMPLATE,
+    subcommand_value_name = "COMMAND",
+    arg_required_else_help = true
+)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// A group, or a verb about VMs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// A verb about VMs.
+    #[command(flatten)]
+    Verb(Box<Verb>),
+    /// Create, use and delete VMs
+    ///
+    /// A VM is one disk, an image it shares with others, and a kernel. It keeps its disk when it stops, and is gone
+    /// when it is deleted. Every verb also works without `vm`: `banger start web`.
+    #[command(after_help = cmd::vm::EXAMPLES, arg_required_else_help = true)]
+    Vm {
+        /// What to do.
+        #[command(subcommand)]
+        verb: Box<Verb>,
+    },
+    /// List, show, build and delete images
+    ///
+    /// An image is a read-only root filesystem that any number of VMs share. `banger run` builds the default one when
+    /// it is missing.
+    #[command(after_help = cmd::image::EXAMPLES, arg_required_else_help = true)]
+    Image {
+        /// What to do.
+        #[command(subcommand)]
+        verb: cmd::image::Verb,
+    },
+    /// List, show, import and delete kernels
+    ///
+    /// A kernel is what a VM boots, with its modules. `banger run` imports Debian's cloud kernel when there is none.
+    #[command(after_help = cmd::kernel::EXAMPLES, arg_required_else_help = true)]
+    Kernel {
+        /// What to do.
+        #[command(subcommand)]
+        verb: cmd::kernel::Verb,
+    },
+    /// List, show, watch and cancel operations
+    ///
+    /// Everything that takes several steps (starting a VM, building an image) is an operation with an id, which
+    /// messages mention in parentheses. It goes on when you look away, and can be watched again.
+    #[command(visible_alias = "ops", after_help = cmd::operation::EXAMPLES, arg_required_else_help = true)]
+    Op {
+        /// What to do.
+        #[command(subcommand)]
+        verb: cmd::operation::Verb,
+    },
+    /// Show or stop the background process
+    ///
+    /// `bangerd` starts with the first command that needs it, and ends by itself when idle with no VM running.
+    #[command(after_help = cmd::daemon::EXAMPLES, arg_required_else_help = true)]
+    Daemon {
+        /// What to do.
+        #[command(subcommand)]
+        verb: cmd::daemon::Verb,
+    },
+    /// Say what works here and what would improve it
+    Doctor(cmd::doctor::Args),
+    /// Show which banger this is
+    Version(cmd::version::Args),
+    /// Print a shell's completion script
+    ///
+    /// Names of VMs, images and kernels are completed too, as they are at that moment.
+    Completion(cmd::completion::Args),
+}
+
+/// What can be done with VMs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Create a VM, start it, and run a command or a shell in it
+    Run(cmd::vm::run::Args),
+    /// Create a VM without running anything in it
+    Create(cmd::vm::create::Args),
+    /// Start VMs
+    Start(cmd::vm::start::Args),
+    /// Stop VMs
+    ///
+    /// The guest is asked to shut down; one that does not is killed after a while. Disks stay.
+    Stop(cmd::vm::stop::Args),
+    /// Stop and start VMs
+    Restart(cmd::vm::restart::Args),
+    /// Remove VMs and their disks; a running one is stopped first
+    #[command(visible_alias = "rm")]
+    Delete(cmd::vm::delete::Args),
+    /// List VMs
+    #[command(visible_aliases = ["ls", "ps"])]
+    List(cmd::vm::list::Args),
+    /// Show all about one VM
+    Show(cmd::vm::show::Args),
+    /// Run a command in a VM that runs
+    Exec(cmd::vm::exec::Args),
+    /// Print a VM's console
+    Logs(cmd::vm::logs::Args),
+    /// Wait until a VM is ready
+    Wait(cmd::vm::wait::Args),
+}
+
+/// For commands that print what there is.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Records {
+    /// How to print
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", hide_default_value = true)]
+    pub(crate) format: Format,
+    /// Print ids only
+    #[arg(short, long, conflicts_with = "format")]
+    pub(crate) quiet: bool,
+}
+
+/// For commands that print one thing.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Record {
+    /// How to print
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", hide_default_value = true)]
+    pub(crate) format: Format,
+}
+
+/// For commands that do something.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Act {
+    /// How to print the outcome
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", hide_default_value = true)]
+    pub(crate) format: Format,
+    /// Say nothing while it goes on
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_landing_page_names_every_command() {
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let name = command.get_name();
+            let named = LANDING.split_whitespace().any(|word| word == name) || name == "vm";
+            assert!(named, "banger --help does not mention {name}");
+        }
+        assert!(LANDING.lines().all(|line| line.len() <= 80), "the landing page is wider than 80 columns");
+    }
+}

@@ -1,0 +1,335 @@
+//! The daemon's API as seen from here: one request, one connection to the Unix socket, one answer.
+//!
+//! [`Client::get`], [`Client::send`] and [`Client::delete`] answer with a record; [`Client::stream`] with bytes as they
+//! come; [`Client::upgrade`] with the raw socket of an exec. The first connection starts the daemon when it is not there.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full, Limited};
+use hyper::body::{Body, Frame, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, SERVER, UPGRADE, USER_AGENT};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use wire::api::{BASE, ErrorBody, ErrorCode};
+
+use crate::daemon::Daemon;
+use crate::error::Failure;
+
+/// Most bytes of one record. A list of ten thousand VMs takes a tenth of it.
+const RECORD_BYTES_MAX: usize = 64 << 20;
+
+/// Most bytes of one line of an event stream.
+const LINE_BYTES_MAX: usize = 1 << 20;
+
+/// This build's version.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+type RequestBody = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// Why the daemon gave no usable answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    /// The connection broke.
+    #[error("cannot talk to the daemon")]
+    Broken(#[source] hyper::Error),
+    /// The body broke off, or is too long.
+    #[error("cannot read the daemon's answer")]
+    Answer(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Not the JSON the API promises.
+    #[error("the daemon's answer makes no sense")]
+    Malformed(#[source] serde_json::Error),
+    /// It speaks another version.
+    #[error("the daemon is banger {daemon}, this is banger {VERSION}")]
+    Version {
+        /// The daemon's version.
+        daemon: String,
+    },
+    /// It did not agree to the attach protocol.
+    #[error("the daemon does not speak {}", wire::attach::PROTOCOL)]
+    Upgrade,
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Failure {
+        let failure = Failure::from_error(ErrorCode::DaemonUnavailable, &error);
+        match error {
+            ClientError::Version { .. } => {
+                failure.hint("stop the other daemon with: banger daemon stop (running VMs keep running)")
+            }
+            ClientError::Broken(_) | ClientError::Answer(_) => failure.hint("see its log: banger daemon status"),
+            ClientError::Malformed(_) | ClientError::Upgrade => failure,
+        }
+    }
+}
+
+/// Speaks to the daemon of this user.
+#[derive(Debug)]
+pub(crate) struct Client {
+    daemon: Daemon,
+}
+
+/// An answer whose body is read as it comes. Dropping it closes the connection.
+pub(crate) struct Answer {
+    body: Incoming,
+    line: BytesMut,
+    _connection: JoinSet<()>,
+}
+
+impl Client {
+    /// A client of `daemon`; nothing is connected yet.
+    pub(crate) fn new(daemon: Daemon) -> Client {
+        Client { daemon }
+    }
+
+    /// Which daemon.
+    pub(crate) fn daemon(&self) -> &Daemon {
+        &self.daemon
+    }
+
+    /// Reads a record.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        match self.exchange(Method::GET, path, empty(), None).await {
+            // A daemon that ends when idle may have accepted the connection and gone; a read may be asked again.
+            Err(failure) if failure.code() == Some(ErrorCode::DaemonUnavailable) => {
+                self.exchange(Method::GET, path, empty(), None).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Posts a record.
+    pub(crate) async fn send<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, Failure> {
+        self.exchange(Method::POST, path, json(body), Some("application/json")).await
+    }
+
+    /// Deletes.
+    pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.exchange(Method::DELETE, path, empty(), None).await
+    }
+
+    /// Puts a tar stream.
+    pub(crate) async fn put_tar<T: DeserializeOwned>(&self, path: &str, body: Chunks) -> Result<T, Failure> {
+        self.exchange(Method::PUT, path, BodyExt::boxed_unsync(body), Some("application/x-tar")).await
+    }
+
+    /// Asks the daemon to end, whatever its version.
+    pub(crate) async fn shut_down(&self) -> Result<(), Failure> {
+        let (mut sender, _connection) = self.connect().await?;
+        let request = build(Method::POST, &format!("{BASE}/shutdown"), empty(), None);
+        let response = sender.send_request(request).await.map_err(ClientError::Broken)?;
+        if response.status().is_success() { Ok(()) } else { Err(told(response).await?) }
+    }
+
+    /// Opens an answer that goes on.
+    pub(crate) async fn stream(&self, path: &str) -> Result<Answer, Failure> {
+        let (response, connection) = self.request(Method::GET, path, empty(), None).await?;
+        Ok(Answer { body: response.into_body(), line: BytesMut::new(), _connection: connection })
+    }
+
+    /// Posts `body` and turns the connection into an attach stream; bytes that came with the answer are given too.
+    pub(crate) async fn upgrade<B: Serialize>(&self, path: &str, body: &B) -> Result<(UnixStream, Bytes), Failure> {
+        let (mut sender, mut connection) = self.connect().await?;
+        let mut request = build(Method::POST, path, json(body), Some("application/json"));
+        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        request.headers_mut().insert(UPGRADE, HeaderValue::from_static(wire::attach::PROTOCOL));
+        let response = sender.send_request(request).await.map_err(ClientError::Broken)?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let response = refused(response).await?;
+            drop(response);
+            return Err(ClientError::Upgrade.into());
+        }
+        let upgraded = hyper::upgrade::on(response).await.map_err(ClientError::Broken)?;
+        while connection.join_next().await.is_some() {}
+        match upgraded.downcast::<TokioIo<UnixStream>>() {
+            Ok(parts) => Ok((parts.io.into_inner(), parts.read_buf)),
+            Err(_) => Err(ClientError::Upgrade.into()),
+        }
+    }
+
+    async fn exchange<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: RequestBody,
+        content_type: Option<&'static str>,
+    ) -> Result<T, Failure> {
+        let (response, _connection) = self.request(method, path, body, content_type).await?;
+        let bytes = collect(response).await?;
+        Ok(serde_json::from_slice(&bytes).map_err(ClientError::Malformed)?)
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: RequestBody,
+        content_type: Option<&'static str>,
+    ) -> Result<(Response<Incoming>, JoinSet<()>), Failure> {
+        let (mut sender, connection) = self.connect().await?;
+        let request = build(method, path, body, content_type);
+        let response = sender.send_request(request).await.map_err(ClientError::Broken)?;
+        Ok((refused(response).await?, connection))
+    }
+
+    async fn connect(&self) -> Result<(http1::SendRequest<RequestBody>, JoinSet<()>), Failure> {
+        let stream = self.daemon.connect().await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ClientError::Broken)?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            // What breaks here is told by the request that was waiting.
+            drop(connection.with_upgrades().await);
+        });
+        Ok((sender, tasks))
+    }
+}
+
+impl Answer {
+    /// The next bytes; none at the end.
+    pub(crate) async fn bytes(&mut self) -> Result<Option<Bytes>, Failure> {
+        while let Some(frame) = self.body.frame().await {
+            let frame = frame.map_err(|error| ClientError::Answer(Box::new(error)))?;
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next line as a record; none at the end. A line without an end is not one.
+    pub(crate) async fn record<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Failure> {
+        loop {
+            if let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
+                let line = self.line.split_to(end + 1);
+                if line.trim_ascii().is_empty() {
+                    continue;
+                }
+                return Ok(Some(serde_json::from_slice(&line).map_err(ClientError::Malformed)?));
+            }
+            if self.line.len() > LINE_BYTES_MAX {
+                return Err(ClientError::Answer("a line without an end".into()).into());
+            }
+            match self.bytes().await? {
+                Some(bytes) => self.line.extend_from_slice(&bytes),
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+fn build(method: Method, path: &str, body: RequestBody, content_type: Option<&'static str>) -> Request<RequestBody> {
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = path.parse().expect("paths are made of encoded segments");
+    let headers = request.headers_mut();
+    headers.insert(HOST, HeaderValue::from_static("bangerd"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("banger/", env!("CARGO_PKG_VERSION"))));
+    if let Some(content_type) = content_type {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    }
+    request
+}
+
+/// Passes a good answer on, and turns another into what it says.
+async fn refused(response: Response<Incoming>) -> Result<Response<Incoming>, Failure> {
+    check_version(&response)?;
+    if response.status().is_success() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(response);
+    }
+    Err(told(response).await?)
+}
+
+/// What an answer outside 2xx says.
+async fn told(response: Response<Incoming>) -> Result<Failure, ClientError> {
+    let status = response.status();
+    let bytes = collect(response).await?;
+    Ok(match serde_json::from_slice::<ErrorBody>(&bytes) {
+        Ok(body) => body.error.into(),
+        Err(_) => Failure::new(ErrorCode::Internal, format!("the daemon answered {status} without a reason")),
+    })
+}
+
+/// The same major and minor version on both sides, where the daemon says its own (`server: bangerd/1.2.3`).
+fn check_version(response: &Response<Incoming>) -> Result<(), ClientError> {
+    let server = response.headers().get(SERVER).and_then(|value| value.to_str().ok());
+    let Some(daemon) = server.and_then(|text| text.strip_prefix("bangerd/")) else { return Ok(()) };
+    same_series(daemon)
+}
+
+/// Whether `daemon` has our major and minor version.
+///
+/// # Errors
+/// When it has another.
+pub(crate) fn same_series(daemon: &str) -> Result<(), ClientError> {
+    let series = |version: &str| version.splitn(3, '.').take(2).map(str::to_owned).collect::<Vec<_>>();
+    if series(daemon) == series(VERSION) { Ok(()) } else { Err(ClientError::Version { daemon: daemon.to_owned() }) }
+}
+
+async fn collect(response: Response<Incoming>) -> Result<Bytes, ClientError> {
+    let body = Limited::new(response.into_body(), RECORD_BYTES_MAX);
+    Ok(body.collect().await.map_err(ClientError::Answer)?.to_bytes())
+}
+
+fn empty() -> RequestBody {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+fn json<B: Serialize>(body: &B) -> RequestBody {
+    let bytes = serde_json::to_vec(body).expect("records are plain data");
+    Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A request body fed by another thread.
+pub(crate) struct Chunks(pub(crate) mpsc::Receiver<std::io::Result<Bytes>>);
+
+impl Body for Chunks {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
+        self.0.poll_recv(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
+    }
+}
+
+/// The path of a thing: `/v1/<kind>/<reference><tail>`, the reference percent-encoded (RFC 3986, section 2.3).
+pub(crate) fn path(kind: &str, reference: &str, tail: &str) -> String {
+    format!("{BASE}/{kind}/{}{tail}", encode(reference))
+}
+
+/// `text` as one segment or query value.
+pub(crate) fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+/// Runs `future` for at most `limit`; none when it took longer.
+pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(limit, future).await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_cannot_leave_their_segment() {
+        assert_eq!(path("vms", "web", "/start"), "/v1/vms/web/start");
+        assert_eq!(path("vms", "../x?y#z %", ""), "/v1/vms/..%2Fx%3Fy%23z%20%25");
+        assert_eq!(encode("ü"), "%C3%BC");
+    }
+}

@@ -1,0 +1,29 @@
+//! `banger image delete`: removes images that no VM uses.
+
+use crate::args::Act;
+use crate::client::path;
+use crate::cmd::App;
+use crate::cmd::each;
+use crate::complete;
+use crate::error::Failure;
+use crate::values;
+
+/// Which ones.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Images, by name or id
+    #[arg(required = true, value_name = "IMAGE", value_parser = values::reference, add = complete::images())]
+    images: Vec<String>,
+    #[command(flatten)]
+    pub(crate) act: Act,
+}
+
+/// Deletes them.
+pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
+    let things = super::things(app).await?;
+    each::act(app, "image", things, &args.images, async |image| {
+        let target = path("images", &image.id, "");
+        each::operate(app, &image, app.client.delete(&target)).await
+    })
+    .await
+}

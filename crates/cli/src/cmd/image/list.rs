@@ -1,0 +1,44 @@
+//! `banger image list`: which images there are.
+
+use wire::api::ImageList;
+use wire::size::human;
+
+use crate::args::Records;
+use crate::clock;
+use crate::cmd::App;
+use crate::error::Failure;
+use crate::table::{age, table};
+
+/// How to print them.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) records: Records,
+}
+
+/// Prints them.
+pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
+    let list = super::list_all(app).await?;
+    if args.records.quiet {
+        app.out.text(&list.images.iter().map(|image| format!("{}\n", image.id)).collect::<String>())?;
+        return Ok(0);
+    }
+    let names = |list: &ImageList| list.images.iter().map(|image| format!("{}\n", image.name)).collect();
+    app.out.record(&list, |list| render(list, clock::unix_ms()), names)?;
+    Ok(0)
+}
+
+fn render(list: &ImageList, now_ms: u64) -> String {
+    let rows = list.images.iter().map(|image| {
+        vec![
+            image.id.as_str()[..8].to_owned(),
+            image.name.clone(),
+            image.variant.clone().unwrap_or_else(|| "-".to_owned()),
+            human(image.bytes),
+            image.arch.clone(),
+            image.used_by.len().to_string(),
+            age(image.created_at_ms, now_ms),
+        ]
+    });
+    table(&["ID", "NAME", "VARIANT", "SIZE", "ARCH", "VMS", "CREATED"], &rows.collect::<Vec<_>>())
+}

@@ -1,0 +1,81 @@
+//! Verbs about images, one file each.
+
+use wire::api::{BASE, Image, ImageList};
+
+use crate::cmd::App;
+use crate::cmd::each::Thing;
+use crate::error::Failure;
+use crate::output::Format;
+
+mod build;
+mod delete;
+mod list;
+mod show;
+
+pub(crate) use build::absolute;
+
+/// Below `banger image --help`.
+pub(crate) const EXAMPLES: &str = "\
+Most of the time there is nothing to do: `banger run` builds the default image.
+
+Examples:
+  banger image list
+  banger image build                        the default recipe, debian-bookworm
+  banger image build debian-bookworm --variant minimal --name small
+  banger run --image small
+  banger image delete small";
+
+/// What can be done with images.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Verb {
+    /// List images
+    #[command(visible_alias = "ls")]
+    List(list::Args),
+    /// Show all about one image
+    Show(show::Args),
+    /// Build an image from a recipe
+    Build(build::Args),
+    /// Delete images no VM uses
+    #[command(visible_alias = "rm")]
+    Delete(delete::Args),
+}
+
+impl Verb {
+    /// How to print.
+    pub(crate) fn format(&self) -> Format {
+        match self {
+            Verb::List(args) => args.records.format,
+            Verb::Show(args) => args.record.format,
+            Verb::Build(args) => args.act.format,
+            Verb::Delete(args) => args.act.format,
+        }
+    }
+
+    /// Whether to say nothing meanwhile.
+    pub(crate) fn quiet(&self) -> bool {
+        match self {
+            Verb::List(_) | Verb::Show(_) => false,
+            Verb::Build(args) => args.act.quiet,
+            Verb::Delete(args) => args.act.quiet,
+        }
+    }
+}
+
+/// Does it.
+pub(crate) async fn run(app: &App, verb: Verb) -> Result<u8, Failure> {
+    match verb {
+        Verb::List(args) => list::run(app, args).await,
+        Verb::Show(args) => show::run(app, args).await,
+        Verb::Build(args) => build::run(app, args).await,
+        Verb::Delete(args) => delete::run(app, args).await,
+    }
+}
+
+async fn list_all(app: &App) -> Result<ImageList, Failure> {
+    app.interrupts.guard(app.interrupts.start(), app.client.get(&format!("{BASE}/images"))).await
+}
+
+async fn things(app: &App) -> Result<Vec<Thing>, Failure> {
+    let named = |image: Image| Thing { id: image.id.to_string(), name: image.name };
+    Ok(list_all(app).await?.images.into_iter().map(named).collect())
+}

@@ -1,0 +1,134 @@
+//! One file for each command; here is what they share, and the way from a parsed command line to an exit status.
+
+use std::io;
+
+use tokio::runtime::{Builder, Runtime};
+use wire::api::ErrorCode;
+
+use crate::args::{Command, Verb};
+use crate::client::Client;
+use crate::daemon::{Daemon, Start};
+use crate::error::{Failure, Statuses};
+use crate::interrupt::Interrupts;
+use crate::output::{Format, Output};
+use crate::progress::Progress;
+use crate::settings::Settings;
+
+pub(crate) mod completion;
+pub(crate) mod daemon;
+pub(crate) mod doctor;
+pub(crate) mod each;
+pub(crate) mod image;
+pub(crate) mod kernel;
+pub(crate) mod operation;
+pub(crate) mod version;
+pub(crate) mod vm;
+
+/// What a command works with.
+pub(crate) struct App {
+    /// The daemon's API.
+    pub(crate) client: Client,
+    /// The printer.
+    pub(crate) out: Output,
+    /// What goes on.
+    pub(crate) progress: Progress,
+    /// Ctrl-C.
+    pub(crate) interrupts: Interrupts,
+}
+
+/// The exit status of `command`; everything was said.
+pub(crate) fn run(command: Command, settings: Settings) -> u8 {
+    let way = Way::of(&command);
+    let result = match command {
+        Command::Version(args) => version::run(&args, way.output),
+        Command::Completion(args) => completion::run(&args, &settings),
+        command => with_daemon(&settings, &way, command),
+    };
+    match result {
+        Ok(status) => status,
+        Err(failure) => {
+            if let Failure::Told(error) = &failure {
+                way.output.error(error);
+            }
+            way.statuses.of(&failure)
+        }
+    }
+}
+
+/// How a command prints and ends.
+struct Way {
+    output: Output,
+    statuses: Statuses,
+    start: Start,
+}
+
+impl Way {
+    fn of(command: &Command) -> Way {
+        let way = |format, quiet, statuses| Way { output: Output { format, quiet }, statuses, start: Start::OnDemand };
+        let ordinary = |format, quiet| way(format, quiet, Statuses::Ordinary);
+        match command {
+            Command::Verb(verb) | Command::Vm { verb } => match verb.as_ref() {
+                Verb::Run(args) => way(args.act.format, args.act.quiet, Statuses::Exec),
+                Verb::Exec(args) => way(Format::Table, args.quiet, Statuses::Exec),
+                Verb::Create(args) => ordinary(args.act.format, args.act.quiet),
+                Verb::Start(args) => ordinary(args.act.format, args.act.quiet),
+                Verb::Stop(args) => ordinary(args.act.format, args.act.quiet),
+                Verb::Restart(args) => ordinary(args.act.format, args.act.quiet),
+                Verb::Delete(args) => ordinary(args.act.format, args.act.quiet),
+                Verb::Wait(args) => ordinary(args.act.format, args.act.quiet),
+                Verb::List(args) => ordinary(args.records.format, false),
+                Verb::Show(args) => ordinary(args.record.format, false),
+                Verb::Logs(_) => ordinary(Format::Table, false),
+            },
+            Command::Image { verb } => ordinary(verb.format(), verb.quiet()),
+            Command::Kernel { verb } => ordinary(verb.format(), verb.quiet()),
+            Command::Op { verb } => ordinary(verb.format(), verb.quiet()),
+            Command::Daemon { verb } => Way { start: Start::Never, ..ordinary(verb.format(), false) },
+            Command::Doctor(args) => ordinary(args.record.format, false),
+            Command::Version(args) => ordinary(args.record.format, false),
+            Command::Completion(_) => ordinary(Format::Table, false),
+        }
+    }
+}
+
+fn with_daemon(settings: &Settings, way: &Way, command: Command) -> Result<u8, Failure> {
+    let runtime = runtime()
+        .map_err(|error| Failure::new(ErrorCode::Exhausted, format!("cannot begin: {}", crate::error::Io(error))))?;
+    let client = Client::new(Daemon::of(settings, way.start)?);
+    let result = runtime.block_on(async {
+        let progress = Progress::new(way.output);
+        let app = App { client, out: way.output, progress, interrupts: Interrupts::listen() };
+        dispatch(&app, command).await
+    });
+    runtime.shutdown_background();
+    result
+}
+
+async fn dispatch(app: &App, command: Command) -> Result<u8, Failure> {
+    match command {
+        Command::Verb(verb) | Command::Vm { verb } => match *verb {
+            Verb::Run(args) => vm::run::run(app, args).await,
+            Verb::Create(args) => vm::create::run(app, args).await,
+            Verb::Start(args) => vm::start::run(app, args).await,
+            Verb::Stop(args) => vm::stop::run(app, args).await,
+            Verb::Restart(args) => vm::restart::run(app, args).await,
+            Verb::Delete(args) => vm::delete::run(app, args).await,
+            Verb::List(args) => vm::list::run(app, args).await,
+            Verb::Show(args) => vm::show::run(app, args).await,
+            Verb::Exec(args) => vm::exec::run(app, args).await,
+            Verb::Logs(args) => vm::logs::run(app, args).await,
+            Verb::Wait(args) => vm::wait::run(app, args).await,
+        },
+        Command::Image { verb } => image::run(app, verb).await,
+        Command::Kernel { verb } => kernel::run(app, verb).await,
+        Command::Op { verb } => operation::run(app, verb).await,
+        Command::Daemon { verb } => daemon::run(app, verb).await,
+        Command::Doctor(args) => doctor::run(app, args).await,
+        Command::Version(_) | Command::Completion(_) => Ok(0),
+    }
+}
+
+/// A runtime on this thread; made only when the daemon is needed.
+pub(crate) fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}

@@ -1,0 +1,44 @@
+//! `banger op list`: what goes on, and what went on.
+
+use wire::api::{BASE, OperationList};
+
+use crate::args::Records;
+use crate::clock;
+use crate::cmd::App;
+use crate::error::Failure;
+use crate::output::printable;
+use crate::table::{age, table};
+
+/// How to print them.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) records: Records,
+}
+
+/// Prints them.
+pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
+    let ask = app.client.get(&format!("{BASE}/operations")).await;
+    let list: OperationList = ask?;
+    let ids = |list: &OperationList| list.operations.iter().map(|op| format!("{}\n", op.id)).collect::<String>();
+    if args.records.quiet {
+        app.out.text(&ids(&list))?;
+        return Ok(0);
+    }
+    app.out.record(&list, |list| render(list, clock::unix_ms()), ids)?;
+    Ok(0)
+}
+
+fn render(list: &OperationList, now_ms: u64) -> String {
+    let rows = list.operations.iter().map(|operation| {
+        vec![
+            operation.id.to_string(),
+            operation.kind.clone(),
+            printable(&operation.subject),
+            super::state(operation.state).to_owned(),
+            super::took(operation, now_ms),
+            age(operation.started_at_ms, now_ms),
+        ]
+    });
+    table(&["ID", "KIND", "SUBJECT", "STATE", "TOOK", "BEGAN"], &rows.collect::<Vec<_>>())
+}

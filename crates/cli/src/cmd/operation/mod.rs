@@ -1,0 +1,109 @@
+//! Verbs about operations, one file each.
+
+use wire::api::{Operation, OperationState};
+
+use crate::clock;
+use crate::cmd::App;
+use crate::error::Failure;
+use crate::output::{Format, printable};
+use crate::table::{age, elapsed, pairs};
+
+mod cancel;
+mod list;
+mod show;
+mod watch;
+
+/// Below `banger op --help`.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  banger op list
+  banger op watch op-0123456789abcdef
+  banger op cancel op-0123456789abcdef  it unwinds, and leaves nothing";
+
+/// What can be done with operations.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Verb {
+    /// List operations, newest first
+    #[command(visible_alias = "ls")]
+    List(list::Args),
+    /// Show one operation with its steps
+    Show(show::Args),
+    /// Follow an operation to its end
+    Watch(watch::Args),
+    /// Cancel an operation
+    Cancel(cancel::Args),
+}
+
+impl Verb {
+    /// How to print.
+    pub(crate) fn format(&self) -> Format {
+        match self {
+            Verb::List(args) => args.records.format,
+            Verb::Show(args) => args.record.format,
+            Verb::Watch(args) => args.act.format,
+            Verb::Cancel(args) => args.act.format,
+        }
+    }
+
+    /// Whether to say nothing meanwhile.
+    pub(crate) fn quiet(&self) -> bool {
+        match self {
+            Verb::List(_) | Verb::Show(_) => false,
+            Verb::Watch(args) => args.act.quiet,
+            Verb::Cancel(args) => args.act.quiet,
+        }
+    }
+}
+
+/// Does it.
+pub(crate) async fn run(app: &App, verb: Verb) -> Result<u8, Failure> {
+    match verb {
+        Verb::List(args) => list::run(app, args).await,
+        Verb::Show(args) => show::run(app, args).await,
+        Verb::Watch(args) => watch::run(app, args).await,
+        Verb::Cancel(args) => cancel::run(app, args).await,
+    }
+}
+
+fn state(state: OperationState) -> &'static str {
+    match state {
+        OperationState::Running => "running",
+        OperationState::Unwinding => "unwinding",
+        OperationState::Succeeded => "succeeded",
+        OperationState::Unwound => "unwound",
+        OperationState::Stuck => "STUCK",
+    }
+}
+
+fn took(operation: &Operation, now_ms: u64) -> String {
+    let end_ms = operation.ended_at_ms.unwrap_or(now_ms);
+    elapsed(std::time::Duration::from_millis(end_ms.saturating_sub(operation.started_at_ms)))
+}
+
+fn print_one(app: &App, operation: &Operation) -> Result<(), Failure> {
+    app.out.record(
+        operation,
+        |operation| render(operation, clock::unix_ms()),
+        |operation| format!("{}\n", operation.id),
+    )
+}
+
+fn render(operation: &Operation, now_ms: u64) -> String {
+    let mut rows = vec![
+        ("id", operation.id.to_string()),
+        ("kind", operation.kind.clone()),
+        ("subject", printable(&operation.subject)),
+        ("state", state(operation.state).to_owned()),
+        ("began", format!("{} ago", age(operation.started_at_ms, now_ms))),
+        ("took", took(operation, now_ms)),
+    ];
+    if let Some(error) = &operation.error {
+        rows.push(("error", printable(&error.message)));
+    }
+    for step in &operation.steps {
+        let state = serde_json::to_value(step.state).expect("a state is plain data");
+        let state = state.as_str().unwrap_or_default().replace('_', " ");
+        rows.push(("step", format!("{} {state}", printable(&step.name))));
+    }
+    pairs(&rows)
+}

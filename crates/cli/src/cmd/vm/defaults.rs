@@ -1,0 +1,119 @@
+//! The default image and kernel, made when a new VM wants them and they are not there yet.
+
+use std::time::Duration;
+
+use wire::api::{BASE, Begun, BuildImage, DaemonStatus, ErrorCode, ImportKernel, KernelSource};
+use wire::size::human;
+
+use crate::client::{path, same_series};
+use crate::cmd::App;
+use crate::cmd::vm::Machine;
+use crate::error::Failure;
+use crate::interrupt::Since;
+use crate::operation::{self, OnInterrupt};
+
+/// The recipe of the default image.
+pub(crate) const RECIPE: &str = "debian-bookworm";
+
+/// The package of the default kernel.
+pub(crate) const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
+
+/// Says what the VM will be, and makes what it needs.
+///
+/// # Errors
+/// When the image or the kernel cannot be made.
+pub(crate) async fn ensure(app: &App, machine: &Machine, since: Since) -> Result<(), Failure> {
+    let status: DaemonStatus = app.interrupts.guard(since, app.client.get(&format!("{BASE}/status"))).await?;
+    same_series(&status.version.version)?;
+    let defaults = &status.defaults;
+    app.out.aside(&format!(
+        "spec: {} vcpu | {} memory | {} disk",
+        machine.vcpu.unwrap_or(defaults.vcpus),
+        human(machine.memory.unwrap_or(defaults.memory_mib) << 20),
+        human(machine.disk_size.unwrap_or(defaults.disk_bytes)),
+    ));
+    // Nothing is made for a VM that cannot be: what was asked for by name is looked up first.
+    let has_image = has(app, "images", machine.image.as_deref(), &defaults.image, since).await?;
+    let has_kernel = has(app, "kernels", machine.kernel.as_deref(), &defaults.kernel, since).await?;
+    let image = async { if has_image { Ok(()) } else { make_image(app, &defaults.image, since).await } };
+    let kernel = async { if has_kernel { Ok(()) } else { make_kernel(app, &defaults.kernel, since).await } };
+    let (image, kernel) = tokio::join!(image, kernel);
+    image.and(kernel)
+}
+
+/// Whether what was `asked` for, else the `default`, is there.
+///
+/// # Errors
+/// When what was asked for is not there.
+async fn has(app: &App, kind: &str, asked: Option<&str>, default: &str, since: Since) -> Result<bool, Failure> {
+    let target = path(kind, asked.unwrap_or(default), "");
+    match app.interrupts.guard(since, app.client.get::<serde_json::Value>(&target)).await {
+        Ok(_) => Ok(true),
+        Err(failure) if asked.is_none() && failure.code() == Some(ErrorCode::NotFound) => Ok(false),
+        Err(failure) => Err(failure),
+    }
+}
+
+async fn make_image(app: &App, name: &str, since: Since) -> Result<(), Failure> {
+    let Some(variant) = variant_of(name) else {
+        let failure = Failure::new(ErrorCode::NotFound, format!("cannot find the default image {name}"));
+        return Err(failure.hint("build it with: banger image build, or choose another with --image"));
+    };
+    app.out.note(&format!("The default image {name} is not there yet: building it, once."));
+    let request = BuildImage { recipe: RECIPE.to_owned(), variant, name: Some(name.to_owned()) };
+    make(app, name, since, app.client.send(&format!("{BASE}/images/build"), &request)).await
+}
+
+/// The variant of the default recipe that an image of this name is; none when it is no such image.
+fn variant_of(name: &str) -> Option<Option<String>> {
+    match name.strip_prefix(RECIPE)? {
+        "" => Some(None),
+        rest => rest.strip_prefix('-').filter(|variant| !variant.is_empty()).map(|variant| Some(variant.to_owned())),
+    }
+}
+
+async fn make_kernel(app: &App, name: &str, since: Since) -> Result<(), Failure> {
+    app.out.note(&format!("The default kernel {name} is not there yet: importing Debian's, once."));
+    let source = KernelSource::Debian { package: KERNEL_PACKAGE.to_owned() };
+    let request = ImportKernel { source, name: Some(name.to_owned()) };
+    make(app, name, since, app.client.send(&format!("{BASE}/kernels/import"), &request)).await
+}
+
+/// Begins an operation, or joins the one somebody else began for the same thing.
+async fn make(
+    app: &App,
+    subject: &str,
+    since: Since,
+    begin: impl Future<Output = Result<Begun, Failure>>,
+) -> Result<(), Failure> {
+    match operation::perform(app, subject, since, begin).await {
+        Ok(_) => Ok(()),
+        Err(Failure::Told(error)) if error.code == ErrorCode::AlreadyExists => Ok(()),
+        Err(Failure::Told(error)) if error.code == ErrorCode::Busy && error.operation.is_some() => {
+            let other = error.operation.expect("looked at just now");
+            let mut track = app.progress.track(subject);
+            track.stage("waiting for another command that makes it");
+            operation::follow(app, &other, &mut track, since, OnInterrupt::Leave).await?;
+            track.finish();
+            Ok(())
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// How long tidying up may take after a person interrupted.
+pub(crate) const TIDY_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::variant_of;
+
+    #[test]
+    fn names_of_the_default_recipe() {
+        assert_eq!(variant_of("debian-bookworm"), Some(None));
+        assert_eq!(variant_of("debian-bookworm-minimal"), Some(Some("minimal".to_owned())));
+        for other in ["debian-bookworm-", "debian-bookworm2", "mine"] {
+            assert_eq!(variant_of(other), None, "{other}");
+        }
+    }
+}

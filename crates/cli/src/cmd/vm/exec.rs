@@ -1,0 +1,90 @@
+//! `banger exec`: a command in a VM that runs, or a shell.
+
+use std::ffi::OsString;
+
+use wire::attach::ExecSpec;
+
+use crate::cmd::App;
+use crate::cmd::vm::session::{self, Terminal};
+use crate::complete;
+use crate::error::Failure;
+use crate::output;
+use crate::terminal;
+use crate::values::{self, command_line};
+use wire::api::ErrorCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  banger exec -it web                   a shell
+  banger exec web -- make test          a command; its status is ours
+  banger exec web uname -r              the same, `--` left out
+  tar c . | banger exec web -- tar x    what comes in goes to the command
+  banger exec -d web -- sleep 1000      left running";
+
+/// What to run, and how.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Pass standard input on; always done when it is not a terminal
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Start it and return
+    #[arg(short, long, conflicts_with_all = ["interactive", "tty"])]
+    detach: bool,
+    #[command(flatten)]
+    context: Context,
+    /// Through a login shell
+    #[arg(short, long)]
+    login: bool,
+    /// Say nothing beside the command
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// The VM, by name or id
+    #[arg(value_parser = values::reference, add = complete::vms())]
+    vm: String,
+    /// The command and its arguments; a shell when left out
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// Where and as whom a command runs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Context {
+    /// Set a variable: NAME=VALUE, or NAME for its value here; may be repeated
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = values::env)]
+    pub(crate) env: Vec<(String, String)>,
+    /// Run in this directory of the guest
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// Run as this user of the guest: NAME or UID, with :GROUP
+    #[arg(short, long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+}
+
+/// Runs it and returns its status.
+pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
+    let argv = command_line(&args.command)?;
+    let stdin_is_terminal = terminal::stdin_is_terminal();
+    if args.interactive && args.tty && !stdin_is_terminal {
+        let failure =
+            Failure::new(ErrorCode::BadRequest, "cannot give the command this terminal: standard input is none");
+        return Err(failure.hint("leave -t out to pass standard input on as it is"));
+    }
+    let is_shell = argv.is_empty() && !args.detach;
+    let is_person = stdin_is_terminal && output::stdout_is_terminal();
+    let spec = ExecSpec {
+        argv,
+        env: args.context.env,
+        cwd: args.context.workdir,
+        user: args.context.user,
+        terminal: None,
+        stdin: !args.detach && (args.interactive || !stdin_is_terminal || (is_shell && is_person)),
+        login: args.login,
+        detach: args.detach,
+    };
+    let wanted = if args.tty || (is_shell && is_person) { Terminal::Own } else { Terminal::None };
+    session::run(app, &args.vm, spec, wanted).await
+}

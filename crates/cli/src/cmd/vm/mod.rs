@@ -1,0 +1,174 @@
+//! Verbs about VMs, one file each; here are the options several of them share.
+
+use wire::api::{BASE, CreateVm, Publish, Ready, Vm, VmList, Wait, WaitVm, Workspace};
+use wire::naming::VmName;
+
+use crate::client::path;
+use crate::cmd::App;
+use crate::cmd::each::Thing;
+use crate::complete;
+use crate::error::Failure;
+use crate::interrupt::Since;
+use crate::output::printable;
+use crate::progress::TICK;
+use crate::values;
+
+pub(crate) mod create;
+pub(crate) mod defaults;
+pub(crate) mod delete;
+pub(crate) mod exec;
+pub(crate) mod list;
+pub(crate) mod logs;
+pub(crate) mod restart;
+pub(crate) mod run;
+pub(crate) mod session;
+pub(crate) mod show;
+pub(crate) mod start;
+pub(crate) mod stop;
+pub(crate) mod wait;
+
+/// Below `banger vm --help`.
+pub(crate) const EXAMPLES: &str = "\
+Most of the time:
+  banger vm run . -- make test        this repository in a new VM, and a command
+
+Examples:
+  banger vm run --name web -d         a VM that stays, nothing attached
+  banger vm exec -it web              a shell in it
+  banger vm exec web -- hostname      one command in it
+  banger vm stop web                  off; its disk stays
+  banger vm start web                 on again
+  banger vm logs -f web               its console, as it goes on
+  banger vm delete web                gone, with its disk";
+
+/// What a new VM is like.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "The new VM")]
+pub(crate) struct Machine {
+    /// Its name: a-z, 0-9 and -; a generated one when left out
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<VmName>,
+    /// The image it is made of, instead of the default one
+    #[arg(long, value_name = "IMAGE", value_parser = values::reference, add = complete::images())]
+    pub(crate) image: Option<String>,
+    /// The kernel it boots, instead of the default one
+    #[arg(long, value_name = "KERNEL", value_parser = values::reference, add = complete::kernels())]
+    pub(crate) kernel: Option<String>,
+    /// Virtual processors
+    #[arg(long, value_name = "N", value_parser = values::vcpus)]
+    pub(crate) vcpu: Option<u16>,
+    /// Memory: 2G, 512M; a bare number counts MiB
+    #[arg(short, long, value_name = "SIZE", value_parser = values::memory_mib)]
+    pub(crate) memory: Option<u64>,
+    /// Disk: 8G; takes room on the host as it fills
+    #[arg(long, value_name = "SIZE", value_parser = values::disk_bytes)]
+    pub(crate) disk_size: Option<u64>,
+    /// Let it reach the outside; closed otherwise
+    #[arg(long)]
+    pub(crate) nat: bool,
+    /// Lead a port of this host's 127.0.0.1 into it; may be repeated
+    #[arg(short, long, value_name = "HOST:GUEST", value_parser = values::publish)]
+    pub(crate) publish: Vec<Publish>,
+}
+
+impl Machine {
+    /// As the API wants it.
+    pub(crate) fn request(&self, start: bool, workspace: Option<Workspace>) -> CreateVm {
+        CreateVm {
+            name: self.name.clone(),
+            image: self.image.clone(),
+            kernel: self.kernel.clone(),
+            vcpus: self.vcpu,
+            memory_mib: self.memory,
+            disk_bytes: self.disk_size,
+            nat: self.nat,
+            publish: self.publish.clone(),
+            start,
+            workspace,
+        }
+    }
+}
+
+/// How ready is ready, on the command line. (Comments on the variants are no docs: `--help` would show them.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum Level {
+    // The earliest moment a command can run.
+    Agent,
+    // The guest says that it finished booting.
+    #[default]
+    System,
+    // SSH answers.
+    Ssh,
+}
+
+impl Level {
+    fn wire(self) -> Wait {
+        match self {
+            Level::Agent => Wait::Agent,
+            Level::System => Wait::System,
+            Level::Ssh => Wait::Ssh,
+        }
+    }
+
+    /// What is waited for, for progress.
+    fn stage(self) -> &'static str {
+        match self {
+            Level::Agent => "wait for the agent",
+            Level::System => "wait until the system is up",
+            Level::Ssh => "wait for ssh",
+        }
+    }
+}
+
+/// Waits until `vm` is ready to `level`, and warns of what failed on the way.
+///
+/// # Errors
+/// When it is not reached in time, or a person interrupts.
+pub(crate) async fn wait_until_ready(
+    app: &App,
+    vm: &str,
+    level: Level,
+    timeout_ms: Option<u64>,
+    since: Since,
+) -> Result<Ready, Failure> {
+    let mut track = app.progress.track(vm);
+    track.stage(level.stage());
+    let target = path("vms", vm, "/wait");
+    let request = WaitVm { level: level.wire(), timeout_ms };
+    let ready = app.interrupts.guard(since, async {
+        let mut asked = std::pin::pin!(app.client.send::<_, Ready>(&target, &request));
+        loop {
+            tokio::select! {
+                ready = &mut asked => return ready,
+                () = tokio::time::sleep(TICK) => track.tick(),
+            }
+        }
+    });
+    let ready = ready.await?;
+    if !ready.failed_units.is_empty() {
+        let units: Vec<String> = ready.failed_units.iter().map(|unit| printable(unit)).collect();
+        track.warn(&format!("booted, but {} failed: see banger exec {vm} -- systemctl status", units.join(", ")));
+    }
+    if let Some(note) = &ready.note {
+        app.out.aside(&format!("{vm}: {note}"));
+    }
+    track.finish();
+    Ok(ready)
+}
+
+/// All VMs, as they are.
+pub(crate) async fn list_all(app: &App) -> Result<Vec<Vm>, Failure> {
+    let list: VmList = app.interrupts.guard(app.interrupts.start(), app.client.get(&format!("{BASE}/vms"))).await?;
+    Ok(list.vms)
+}
+
+/// All VMs, to be referred to.
+pub(crate) async fn things(app: &App) -> Result<Vec<Thing>, Failure> {
+    let named = |vm: Vm| Thing { id: vm.id.to_string(), name: vm.name.to_string() };
+    Ok(list_all(app).await?.into_iter().map(named).collect())
+}
+
+/// One VM's page for people and its name.
+pub(crate) fn print_one(app: &App, vm: &Vm) -> Result<(), Failure> {
+    app.out.record(vm, show::render, |vm| format!("{}\n", vm.name))
+}

@@ -1,0 +1,90 @@
+//! `banger show`: all about one VM.
+
+use wire::api::{BootStatus, Vm};
+use wire::size::human;
+
+use crate::args::Record;
+use crate::client::path;
+use crate::clock;
+use crate::cmd::App;
+use crate::cmd::vm::{list, print_one};
+use crate::complete;
+use crate::error::Failure;
+use crate::output::printable;
+use crate::table::{age, pairs};
+use crate::values;
+
+const EXAMPLES: &str = "\
+Examples:
+  banger show web
+  banger show web --format json | jq .boot";
+
+/// Which one.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The VM, by name or id
+    #[arg(value_parser = values::reference, add = complete::vms())]
+    vm: String,
+    #[command(flatten)]
+    pub(crate) record: Record,
+}
+
+/// Prints it.
+pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
+    let target = path("vms", &args.vm, "");
+    let vm: Vm = app.interrupts.guard(app.interrupts.start(), app.client.get(&target)).await?;
+    print_one(app, &vm)?;
+    Ok(0)
+}
+
+/// A VM as a page of names and values.
+pub(crate) fn render(vm: &Vm) -> String {
+    let now_ms = clock::unix_ms();
+    let disk = format!("{}, takes {}", human(vm.disk_bytes), human(vm.disk_allocated_bytes));
+    let mut rows = vec![
+        ("id", vm.id.to_string()),
+        ("name", vm.name.to_string()),
+        ("state", list::state(vm.state).to_owned()),
+        ("image", format!("{} ({})", vm.image, vm.image_id)),
+        ("kernel", format!("{} ({})", vm.kernel, vm.kernel_id)),
+        ("vcpu", vm.vcpus.to_string()),
+        ("memory", human(vm.memory_mib << 20)),
+        ("disk", disk),
+        ("nat", if vm.nat { "on" } else { "off" }.to_owned()),
+    ];
+    if !vm.publish.is_empty() {
+        rows.push(("ports", list::ports(vm)));
+    }
+    if let Some(workspace) = &vm.workspace {
+        rows.push(("workspace", format!("{} from {}", workspace.guest_path, workspace.host_path)));
+    }
+    rows.push(("created", format!("{} ago", age(vm.created_at_ms, now_ms))));
+    if let Some(boot) = &vm.boot {
+        boot_rows(boot, now_ms, &mut rows);
+    }
+    if let Some(operation) = &vm.operation {
+        rows.push(("operation", operation.to_string()));
+    }
+    if let Some(error) = &vm.last_error {
+        rows.push(("last error", printable(error)));
+    }
+    pairs(&rows)
+}
+
+fn boot_rows(boot: &BootStatus, now_ms: u64, rows: &mut Vec<(&'static str, String)>) {
+    let pid = boot.pid.map_or_else(String::new, |pid| format!(", pid {pid}"));
+    rows.push(("boot", format!("{} ({}{pid})", boot.id, boot.vmm)));
+    let ready = boot.ready_at_ms.map_or_else(String::new, |ready_at_ms| {
+        let took_ms = ready_at_ms.saturating_sub(boot.started_at_ms);
+        format!(", answered after {}", crate::table::elapsed(std::time::Duration::from_millis(took_ms)))
+    });
+    rows.push(("started", format!("{} ago{ready}", age(boot.started_at_ms, now_ms))));
+    if let Some(ended_at_ms) = boot.ended_at_ms {
+        let how = boot.ended.as_deref().unwrap_or("unknown");
+        rows.push(("ended", format!("{} ago: {}", age(ended_at_ms, now_ms), printable(how))));
+    } else {
+        rows.push(("init", boot.init.as_deref().map_or_else(|| "the agent itself".to_owned(), printable)));
+    }
+    rows.extend(boot.warnings.iter().map(|warning| ("warning", printable(warning))));
+}

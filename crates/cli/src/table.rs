@@ -1,0 +1,98 @@
+//! Text for people: tables with two spaces between columns, ages, elapsed times.
+
+use std::time::Duration;
+
+/// `rows` below `header`, columns as wide as their longest cell, nothing after the last one.
+pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let header: Vec<String> = header.iter().map(|&title| title.to_owned()).collect();
+    let all = || std::iter::once(&header).chain(rows);
+    let mut widths = vec![0; header.len()];
+    for row in all() {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    all().map(|row| line(row, &widths)).collect()
+}
+
+/// `rows` of a name and a value, without a header.
+pub(crate) fn pairs(rows: &[(&str, String)]) -> String {
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    rows.iter().map(|(name, value)| line(&[(*name).to_owned(), value.clone()], &[width, 0])).collect()
+}
+
+/// A table without the columns that are empty in every row; the titles of `keep` stay.
+pub(crate) fn table_without_empty(header: &[&str], rows: Vec<Vec<String>>, keep: usize) -> String {
+    let used: Vec<bool> = (0..header.len()).map(|i| i < keep || rows.iter().any(|row| !row[i].is_empty())).collect();
+    let pick =
+        |cells: Vec<String>| cells.into_iter().zip(&used).filter(|(_, used)| **used).map(|(cell, _)| cell).collect();
+    let titles: Vec<&str> = header.iter().zip(&used).filter(|(_, used)| **used).map(|(title, _)| *title).collect();
+    table(&titles, &rows.into_iter().map(pick).collect::<Vec<Vec<String>>>())
+}
+
+fn line(cells: &[String], widths: &[usize]) -> String {
+    let mut text = String::new();
+    for (cell, width) in cells.iter().zip(widths) {
+        text.push_str(cell);
+        let missing = width.saturating_sub(cell.chars().count());
+        text.extend(std::iter::repeat_n(' ', missing + 2));
+    }
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    text
+}
+
+/// How long ago, in the largest fitting unit: `3 min`.
+pub(crate) fn age(then_ms: u64, now_ms: u64) -> String {
+    let seconds = now_ms.saturating_sub(then_ms) / 1000;
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..86_400 => format!("{} h", seconds / 3_600),
+        86_400..1_209_600 => format!("{} d", seconds / 86_400),
+        1_209_600..31_536_000 => format!("{} wk", seconds / 604_800),
+        _ => format!("{} y", seconds / 31_536_000),
+    }
+}
+
+/// How long something took: `5.2 s`, `3 min 20 s`.
+pub(crate) fn elapsed(time: Duration) -> String {
+    let seconds = time.as_secs();
+    if seconds < 100 {
+        return format!("{:.1} s", time.as_secs_f64());
+    }
+    format!("{} min {} s", seconds / 60, seconds % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns() {
+        let rows = vec![vec!["web".to_owned(), "running".to_owned()], vec!["a".to_owned(), String::new()]];
+        assert_eq!(table(&["NAME", "STATE"], &rows), "NAME  STATE\nweb   running\na\n");
+        let sparse = vec![vec!["web".to_owned(), String::new(), "x".to_owned()]];
+        assert_eq!(table_without_empty(&["NAME", "PORTS", "ID"], sparse, 1), "NAME  ID\nweb   x\n");
+        assert_eq!(pairs(&[("id", "1".to_owned()), ("name", "web".to_owned())]), "id    1\nname  web\n");
+    }
+
+    #[test]
+    fn times() {
+        const DAY_S: u64 = 86_400;
+        for (seconds, text) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (180, "3 min"),
+            (7_200, "2 h"),
+            (5 * DAY_S, "5 d"),
+            (21 * DAY_S, "3 wk"),
+            (800 * DAY_S, "2 y"),
+        ] {
+            assert_eq!(age(1_000, 1_000 + seconds * 1000), text);
+        }
+        assert_eq!(age(5_000, 0), "0 s");
+        assert_eq!(elapsed(Duration::from_millis(5_230)), "5.2 s");
+        assert_eq!(elapsed(Duration::from_secs(200)), "3 min 20 s");
+    }
+}

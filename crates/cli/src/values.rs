@@ -1,0 +1,163 @@
+//! What people type as values of options, checked before anything is done.
+
+use std::ffi::OsString;
+
+use wire::api::{ErrorCode, Publish};
+use wire::size;
+
+use crate::error::Failure;
+use crate::settings;
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// Guest memory in MiB: `2G`, `512M`; a bare number counts MiB.
+pub(crate) fn memory_mib(text: &str) -> Result<u64, String> {
+    let bytes = size::parse(text, MIB).map_err(|error| error.to_string())?;
+    if bytes % MIB != 0 {
+        return Err("memory comes in whole MiB".to_owned());
+    }
+    Ok(bytes / MIB)
+}
+
+/// A disk's bytes: `8G`; a bare number counts GiB.
+pub(crate) fn disk_bytes(text: &str) -> Result<u64, String> {
+    size::parse(text, GIB).map_err(|error| error.to_string())
+}
+
+/// Virtual processors.
+pub(crate) fn vcpus(text: &str) -> Result<u16, String> {
+    match text.parse::<u16>() {
+        Ok(0) => Err("a VM needs at least one virtual processor".to_owned()),
+        Ok(count) => Ok(count),
+        Err(_) => Err("expected a whole number".to_owned()),
+    }
+}
+
+/// `[127.0.0.1:]HOST:GUEST`.
+pub(crate) fn publish(text: &str) -> Result<Publish, String> {
+    let ports = text.strip_prefix("127.0.0.1:").or_else(|| text.strip_prefix("localhost:")).unwrap_or(text);
+    let expected =
+        || "expected HOST:GUEST, two ports, as in 8080:80; published ports are bound to 127.0.0.1".to_owned();
+    let (host, guest) = ports.split_once(':').ok_or_else(expected)?;
+    let port = |text: &str| match text.parse::<u16>() {
+        Ok(port) if port > 0 && !text.starts_with('+') => Ok(port),
+        _ => Err(format!("{text:?} is not a port: {}", expected())),
+    };
+    Ok(Publish { host_port: port(host)?, guest_port: port(guest)? })
+}
+
+/// `NAME=VALUE`, or `NAME` for the value it has here.
+pub(crate) fn env(text: &str) -> Result<(String, String), String> {
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, value.to_owned()),
+        None => {
+            let value =
+                settings::variable(text).ok_or_else(|| format!("{text} is not set here: give it as {text}=VALUE"))?;
+            (text, value.into_string().map_err(|_| format!("the value of {text} is not UTF-8"))?)
+        }
+    };
+    if name.is_empty() || name.contains('\0') || value.contains('\0') {
+        return Err("expected NAME=VALUE".to_owned());
+    }
+    Ok((name.to_owned(), value))
+}
+
+/// A time: `30`, `30s`, `2m`, `1h`, in milliseconds.
+pub(crate) fn duration_ms(text: &str) -> Result<u64, String> {
+    let split = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let unit_ms = match &text[split..] {
+        "" | "s" => 1000,
+        "ms" => 1,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("expected a number and s, m or h, as in 30s".to_owned()),
+    };
+    let count: u64 = text[..split].parse().map_err(|_| "expected a number and s, m or h, as in 30s".to_owned())?;
+    count.checked_mul(unit_ms).filter(|ms| *ms <= 7 * 24 * 3_600_000).ok_or_else(|| "at most a week".to_owned())
+}
+
+/// A reference to a VM, an image or a kernel: anything but nothing.
+pub(crate) fn reference(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("a name or an id is expected".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+/// A command line for a guest: text, because it travels as JSON.
+///
+/// # Errors
+/// When an argument is not UTF-8.
+pub(crate) fn command_line(args: &[OsString]) -> Result<Vec<String>, Failure> {
+    let text = |arg: &OsString| {
+        arg.to_str().map(str::to_owned).ok_or_else(|| {
+            Failure::new(ErrorCode::BadRequest, format!("cannot run {arg:?} in the guest: the argument is not UTF-8"))
+        })
+    };
+    args.iter().map(text).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports() {
+        for (text, host_port, guest_port) in
+            [("8080:80", 8080, 80), ("127.0.0.1:1:65535", 1, 65535), ("localhost:22:22", 22, 22)]
+        {
+            assert_eq!(publish(text), Ok(Publish { host_port, guest_port }), "{text:?}");
+        }
+        for bad in [
+            "",
+            "80",
+            ":",
+            "80:",
+            ":80",
+            "0:80",
+            "80:0",
+            "65536:1",
+            "-1:2",
+            "+1:2",
+            "a:b",
+            "1:2:3",
+            "0.0.0.0:1:2",
+            "80:80/udp",
+            " 1:2",
+        ] {
+            assert!(publish(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, mib) in [("512", 512), ("2G", 2048), ("1.5GiB", 1536), ("512M", 512)] {
+            assert_eq!(memory_mib(text), Ok(mib), "{text:?}");
+        }
+        for bad in ["0", "-1", "", "1B", "1500K", "99999999T", "x"] {
+            assert!(memory_mib(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(disk_bytes("8"), Ok(8 << 30));
+        assert!(disk_bytes("0").is_err());
+        for bad in ["0", "-1", "65536", "two", ""] {
+            assert!(vcpus(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn environments() {
+        assert_eq!(env("A=b=c"), Ok(("A".to_owned(), "b=c".to_owned())));
+        assert_eq!(env("A="), Ok(("A".to_owned(), String::new())));
+        assert!(env("=x").is_err());
+        assert!(env("BANGER_TEST_SURELY_NOT_SET").is_err());
+        assert_eq!(env("CARGO_PKG_NAME"), Ok(("CARGO_PKG_NAME".to_owned(), "cli".to_owned())));
+    }
+
+    #[test]
+    fn times() {
+        for (text, ms) in [("30", 30_000), ("30s", 30_000), ("2m", 120_000), ("1h", 3_600_000), ("5ms", 5)] {
+            assert_eq!(duration_ms(text), Ok(ms), "{text:?}");
+        }
+        for bad in ["", "s", "-1s", "1y", "99999999999999999999", "9999h"] {
+            assert!(duration_ms(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Completion, as a shell asks for it.
+
+use crate::fake::{Home, Script};
+
+fn candidates(home: &Home, words: &[&str]) -> Vec<String> {
+    let mut args = vec!["--"];
+    args.extend(words);
+    let index = (words.len() - 1).to_string();
+    let mut command = home.banger(&args);
+    let output = command
+        .env("BANGER_COMPLETE", "bash")
+        .env("_CLAP_COMPLETE_INDEX", index)
+        .env("_CLAP_IFS", "\n")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// The candidates that are no options.
+fn names(home: &Home, words: &[&str]) -> Vec<String> {
+    let mut names = candidates(home, words);
+    names.retain(|name| !name.starts_with('-'));
+    names
+}
+
+#[test]
+fn names_as_they_are_now() {
+    let home = Script::new().run();
+    assert_eq!(names(&home, &["banger", "start", ""]), ["web", "db"]);
+    assert_eq!(names(&home, &["banger", "vm", "stop", "w"]), ["web"]);
+    assert_eq!(names(&home, &["banger", "stop", "web", "d"]), ["db"]);
+    assert_eq!(names(&home, &["banger", "run", "--image", ""]), ["debian-bookworm"]);
+    assert_eq!(names(&home, &["banger", "kernel", "show", ""]), ["debian-cloud"]);
+    assert!(names(&home, &["banger", "ki"]).is_empty());
+    assert_eq!(names(&home, &["banger", "ker"]), ["kernel"]);
+    assert!(candidates(&home, &["banger", "run", "--r"]).contains(&"--rm".to_owned()));
+}
+
+#[test]
+fn without_a_daemon_there_is_nothing_and_none_is_started() {
+    let home = Home::empty();
+    std::fs::write(home.path().join("file"), "").unwrap();
+    assert!(names(&home, &["banger", "start", ""]).is_empty());
+    assert!(!home.path().join("state").exists());
+}
+
+#[test]
+fn scripts() {
+    let home = Home::empty();
+    for shell in ["bash", "zsh", "fish"] {
+        let output = home.banger(&["completion", shell]).output().unwrap();
+        assert!(output.status.success());
+        let script = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            script.contains("BANGER_COMPLETE") && script.contains(env!("CARGO_BIN_EXE_banger")),
+            "{shell}: {script}"
+        );
+    }
+}

@@ -1,0 +1,338 @@
+//! A scripted daemon on a real socket, records to answer with, and a home directory for one test.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use wire::agent::message::ExitStatus;
+use wire::attach::{self, Ended, HEADER_BYTES, Kind};
+
+/// How long anything may take.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A request as it arrived.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) line: String,
+    pub(crate) body: Vec<u8>,
+}
+
+type Handler = Box<dyn Fn(&Request, &mut Connection) + Send + Sync>;
+
+/// One connection, to be answered on.
+pub(crate) struct Connection {
+    stream: UnixStream,
+    log: Arc<Log>,
+}
+
+/// What was asked, in order.
+#[derive(Default)]
+pub(crate) struct Log {
+    requests: Mutex<Vec<Request>>,
+    more: Condvar,
+}
+
+impl Log {
+    /// Waits until a request begins with `line`.
+    pub(crate) fn wait_for(&self, line: &str) -> Request {
+        let guard = self.requests.lock().unwrap();
+        let find = |requests: &Vec<Request>| requests.iter().find(|request| request.line.starts_with(line)).cloned();
+        let (guard, _) = self.more.wait_timeout_while(guard, DEADLINE, |requests| find(requests).is_none()).unwrap();
+        find(&guard).unwrap_or_else(|| panic!("nobody asked {line}; asked was {:?}", lines(&guard)))
+    }
+
+    pub(crate) fn lines(&self) -> Vec<String> {
+        lines(&self.requests.lock().unwrap())
+    }
+}
+
+fn lines(requests: &[Request]) -> Vec<String> {
+    requests.iter().map(|request| request.line.clone()).collect()
+}
+
+impl Connection {
+    pub(crate) fn json(&mut self, status: u16, body: &impl Serialize) {
+        let body = serde_json::to_vec(body).unwrap();
+        let head =
+            format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+        let _ = self.stream.write_all(&[head.as_bytes(), &body].concat());
+    }
+
+    pub(crate) fn error(&mut self, status: u16, code: &str, message: &str) {
+        self.json(status, &json!({"error": {"code": code, "message": message}}));
+    }
+
+    /// Begins an answer that ends with the connection.
+    pub(crate) fn open(&mut self) {
+        let _ = self.stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+    }
+
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    pub(crate) fn event(&mut self, event: &Value) {
+        self.bytes(format!("{event}\n").as_bytes());
+    }
+
+    /// The path of the socket this came in by.
+    pub(crate) fn socket(&self) -> std::path::PathBuf {
+        self.stream.local_addr().unwrap().as_pathname().unwrap().to_owned()
+    }
+
+    pub(crate) fn log(&self) -> Arc<Log> {
+        Arc::clone(&self.log)
+    }
+
+    /// Agrees to the attach protocol; the connection is its stream from here.
+    pub(crate) fn attach(&mut self) {
+        let head = format!("HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: {}\r\n\r\n", attach::PROTOCOL);
+        self.bytes(head.as_bytes());
+    }
+
+    pub(crate) fn send(&mut self, kind: Kind, payload: &[u8]) -> bool {
+        let length = u32::try_from(payload.len()).unwrap();
+        self.bytes(&[&attach::header(kind, length)[..], payload].concat())
+    }
+
+    pub(crate) fn grant(&mut self, bytes: u32) {
+        self.send(Kind::InputCredit, &bytes.to_le_bytes());
+    }
+
+    pub(crate) fn receive(&mut self) -> Option<(Kind, Vec<u8>)> {
+        let mut header = [0; HEADER_BYTES];
+        self.stream.read_exact(&mut header).ok()?;
+        let (kind, length) = attach::parse_header(header).unwrap();
+        let mut payload = vec![0; length];
+        self.stream.read_exact(&mut payload).ok()?;
+        Some((kind, payload))
+    }
+
+    pub(crate) fn exited(&mut self, status: ExitStatus) {
+        self.ended(&Ended::Exited { status });
+    }
+
+    pub(crate) fn ended(&mut self, ended: &Ended) {
+        self.send(Kind::Ended, &serde_json::to_vec(ended).unwrap());
+    }
+}
+
+/// A home directory, with a daemon in it when one was scripted.
+pub(crate) struct Home {
+    pub(crate) dir: TempDir,
+    pub(crate) log: Arc<Log>,
+}
+
+/// A daemon being scripted: later routes win.
+pub(crate) struct Script {
+    routes: Vec<(String, Handler)>,
+}
+
+impl Script {
+    /// A daemon with one running VM, an image and a kernel.
+    pub(crate) fn new() -> Script {
+        Script { routes: Vec::new() }
+            .answer("GET /v1/status", &status())
+            .answer("GET /v1/vms ", &json!({"vms": [vm("web", "running"), vm("db", "stopped")]}))
+            .answer("GET /v1/vms/web ", &vm("web", "running"))
+            .answer("GET /v1/vms/fox ", &vm("fox", "running"))
+            .answer("GET /v1/images/debian-bookworm ", &image())
+            .answer("GET /v1/kernels/debian-cloud ", &kernel())
+            .answer("GET /v1/images ", &json!({"images": [image()]}))
+            .answer("GET /v1/kernels ", &json!({"kernels": [kernel()]}))
+            .answer("POST /v1/vms ", &json!({"operation": OP, "vm": null, "subject": "fox"}))
+            .answer(
+                "POST /v1/vms/fox/wait",
+                &json!({"level": "system", "failed_units": [], "note": null, "elapsed_ms": 10}),
+            )
+            .answer("DELETE /v1/vms/", &json!({"operation": OP, "vm": null, "subject": "fox"}))
+            .on("GET /v1/operations/", |_, connection| {
+                connection.open();
+                connection.event(&finished("succeeded", &Value::Null));
+            })
+    }
+
+    pub(crate) fn on(
+        mut self,
+        line: &str,
+        handler: impl Fn(&Request, &mut Connection) + Send + Sync + 'static,
+    ) -> Script {
+        self.routes.insert(0, (line.to_owned(), Box::new(handler)));
+        self
+    }
+
+    pub(crate) fn answer(self, line: &str, body: &Value) -> Script {
+        let body = body.clone();
+        self.on(line, move |_, connection| connection.json(200, &body))
+    }
+
+    pub(crate) fn refuse(self, line: &str, status: u16, code: &'static str, message: &'static str) -> Script {
+        self.on(line, move |_, connection| connection.error(status, code, message))
+    }
+
+    /// Begins to listen.
+    pub(crate) fn run(self) -> Home {
+        let home = Home::empty();
+        let run = home.dir.path().join("run");
+        std::fs::create_dir_all(&run).unwrap();
+        let listener = UnixListener::bind(run.join("bangerd.sock")).unwrap();
+        let (log, routes) = (Arc::clone(&home.log), Arc::new(self.routes));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (log, routes, stream) = (Arc::clone(&log), Arc::clone(&routes), stream.unwrap());
+                std::thread::spawn(move || serve(stream, &log, &routes));
+            }
+        });
+        home
+    }
+}
+
+fn serve(stream: UnixStream, log: &Arc<Log>, routes: &[(String, Handler)]) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let Some(request) = read_request(&mut reader) else { return };
+    let line = format!("{} ", request.line);
+    {
+        log.requests.lock().unwrap().push(request.clone());
+        log.more.notify_all();
+    }
+    let mut connection = Connection { stream, log: Arc::clone(log) };
+    match routes.iter().find(|(route, _)| line.starts_with(route)) {
+        Some((_, handler)) => handler(&request, &mut connection),
+        None => connection.error(404, "not_found", &format!("nothing is scripted for {}", request.line)),
+    }
+    let _ = connection.stream.shutdown(std::net::Shutdown::Write);
+}
+
+fn read_request(reader: &mut BufReader<UnixStream>) -> Option<Request> {
+    let mut next = || {
+        let mut line = String::new();
+        (reader.read_line(&mut line).ok()? > 0).then(|| line.trim_end().to_owned())
+    };
+    let first = next()?;
+    let line = first.rsplit_once(' ')?.0.to_owned();
+    let (mut length, mut is_chunked) = (0, false);
+    loop {
+        let header = next()?.to_ascii_lowercase();
+        match header.split_once(": ") {
+            None => break,
+            Some(("content-length", value)) => length = value.parse().unwrap(),
+            Some(("transfer-encoding", "chunked")) => is_chunked = true,
+            Some(_) => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    while is_chunked {
+        let mut size = String::new();
+        reader.read_line(&mut size).ok()?;
+        let size = usize::from_str_radix(size.trim_end(), 16).ok()?;
+        let mut chunk = vec![0; size + 2];
+        reader.read_exact(&mut chunk).ok()?;
+        body.extend_from_slice(&chunk[..size]);
+        is_chunked = size > 0;
+    }
+    Some(Request { line, body })
+}
+
+impl Home {
+    /// Without a daemon.
+    pub(crate) fn empty() -> Home {
+        Home { dir: tempfile::tempdir().unwrap(), log: Arc::default() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `banger` with nothing of the tester's environment.
+    pub(crate) fn banger(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_banger"));
+        self.surround(&mut command);
+        command.args(args);
+        command
+    }
+
+    pub(crate) fn surround(&self, command: &mut Command) {
+        command.env_clear().env("BANGER_HOME", self.path()).env("COLUMNS", "80").env("PATH", "/usr/bin:/bin");
+        command.env("HOME", self.path()).current_dir(self.path()).stdin(std::process::Stdio::null());
+    }
+
+    /// Runs `banger` to its end: status and both outputs, with this home as `$HOME`.
+    pub(crate) fn transcript(&self, args: &[&str]) -> String {
+        transcript(self, &self.banger(args).output().unwrap())
+    }
+}
+
+pub(crate) fn transcript(home: &Home, output: &Output) -> String {
+    let text = |bytes: &[u8]| {
+        String::from_utf8_lossy(bytes)
+            .replace(home.path().to_str().unwrap(), "$HOME")
+            .replace(env!("CARGO_PKG_VERSION"), "$VERSION")
+    };
+    let status = output.status.code().map_or_else(|| output.status.to_string(), |code| code.to_string());
+    format!("status {status}\n--- stdout\n{}--- stderr\n{}", text(&output.stdout), text(&output.stderr))
+}
+
+pub(crate) const OP: &str = "op-00000000000000aa";
+
+fn minutes_ago(minutes: u64) -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    u64::try_from(now.as_millis()).unwrap() - minutes * 60_000 - 5_000
+}
+
+pub(crate) fn status() -> Value {
+    json!({
+        "version": {"version": env!("CARGO_PKG_VERSION"), "commit": "unknown"}, "pid": 1, "mode": "session",
+        "socket": "/run/bangerd.sock", "state_dir": "/state", "uptime_ms": 61_000, "running_vms": 1,
+        "defaults": {"image": "debian-bookworm", "kernel": "debian-cloud", "vcpus": 2, "memory_mib": 2048, "disk_bytes": 8_u64 << 30},
+    })
+}
+
+/// A VM whose id is the hexadecimal of its name.
+pub(crate) fn vm(name: &str, state: &str) -> Value {
+    let digits: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+    json!({
+        "id": format!("{digits:0<16}"), "name": name, "state": state,
+        "image": "debian-bookworm", "image_id": "1111111111111111", "kernel": "debian-cloud", "kernel_id": "2222222222222222",
+        "vcpus": 2, "memory_mib": 2048, "disk_bytes": 8_u64 << 30, "disk_allocated_bytes": 1_288_490_189_u64,
+        "nat": false, "publish": if name == "web" { json!([{"host_port": 8080, "guest_port": 80}]) } else { json!([]) },
+        "boot": null, "last_error": null, "operation": null, "workspace": null, "created_at_ms": minutes_ago(3),
+    })
+}
+
+pub(crate) fn image() -> Value {
+    json!({
+        "id": "1111111111111111", "name": "debian-bookworm", "variant": "minimal", "digest": "11", "bytes": 1_288_490_189_u64,
+        "allocated_bytes": 1_073_741_824_u64, "arch": "amd64", "source": "recipe debian-bookworm", "init": "/sbin/init",
+        "created_at_ms": minutes_ago(130), "used_by": ["web"],
+    })
+}
+
+pub(crate) fn kernel() -> Value {
+    json!({
+        "id": "2222222222222222", "name": "debian-cloud", "release": "6.1.0-56-cloud-amd64", "arch": "amd64",
+        "vmlinux_sha256": "22", "vmlinux_bytes": 33_554_432, "module_count": 420, "source": "linux-image-cloud-amd64",
+        "facts": {"OVERLAY_FS": "m"}, "created_at_ms": minutes_ago(60 * 24 * 3), "used_by": [],
+    })
+}
+
+pub(crate) fn finished(state: &str, error: &Value) -> Value {
+    json!({"event": "finished", "operation": operation(state, error)})
+}
+
+pub(crate) fn operation(state: &str, error: &Value) -> Value {
+    json!({
+        "id": OP, "kind": "vm.start", "subject": "fox", "state": state, "steps": [], "error": error,
+        "started_at_ms": minutes_ago(1), "ended_at_ms": null,
+    })
+}
+
+pub(crate) fn step(name: &str, state: &str) -> Value {
+    json!({"event": "step", "step": {"name": name, "state": state, "started_at_ms": null, "ended_at_ms": null}})
+}

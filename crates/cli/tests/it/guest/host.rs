@@ -1,0 +1,236 @@
+//! A host of its own for one test, and the proof that the test left nothing on it.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+
+/// How long one `banger` command may take here: a boot under load on two cores, several times over.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(240);
+
+/// A `BANGER_HOME` with a daemon of its own.
+pub(super) struct Host {
+    home: TempDir,
+    prefix: PathBuf,
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub(super) struct Ran {
+    pub(super) code: i32,
+    pub(super) stdout: Vec<u8>,
+    pub(super) stderr: String,
+}
+
+impl Ran {
+    /// Standard output as text without the final newline.
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).trim_end().to_owned()
+    }
+
+    /// The same run, which must have ended with `code`.
+    #[track_caller]
+    pub(super) fn code(self, code: i32) -> Ran {
+        assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.text(), self.stderr);
+        self
+    }
+}
+
+fn from_environment(variable: &str) -> PathBuf {
+    let value = std::env::var_os(variable).unwrap_or_else(|| {
+        panic!("{variable} is not set: run these tests with `make test`, which makes what they need")
+    });
+    PathBuf::from(value)
+}
+
+impl Host {
+    /// A host that has the default image and kernel: linked, because both never change.
+    pub(super) fn new() -> Host {
+        let host = Host::bare();
+        let seed = from_environment("BANGER_TEST_HOME");
+        let state = host.state();
+        fs::create_dir_all(&state).unwrap();
+        for shared in ["images", "kernels"] {
+            std::os::unix::fs::symlink(seed.join("state").join(shared), state.join(shared)).unwrap();
+        }
+        std::os::unix::fs::symlink(seed.join("cache"), host.home.path().join("cache")).unwrap();
+        for file in ["state.db", "state.db-wal"] {
+            let from = seed.join("state").join(file);
+            if from.exists() {
+                fs::copy(from, state.join(file)).unwrap();
+            }
+        }
+        host
+    }
+
+    /// A host with nothing.
+    pub(super) fn bare() -> Host {
+        // In /tmp, because a Unix socket's address is short.
+        let home = tempfile::Builder::new().prefix("bt").tempdir_in("/tmp").unwrap();
+        Host { home, prefix: from_environment("BANGER_TEST_PREFIX") }
+    }
+
+    pub(super) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    pub(super) fn state(&self) -> PathBuf {
+        self.home.path().join("state")
+    }
+
+    /// Writes `config.toml`, before the daemon starts.
+    pub(super) fn configure(&self, text: &str) {
+        let dir = self.home.path().join("config");
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("config.toml"), text).unwrap();
+    }
+
+    /// `banger` with a clean environment.
+    pub(super) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(self.prefix.join("bin/banger"));
+        command
+            .args(args)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.home.path())
+            .env("BANGER_HOME", self.home.path())
+            .current_dir(self.home.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs `banger` to its end.
+    pub(super) fn run(&self, args: &[&str]) -> Ran {
+        finish(self.command(args).spawn().unwrap(), &format!("banger {args:?}"))
+    }
+
+    /// Runs `banger`, which must succeed, and gives what it printed.
+    #[track_caller]
+    pub(super) fn ok(&self, args: &[&str]) -> String {
+        self.run(args).code(0).text()
+    }
+
+    /// Runs `banger` with bytes on its standard input.
+    pub(super) fn pipe(&self, args: &[&str], input: &[u8]) -> Ran {
+        let mut child = self.command(args).stdin(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                // A command that ends early closes its end; what it printed tells the rest.
+                let written = stdin.write_all(input);
+                assert!(written.is_ok() || written.is_err_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe));
+            });
+            finish(child, &format!("banger {args:?}"))
+        })
+    }
+
+    /// The running daemon's process, if one runs.
+    pub(super) fn daemon_pid(&self) -> Option<u32> {
+        self.processes().into_iter().find(|(_, line)| line.contains("bangerd")).map(|(pid, _)| pid)
+    }
+
+    /// Kills the daemon as a crash would: SIGKILL.
+    pub(super) fn kill_daemon(&self) {
+        let pid = self.daemon_pid().expect("a daemon runs");
+        kill(pid, Signal::KILL);
+        eventually("the daemon is dead", || self.daemon_pid().is_none());
+    }
+
+    /// Processes that belong to this host: their environment or command line names its home.
+    pub(super) fn processes(&self) -> Vec<(u32, String)> {
+        let home = self.home.path().to_str().unwrap();
+        let own = std::process::id();
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let read = |file: &str| {
+                let bytes = fs::read(entry.path().join(file)).unwrap_or_default();
+                String::from_utf8_lossy(&bytes).replace('\0', " ")
+            };
+            let line = read("cmdline");
+            if pid != own && !line.is_empty() && (line.contains(home) || read("environ").contains(home)) {
+                found.push((pid, line));
+            }
+        }
+        found
+    }
+
+    /// Deletes what is left, ends the daemon, and proves that nothing of this host remains.
+    #[track_caller]
+    pub(super) fn leaves_nothing(self) {
+        let names = self.ok(&["vm", "list", "--format", "name"]);
+        for name in names.lines() {
+            self.ok(&["vm", "delete", name]);
+        }
+        self.is_clean();
+    }
+
+    /// As [`Host::leaves_nothing`], and there must be no VM to delete.
+    #[track_caller]
+    pub(super) fn is_clean(self) {
+        assert_eq!(self.ok(&["vm", "list", "--format", "name"]), "", "VMs are left");
+        for dir in ["state/vms", "run/boots"] {
+            let left: Vec<_> = fs::read_dir(self.home.path().join(dir))
+                .map(|entries| entries.flatten().map(|e| e.file_name()).collect())
+                .unwrap_or_default();
+            assert!(left.is_empty(), "{dir} holds {left:?}");
+        }
+        if let Some(pid) = self.daemon_pid() {
+            kill(pid, Signal::TERM);
+        }
+        eventually("every process of this host has ended", || self.processes().is_empty());
+    }
+}
+
+impl Drop for Host {
+    /// A failed test must not leave guests running either.
+    fn drop(&mut self) {
+        for (pid, _) in self.processes() {
+            kill(pid, Signal::KILL);
+        }
+    }
+}
+
+/// Waits for the end of a command, with a deadline.
+fn finish(child: Child, what: &str) -> Ran {
+    let pid = child.id();
+    let (done, watched) = mpsc::channel::<()>();
+    let watchdog = std::thread::spawn(move || {
+        let is_late = watched.recv_timeout(COMMAND_DEADLINE) == Err(mpsc::RecvTimeoutError::Timeout);
+        if is_late {
+            kill(pid, Signal::KILL);
+        }
+        is_late
+    });
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    drop(done);
+    let stderr = String::from_utf8_lossy(&stderr).into_owned();
+    assert!(!watchdog.join().unwrap(), "{what} did not end within {COMMAND_DEADLINE:?}: {stderr}");
+    Ran { code: status.code().unwrap_or(-1), stdout, stderr }
+}
+
+/// Sends a signal; a process that has ended is none of our business.
+pub(super) fn kill(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    match rustix::process::kill_process(pid, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Err(errno) => panic!("cannot signal {pid:?}: {errno}"),
+    }
+}
+
+/// Waits until something holds, at most a minute.
+#[track_caller]
+pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(Instant::now() < deadline, "it never came true that {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

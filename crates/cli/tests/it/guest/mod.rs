@@ -1,0 +1,23 @@
+//! The whole product against real guests: `banger`, `bangerd`, QEMU with software emulation, the agent, a real image.
+//!
+//! Each test gets a [`host::Host`]: a home of its own with the shared image and kernel linked in, its own daemon, and a
+//! check at the end that nothing is left of it. What they need is made by `make test` (see `scripts/test.sh`).
+//!
+//! | file | what it shows |
+//! |---|---|
+//! | [`run`] | one command in a new VM: its output, its status, its workspace |
+//! | [`lifecycle`] | what stays over stop and start, and how a guest ends |
+//! | [`stdio`] | exact bytes, terminals, signals, back-pressure |
+//! | [`network`] | what a guest reaches and what reaches it |
+//! | [`load`] | boots and clocks while every core is busy |
+//! | [`crash`] | the daemon killed at each step of a start |
+//! | [`input`] | bad input and full disks: a clear error, and nothing left behind |
+
+mod crash;
+mod host;
+mod input;
+mod lifecycle;
+mod load;
+mod network;
+mod run;
+mod stdio;

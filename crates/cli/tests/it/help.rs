@@ -1,0 +1,87 @@
+//! The pages people meet first.
+
+use insta::assert_snapshot;
+
+use crate::fake::Home;
+
+#[test]
+fn landing_pages() {
+    let home = Home::empty();
+    for (name, args) in [
+        ("banger", &["--help"][..]),
+        ("vm", &["vm", "--help"]),
+        ("image", &["image", "--help"]),
+        ("kernel", &["kernel", "--help"]),
+        ("op", &["op", "--help"]),
+        ("daemon", &["daemon", "--help"]),
+        ("run", &["run", "--help"]),
+        ("exec", &["exec", "--help"]),
+    ] {
+        let output = home.banger(args).output().unwrap();
+        assert!(output.status.success());
+        let page = String::from_utf8(output.stdout).unwrap();
+        assert!(page.lines().all(|line| line.chars().count() <= 80), "{name} is too wide");
+        assert_snapshot!(format!("help_{name}"), page);
+    }
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "help touched the file system");
+}
+
+#[test]
+fn verbs_are_one_implementation_with_and_without_the_noun() {
+    let home = Home::empty();
+    let page = |args: &[&str]| String::from_utf8(home.banger(args).output().unwrap().stdout).unwrap();
+    for verb in [
+        "run", "create", "start", "stop", "restart", "delete", "rm", "list", "ls", "ps", "show", "exec", "logs", "wait",
+    ] {
+        let long = page(&["vm", verb, "--help"]);
+        assert!(!long.is_empty());
+        assert_eq!(
+            long.replace("banger vm ", "banger "),
+            page(&[verb, "--help"]).replace("banger vm ", "banger "),
+            "{verb}"
+        );
+    }
+}
+
+#[test]
+fn versions() {
+    let home = Home::empty();
+    let output = home.banger(&["--version"]).output().unwrap();
+    let line = String::from_utf8(output.stdout).unwrap();
+    let rest = line.strip_prefix(concat!("banger ", env!("CARGO_PKG_VERSION"), " (commit ")).unwrap();
+    let commit = rest.strip_suffix(")\n").unwrap();
+    assert!(commit == "unknown" || (commit.len() == 8 && commit.bytes().all(|b| b.is_ascii_hexdigit())), "{commit}");
+    let output = home.banger(&["version", "--format", "json"]).output().unwrap();
+    let version: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+    let pages = home.banger(&["version"]).output().unwrap();
+    assert!(String::from_utf8(pages.stdout).unwrap().lines().count() > 3);
+}
+
+#[test]
+fn usage_errors() {
+    let home = Home::empty();
+    let wrong: [&[&str]; 14] = [
+        &["nonsense"],
+        &["exec"],
+        &["start"],
+        &["run", "--name", "Web"],
+        &["run", "--name", "-web"],
+        &["run", "--vcpu", "0"],
+        &["run", "--memory", "0"],
+        &["run", "--disk-size", "9999999T"],
+        &["run", "-p", "80"],
+        &["run", "-d", "--rm"],
+        &["run", "-d", "--", "true"],
+        &["run", "--wait", "forever"],
+        &["show", ""],
+        &["kernel", "import", "x", "--debian"],
+    ];
+    for args in wrong {
+        let output = home.banger(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{args:?}");
+    }
+    assert_snapshot!(home.transcript(&["create", "--format", "json", "--name", "no good"]));
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "a usage error touched the file system");
+}

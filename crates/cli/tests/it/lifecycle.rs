@@ -1,0 +1,164 @@
+//! Verbs that begin operations, on one VM and on several.
+
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+
+use crate::fake::{Home, OP, Script, finished, step};
+
+fn begun(subject: &str) -> Value {
+    json!({"operation": OP, "vm": null, "subject": subject})
+}
+
+fn two_vms() -> Script {
+    Script::new()
+        .answer("POST /v1/vms/7765620000000000/", &begun("web"))
+        .answer("POST /v1/vms/6462000000000000/", &begun("db"))
+}
+
+#[test]
+fn several_at_once() {
+    let home = two_vms().run();
+    assert_snapshot!(home.transcript(&["stop", "db", "nope", "web", "6462", "nope", "db"]));
+    let mut asked = home.log.lines();
+    asked.retain(|line| !line.contains("operations"));
+    asked.sort();
+    assert_eq!(asked, ["GET /v1/vms", "POST /v1/vms/6462000000000000/stop", "POST /v1/vms/7765620000000000/stop"]);
+}
+
+#[test]
+fn outcomes_as_json() {
+    let home = two_vms().refuse("POST /v1/vms/6462000000000000/stop", 409, "busy", "cannot stop db: it is busy").run();
+    assert_snapshot!(home.transcript(&["vm", "stop", "--format", "json", "web", "db"]));
+}
+
+#[test]
+fn what_stop_and_delete_ask() {
+    let home = two_vms().run();
+    assert!(home.banger(&["stop", "-t", "5s", "web"]).status().unwrap().success());
+    assert_eq!(home.log.wait_for("POST /v1/vms/7765620000000000/stop").body, br#"{"timeout_ms":5000}"#);
+    assert_snapshot!(home.transcript(&["rm", "web"]), @"
+    status 0
+    --- stdout
+    web
+    --- stderr
+    ");
+    home.log.wait_for("DELETE /v1/vms/7765620000000000");
+}
+
+#[test]
+fn start_waits_for_the_level() {
+    let ready = json!({"level": "system", "failed_units": ["bad\u{1b}.service"], "note": "an init that does not tell", "elapsed_ms": 5});
+    let home = two_vms().answer("POST /v1/vms/web/wait", &ready).run();
+    assert_snapshot!(home.transcript(&["start", "web"]));
+    assert_eq!(home.log.wait_for("POST /v1/vms/web/wait").body, br#"{"level":"system","timeout_ms":null}"#);
+    let home = two_vms().run();
+    assert!(home.banger(&["restart", "web", "--wait", "agent"]).status().unwrap().success());
+    assert!(!home.log.lines().iter().any(|line| line.ends_with("/wait")));
+}
+
+#[test]
+fn waiting() {
+    let home =
+        Script::new().refuse("POST /v1/vms/web/wait", 504, "timeout", "web is not ready: no answer within 2 s").run();
+    assert_snapshot!(home.transcript(&["wait", "fox"]), @"
+    status 0
+    --- stdout
+    ready  system
+    after  0.0 s from its start
+    --- stderr
+    ");
+    assert_eq!(home.banger(&["wait", "web", "--for", "ssh", "--timeout", "2s"]).status().unwrap().code(), Some(1));
+    assert_eq!(home.log.wait_for("POST /v1/vms/web/wait").body, br#"{"level":"ssh","timeout_ms":2000}"#);
+}
+
+#[test]
+fn an_operation_that_fails() {
+    let error = json!({"code": "guest_unreachable", "message": "cannot start web: the guest did not answer within 60 s", "hint": "console:\n[ 1.0] panic\u{1b}[0m"});
+    let home = two_vms()
+        .on("GET /v1/operations/", move |_, connection| {
+            connection.open();
+            connection.event(&step("spawn_vmm", "running"));
+            connection.event(&json!({"event": "warning", "message": "little room on the disk"}));
+            connection.event(&finished("unwound", &error));
+        })
+        .run();
+    assert_snapshot!(home.transcript(&["start", "web"]));
+}
+
+#[test]
+fn an_operation_that_is_stuck() {
+    let home = two_vms()
+        .on("GET /v1/operations/", |_, connection| {
+            connection.open();
+            connection.event(&finished("stuck", &Value::Null));
+        })
+        .run();
+    assert_snapshot!(home.transcript(&["start", "web"]));
+}
+
+#[test]
+fn a_stage_of_over_a_second_is_one_line() {
+    let home = two_vms()
+        .on("GET /v1/operations/", |_, connection| {
+            connection.open();
+            connection.event(&step("fetch_packages", "running"));
+            std::thread::sleep(std::time::Duration::from_millis(1_300));
+            connection.event(&json!({"event": "progress", "step": "fetch_packages", "stage": null, "done": 5, "total": 10, "unit": "bytes"}));
+            connection.event(&step("fetch_packages", "succeeded"));
+            connection.event(&step("commit", "running"));
+            connection.event(&finished("succeeded", &Value::Null));
+        })
+        .run();
+    let output = home.banger(&["stop", "web"]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let (start, time) = stderr.split_once(" ... ").unwrap();
+    assert_eq!(start, "web: fetch packages");
+    assert!(time.starts_with("1.") && time.ends_with(" s\n"), "{stderr:?}");
+    let output = home.banger(&["stop", "-q", "web"]).output().unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
+
+#[test]
+fn a_daemon_that_restarts_meanwhile() {
+    let calls = std::sync::atomic::AtomicU32::new(0);
+    let home = two_vms()
+        .on("GET /v1/operations/", move |_, connection| {
+            connection.open();
+            if calls.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 2 {
+                connection.event(&step("spawn_vmm", "running"));
+            } else {
+                connection.event(&finished("succeeded", &Value::Null));
+            }
+        })
+        .run();
+    let output = home.banger(&["stop", "web"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "web\n");
+    assert!(output.status.success());
+}
+
+#[test]
+fn images_and_kernels() {
+    let home = Script::new()
+        .answer("POST /v1/images/build", &begun("small"))
+        .answer("POST /v1/kernels/import", &begun("6.1.0"))
+        .run();
+    let body = |home: &Home, line: &str| serde_json::from_slice::<Value>(&home.log.wait_for(line).body).unwrap();
+    assert!(
+        home.banger(&["image", "build", "--variant", "minimal", "--name", "small", "-q"]).status().unwrap().success()
+    );
+    assert_eq!(
+        body(&home, "POST /v1/images/build"),
+        json!({"recipe": "debian-bookworm", "variant": "minimal", "name": "small"})
+    );
+    std::fs::write(home.path().join("vmlinuz"), b"x").unwrap();
+    let output = home.banger(&["kernel", "import", "vmlinuz"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "6.1.0\n");
+    let source = &body(&home, "POST /v1/kernels/import")["source"];
+    assert_eq!(source["path"], json!(home.path().canonicalize().unwrap().join("vmlinuz")));
+    let home = Script::new().answer("POST /v1/kernels/import", &begun("6.1.0")).run();
+    assert!(home.banger(&["kernel", "import"]).status().unwrap().success());
+    let source = body(&home, "POST /v1/kernels/import")["source"].clone();
+    assert_eq!(source, json!({"kind": "debian", "package": "linux-image-cloud-amd64"}));
+    assert_snapshot!(home.transcript(&["kernel", "import", "./nothing"]));
+    assert_snapshot!(home.transcript(&["image", "delete", "debian-bookworm", "nope"]));
+}

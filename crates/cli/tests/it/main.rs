@@ -1,0 +1,16 @@
+//! `banger` as a whole program, against a daemon that is a script: what it prints, what it asks for, how it ends.
+
+#![allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world")]
+#![allow(clippy::unwrap_used, reason = "clippy allows it in test functions by itself, not in what they share")]
+
+mod completion;
+mod exec;
+mod fake;
+mod guest;
+mod help;
+mod interrupt;
+mod lifecycle;
+mod records;
+mod run;
+mod start;
+mod terminal;

@@ -1,0 +1,178 @@
+//! Commands that print what there is.
+
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+
+use crate::fake::{Home, Script, vm};
+
+#[test]
+fn lists_and_pages() {
+    let home = Script::new()
+        .answer(
+            "GET /v1/doctor",
+            &json!({"checks": [
+                {"name": "kvm", "status": "warn", "message": "no /dev/kvm: guests run in emulation", "fix": "turn on virtualisation"},
+                {"name": "qemu", "status": "pass", "message": "7.2", "fix": null},
+            ]}),
+        )
+        .run();
+    for (name, args) in [
+        ("vms", &["list"][..]),
+        ("vms_names", &["vm", "ls", "--format", "name"]),
+        ("vms_ids", &["ps", "-q"]),
+        ("vm", &["show", "web"]),
+        ("images", &["image", "list"]),
+        ("image", &["image", "show", "debian-bookworm"]),
+        ("kernels", &["kernel", "ls"]),
+        ("kernel", &["kernel", "show", "debian-cloud"]),
+        ("doctor", &["doctor"]),
+        ("daemon", &["daemon", "status"]),
+    ] {
+        assert_snapshot!(format!("list_{name}"), home.transcript(args));
+    }
+}
+
+#[test]
+fn json_is_the_api_record() {
+    let home = Script::new().run();
+    let output = home.banger(&["ps", "--format", "json"]).output().unwrap();
+    let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(list["vms"][1]["name"], "db");
+    let output = home.banger(&["show", "--format=json", "web"]).output().unwrap();
+    assert_eq!(serde_json::from_slice::<wire::api::Vm>(&output.stdout).unwrap().name.as_str(), "web");
+}
+
+#[test]
+fn no_vms() {
+    let home = Script::new().answer("GET /v1/vms ", &json!({"vms": []})).run();
+    assert_snapshot!(home.transcript(&["ps"]), @"
+    status 0
+    --- stdout
+    ID  NAME  STATE  IMAGE  VCPU  MEM  DISK  CREATED
+    --- stderr
+    ");
+    assert_snapshot!(home.transcript(&["ps", "-q"]), @"
+    status 0
+    --- stdout
+    --- stderr
+    ");
+}
+
+#[test]
+fn errors_for_people_and_programs() {
+    let home = Script::new()
+        .on("GET /v1/vms/nope ", |_, connection| {
+            connection.json(
+                404,
+                &json!({"error": {"code": "not_found", "message": "cannot show nope: no such VM\u{1b}[2J", "hint": "banger ps lists them",
+                    "operation": "op-00000000000000aa", "retryable": false}}),
+            );
+        })
+        .refuse("GET /v1/doctor", 503, "exhausted", "cannot look: no memory")
+        .on("GET /v1/images ", |_, connection| {
+            connection.open();
+            connection.bytes(b"<html>");
+        })
+        .run();
+    assert_snapshot!("error_text", home.transcript(&["show", "nope"]));
+    assert_snapshot!("error_json", home.transcript(&["show", "nope", "--format", "json"]));
+    assert_snapshot!("error_doctor", home.transcript(&["doctor"]));
+    assert_snapshot!("error_nonsense", home.transcript(&["image", "list"]));
+}
+
+#[test]
+fn a_failed_check_is_a_failed_doctor() {
+    let check = json!({"name": "disk", "status": "fail", "message": "full", "fix": "make room\nor not"});
+    let home = Script::new().answer("GET /v1/doctor", &json!({"checks": [check]})).run();
+    assert_snapshot!(home.transcript(&["doctor"]));
+}
+
+#[test]
+fn references_are_encoded() {
+    let home = Script::new().run();
+    assert_eq!(home.banger(&["show", "../images?x=1"]).output().unwrap().status.code(), Some(1));
+    assert_eq!(home.log.lines(), ["GET /v1/vms/..%2Fimages%3Fx%3D1"]);
+}
+
+#[test]
+fn what_a_guest_says_does_not_drive_the_terminal() {
+    let mut record = vm("web", "stopped");
+    record["last_error"] = json!("the guest said \u{1b}]0;owned\u{7}\nhidden");
+    let home = Script::new().answer("GET /v1/vms/web ", &record).run();
+    let output = home.banger(&["show", "web"]).output().unwrap();
+    let page = String::from_utf8(output.stdout).unwrap();
+    assert!(page.contains("the guest said \\x1b]0;owned\\x07\\x0ahidden"), "{page}");
+    assert!(!page.contains('\u{1b}'));
+}
+
+#[test]
+fn another_version_of_the_daemon() {
+    let home = Script::new()
+        .on("GET /v1/vms ", |_, connection| {
+            connection.bytes(b"HTTP/1.1 200 OK\r\nserver: bangerd/9.9.9\r\ncontent-length: 2\r\n\r\n{}");
+        })
+        .run();
+    assert_snapshot!(home.transcript(&["ps"]));
+}
+
+#[test]
+fn logs_are_exact_in_a_pipe() {
+    let bytes: Vec<u8> = (0..=255).cycle().take(300_000).collect();
+    let sent = bytes.clone();
+    let home = Script::new()
+        .on("GET /v1/vms/web/logs", move |_, connection| {
+            connection.open();
+            connection.bytes(&sent);
+        })
+        .run();
+    let output = home.banger(&["logs", "-f", "--source", "vmm", "web"]).output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(output.stdout, bytes);
+    assert_eq!(home.log.lines(), ["GET /v1/vms/web/logs?source=vmm&follow=true"]);
+}
+
+#[test]
+fn nobody_reads() {
+    let home = Script::new()
+        .on("GET /v1/vms/web/logs", |_, connection| {
+            connection.open();
+            while connection.bytes(&[b'x'; 4096]) {}
+        })
+        .run();
+    let mut child = home
+        .banger(&["logs", "web"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(141));
+    assert!(output.stderr.is_empty());
+}
+
+#[test]
+fn a_full_disk_is_told() {
+    let home = Script::new().run();
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = home.banger(&["ps"]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "banger: cannot write to standard output: no space left on device\n"
+    );
+}
+
+#[test]
+fn colour_is_asked_for() {
+    let home = Home::empty();
+    let stderr = |name: &str, value: &str| {
+        home.banger(&["daemon", "status"])
+            .env(name, value)
+            .output()
+            .map(|output| String::from_utf8(output.stderr).unwrap())
+            .unwrap()
+    };
+    assert!(!stderr("X", "1").contains('\u{1b}'));
+    assert!(stderr("CLICOLOR_FORCE", "1").contains('\u{1b}'));
+}

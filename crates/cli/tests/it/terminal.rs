@@ -1,0 +1,215 @@
+//! A person at a terminal: raw mode and back, sizes, a shell.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use serde_json::{Value, json};
+use wire::agent::message::ExitStatus;
+use wire::attach::Kind;
+
+use crate::fake::{DEADLINE, Home, Script, finished, step};
+
+struct Person {
+    keyboard: File,
+    child: Child,
+    screen: mpsc::Receiver<Vec<u8>>,
+    seen: Vec<u8>,
+}
+
+fn size(rows: u16, cols: u16) -> Winsize {
+    Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 }
+}
+
+/// Runs `banger` on a terminal of its own, 30 by 100.
+fn sit_down(home: &Home, args: &[&str]) -> Person {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    tcsetwinsize(&master, size(30, 100)).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let slave = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    let again = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 0).unwrap();
+    // setsid(1) makes it the controlling terminal, so that sizes and signals arrive as from a real one.
+    let mut command = Command::new("setsid");
+    home.surround(&mut command);
+    command.args(["--ctty", env!("CARGO_BIN_EXE_banger")]).args(args).env("TERM", "xterm");
+    let child = command.stdin(again(&slave)).stdout(again(&slave)).stderr(slave).spawn().unwrap();
+    drop(command);
+    let mut reader = File::from(again(&master));
+    let (lines, screen) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(length @ 1..) = reader.read(&mut bytes) {
+            if lines.send(bytes[..length].to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    Person { keyboard: File::from(master), child, screen, seen: Vec::new() }
+}
+
+impl Person {
+    fn sees(&mut self, text: &str) {
+        let end = Instant::now() + DEADLINE;
+        while !self.seen.windows(text.len()).any(|bytes| bytes == text.as_bytes()) {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.screen.recv_timeout(left) {
+                Ok(bytes) => self.seen.extend(bytes),
+                Err(error) => panic!("{text:?} never appeared ({error}): {}", String::from_utf8_lossy(&self.seen)),
+            }
+        }
+    }
+
+    fn types(&mut self, text: &str) {
+        self.keyboard.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn is_raw(&self) -> bool {
+        !tcgetattr(&self.keyboard)
+            .unwrap()
+            .local_modes
+            .intersects(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
+    }
+
+    fn leaves(mut self) -> (Option<i32>, String) {
+        let status = self.child.wait().unwrap();
+        while let Ok(bytes) = self.screen.recv_timeout(Duration::from_millis(200)) {
+            self.seen.extend(bytes);
+        }
+        let modes = tcgetattr(&self.keyboard).unwrap().local_modes;
+        assert!(
+            modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG),
+            "the terminal is not as it was"
+        );
+        (status.code(), String::from_utf8_lossy(&self.seen).into_owned())
+    }
+}
+
+/// A shell that says what it is told, and ends at `q`.
+fn shell(path: &str) -> Script {
+    Script::new().on(path, |_, connection| {
+        connection.attach();
+        connection.grant(1000);
+        connection.send(Kind::Output, b"$ ");
+        while let Some((kind, payload)) = connection.receive() {
+            match kind {
+                Kind::Input if payload == b"q" => return connection.exited(ExitStatus::Code { code: 9 }),
+                Kind::Input => connection.send(Kind::Output, format!("<{payload:?}>").as_bytes()),
+                Kind::Resize => connection.send(Kind::Output, &payload),
+                Kind::Signal => connection.send(Kind::Output, format!("signal {}", payload[0]).as_bytes()),
+                other => panic!("{other:?}"),
+            };
+        }
+    })
+}
+
+#[test]
+fn a_shell_in_raw_mode() {
+    let home = shell("POST /v1/vms/web/exec").run();
+    for args in [&["exec", "-it", "web"][..], &["exec", "web"]] {
+        let mut person = sit_down(&home, args);
+        person.sees("$ ");
+        assert!(person.is_raw());
+        person.types("\x03\x1a");
+        person.sees("<[3, 26]>");
+        tcsetwinsize(&person.keyboard, size(50, 132)).unwrap();
+        person.sees(r#"{"rows":50,"cols":132}"#);
+        kill_process(Pid::from_child(&person.child), Signal::TERM).unwrap();
+        person.sees("signal 15");
+        person.types("q");
+        assert_eq!(person.leaves().0, Some(9));
+        let spec: Value = serde_json::from_slice(&home.log.wait_for("POST").body).unwrap();
+        assert_eq!(spec["terminal"], json!({"rows": 30, "cols": 100}));
+        assert_eq!(spec["stdin"], true);
+    }
+}
+
+#[test]
+fn the_terminal_is_given_back_when_the_daemon_dies() {
+    let home = Script::new()
+        .on("POST /v1/vms/web/exec", |_, connection| {
+            connection.attach();
+            connection.grant(10);
+            connection.receive();
+        })
+        .run();
+    let mut person = sit_down(&home, &["exec", "-it", "web", "sh"]);
+    let end = Instant::now() + DEADLINE;
+    while !person.is_raw() {
+        assert!(Instant::now() < end);
+        std::thread::yield_now();
+    }
+    person.types("x");
+    let (status, screen) = person.leaves();
+    assert_eq!(status, Some(125));
+    assert!(screen.contains("banger:") && screen.contains("the connection to the daemon ended"), "{screen}");
+}
+
+#[test]
+fn a_command_on_a_terminal_without_i_gets_no_input() {
+    let home = Script::new()
+        .on("POST /v1/vms/web/exec", |_, connection| {
+            connection.attach();
+            connection.send(Kind::Output, b"out");
+            connection.exited(ExitStatus::Code { code: 0 });
+        })
+        .run();
+    let (status, screen) = sit_down(&home, &["exec", "web", "ls"]).leaves();
+    assert_eq!((status, screen.as_str()), (Some(0), "out"));
+    let spec: Value = serde_json::from_slice(&home.log.wait_for("POST").body).unwrap();
+    assert_eq!((&spec["stdin"], &spec["terminal"]), (&json!(false), &Value::Null));
+}
+
+#[test]
+fn run_opens_a_shell_and_says_how_to_come_back() {
+    let home = shell("POST /v1/vms/fox/exec").run();
+    let mut person = sit_down(&home, &["run"]);
+    person.sees("$ ");
+    person.types("q");
+    let (status, screen) = person.leaves();
+    assert_eq!(status, Some(9));
+    assert!(screen.contains("ready in ") && screen.contains("banger exec -it fox"), "{screen}");
+}
+
+#[test]
+fn progress_is_drawn_and_cleared() {
+    let home = Script::new()
+        .on("GET /v1/operations/", |_, connection| {
+            connection.open();
+            connection.event(&step("fetch", "running"));
+            for done in [1_u64 << 20, 3 << 20] {
+                connection.event(&json!({"event": "progress", "step": "fetch", "stage": "download", "done": done, "total": 4 << 20, "unit": "bytes"}));
+                std::thread::sleep(Duration::from_millis(700));
+            }
+            connection.event(&finished("succeeded", &Value::Null));
+        })
+        .run();
+    let mut person = sit_down(&home, &["create", "--wait", "agent"]);
+    person.sees("3.00 MiB/4.00 MiB");
+    let (status, screen) = person.leaves();
+    assert_eq!(status, Some(0));
+    assert!(screen.contains("new VM: download 1."), "{screen}");
+    assert!(screen.ends_with("fox\r\n"), "{screen:?}");
+}
+
+#[test]
+fn the_console_on_a_terminal_is_escaped() {
+    let home = Script::new()
+        .on("GET /v1/vms/web/logs", |_, connection| {
+            connection.open();
+            connection.bytes(b"boot\r\n\x1b]0;owned\x07ok\r\n");
+        })
+        .run();
+    let (_, screen) = sit_down(&home, &["logs", "web"]).leaves();
+    assert_eq!(screen, "boot\r\n\\x1b]0;owned\\x07ok\r\n");
+    let (_, screen) = sit_down(&home, &["logs", "--raw", "web"]).leaves();
+    assert!(screen.contains("\x1b]0;owned\x07"));
+}

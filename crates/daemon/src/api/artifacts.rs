@@ -1,0 +1,101 @@
+//! Images and kernels: what VMs boot from.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use wire::api::{Begun, BuildImage, ErrorBody, Image, ImageList, ImportKernel, Kernel, KernelList};
+
+use super::Api;
+use super::error::Refusal;
+use super::view;
+use crate::store::StoreError;
+use crate::store::records::{ImageRecord, KernelRecord};
+
+type Accepted = (StatusCode, Json<Begun>);
+
+async fn image(api: &Api, record: ImageRecord) -> Result<Image, StoreError> {
+    let used_by = api.host.store.image_users(&record.id).await?;
+    let allocated = sys::fs::allocated_bytes(&api.host.image_dir(&record.id).join("rootfs.ext4"));
+    Ok(view::image(record, used_by, allocated))
+}
+
+async fn kernel(api: &Api, record: KernelRecord) -> Result<Kernel, StoreError> {
+    let used_by = api.host.store.kernel_users(&record.id).await?;
+    Ok(view::kernel(record, used_by))
+}
+
+/// All images
+#[utoipa::path(get, path = "/v1/images", responses((status = 200, body = ImageList), (status = "default", body = ErrorBody)))]
+pub async fn list_images(State(api): State<Api>) -> Result<Json<ImageList>, Refusal> {
+    let mut images = Vec::new();
+    for record in api.host.store.images().await? {
+        images.push(image(&api, record).await?);
+    }
+    Ok(Json(ImageList { images }))
+}
+
+/// One image
+#[utoipa::path(
+    get, path = "/v1/images/{image}", params(("image" = String, Path, description = "name, id or beginning of an id")),
+    responses((status = 200, body = Image), (status = "default", body = ErrorBody))
+)]
+pub async fn show_image(State(api): State<Api>, Path(name): Path<String>) -> Result<Json<Image>, Refusal> {
+    let record = api.host.store.find_image(&name).await?;
+    Ok(Json(image(&api, record).await?))
+}
+
+/// Builds an image from a recipe
+#[utoipa::path(
+    post, path = "/v1/images/build", request_body = BuildImage,
+    responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
+)]
+pub async fn build_image(State(api): State<Api>, Json(request): Json<BuildImage>) -> Result<Accepted, Refusal> {
+    Ok((StatusCode::ACCEPTED, Json(api.engine.build_image(request).await?)))
+}
+
+/// Removes an image no VM is made of
+#[utoipa::path(
+    delete, path = "/v1/images/{image}", params(("image" = String, Path)),
+    responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
+)]
+pub async fn delete_image(State(api): State<Api>, Path(name): Path<String>) -> Result<Accepted, Refusal> {
+    Ok((StatusCode::ACCEPTED, Json(api.engine.delete_image(&name).await?)))
+}
+
+/// All kernels
+#[utoipa::path(get, path = "/v1/kernels", responses((status = 200, body = KernelList), (status = "default", body = ErrorBody)))]
+pub async fn list_kernels(State(api): State<Api>) -> Result<Json<KernelList>, Refusal> {
+    let mut kernels = Vec::new();
+    for record in api.host.store.kernels().await? {
+        kernels.push(kernel(&api, record).await?);
+    }
+    Ok(Json(KernelList { kernels }))
+}
+
+/// One kernel
+#[utoipa::path(
+    get, path = "/v1/kernels/{kernel}", params(("kernel" = String, Path, description = "name, id or beginning of an id")),
+    responses((status = 200, body = Kernel), (status = "default", body = ErrorBody))
+)]
+pub async fn show_kernel(State(api): State<Api>, Path(name): Path<String>) -> Result<Json<Kernel>, Refusal> {
+    let record = api.host.store.find_kernel(&name).await?;
+    Ok(Json(kernel(&api, record).await?))
+}
+
+/// Imports a kernel
+#[utoipa::path(
+    post, path = "/v1/kernels/import", request_body = ImportKernel,
+    responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
+)]
+pub async fn import_kernel(State(api): State<Api>, Json(request): Json<ImportKernel>) -> Result<Accepted, Refusal> {
+    Ok((StatusCode::ACCEPTED, Json(api.engine.import_kernel(request).await?)))
+}
+
+/// Removes a kernel no VM boots
+#[utoipa::path(
+    delete, path = "/v1/kernels/{kernel}", params(("kernel" = String, Path)),
+    responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
+)]
+pub async fn delete_kernel(State(api): State<Api>, Path(name): Path<String>) -> Result<Accepted, Refusal> {
+    Ok((StatusCode::ACCEPTED, Json(api.engine.delete_kernel(&name).await?)))
+}

@@ -1,0 +1,222 @@
+//! What goes into and comes out of a running guest: commands, trees of files, logs.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::Response;
+use futures_util::{Stream, TryStreamExt, stream};
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt;
+use wire::agent::message::ExecRequest;
+use wire::api::{ApiError, ErrorBody, ErrorCode, LogSource, LogsQuery, TreeDone, TreeQuery};
+use wire::attach::{self, ExecSpec};
+use wire::id::{BootId, VmId};
+use wire::naming;
+
+use super::error::Refusal;
+use super::{Api, attach as relay};
+use crate::guest::{Guest, TreeStream};
+use crate::model::vm::VmState;
+use crate::store::records::VmRecord;
+use crate::supervise::spawn;
+
+/// Largest body of an exec request: arguments and environment together, as execve(2) limits them.
+const EXEC_BYTES_MAX: usize = 3 << 20;
+/// How long a command waits for a running guest's channel to come back, after the daemon was restarted.
+const RECONNECT: Duration = Duration::from_secs(5);
+/// How often a followed log is looked at.
+const FOLLOW: Duration = Duration::from_millis(200);
+/// Bytes of a log sent at once.
+const LOG_CHUNK: usize = 64 * 1024;
+
+/// The guest of a VM that runs.
+pub(super) async fn guest(api: &Api, record: &VmRecord) -> Result<Guest, Refusal> {
+    let name = &record.name;
+    let (VmState::Running { .. } | VmState::Stopping { .. }) = record.state else {
+        let error = ApiError::new(ErrorCode::WrongState, format!("{name} is not running"));
+        return Err(error.with_hint(format!("banger start {name}")).into());
+    };
+    if let Some(guest) = api.host.supervisors.guest(&record.id) {
+        return Ok(guest);
+    }
+    if let Some((_, mut view)) = api.host.supervisors.present(&record.id) {
+        let back = view.wait_for(|view| view.guest.is_some() || view.ended.is_some());
+        if let Ok(Ok(view)) = tokio::time::timeout(RECONNECT, back).await
+            && let Some(guest) = view.guest.clone()
+        {
+            return Ok(guest);
+        }
+    }
+    let error = ApiError::new(ErrorCode::GuestUnreachable, format!("the agent in {name} does not answer"));
+    Err(error.with_hint(format!("banger logs {name} shows its console")).retryable().into())
+}
+
+/// Runs a command in a guest, attached to this connection
+#[utoipa::path(
+    post, path = "/v1/vms/{vm}/exec", params(("vm" = String, Path, description = "name, id or beginning of an id")),
+    request_body = ExecSpec,
+    responses((status = 101, description = "upgraded to banger-attach/1"), (status = "default", body = ErrorBody))
+)]
+pub async fn exec(State(api): State<Api>, Path(vm): Path<String>, mut request: Request) -> Result<Response, Refusal> {
+    let is_ours = request.headers().get(header::UPGRADE).is_some_and(|value| value == attach::PROTOCOL);
+    if !is_ours {
+        return Err(Refusal::bad(format!("exec needs an upgrade to {}", attach::PROTOCOL)));
+    }
+    let upgrade = hyper::upgrade::on(&mut request);
+    let body = axum::body::to_bytes(request.into_body(), EXEC_BYTES_MAX).await;
+    let body = body.map_err(|_too_large| Refusal::bad("the command with its arguments and environment is too long"))?;
+    let spec: ExecSpec = serde_json::from_slice(&body)
+        .map_err(|error| Refusal::bad(format!("cannot understand the command: {error}")))?;
+    let record = api.host.store.find_vm(&vm).await?;
+    let is_detached = spec.detach;
+    let stream = guest(&api, &record).await?.exec(exec_request(spec, &record)).await?;
+    let busy = api.activity.begin();
+    spawn(format!("exec in {}", record.name), async move {
+        let _busy = busy;
+        match upgrade.await {
+            Ok(client) => {
+                if let Err(error) = relay::relay(TokioIo::new(client), &stream, is_detached).await {
+                    tracing::debug!(%error, vm = %record.id, "an exec was given up");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "a client left before its exec began"),
+        }
+    });
+    Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(header::CONNECTION, "upgrade")
+        .header(header::UPGRADE, attach::PROTOCOL)
+        .body(Body::empty())
+        .map_err(|_invalid| Refusal(super::error::internal("cannot answer an upgrade")))
+}
+
+fn exec_request(spec: ExecSpec, record: &VmRecord) -> ExecRequest {
+    let workspace = record.workspace.as_ref().map(|workspace| workspace.guest_path.clone());
+    ExecRequest {
+        login: spec.login || spec.argv.is_empty(),
+        argv: spec.argv,
+        env: spec.env,
+        cwd: spec.cwd.or(workspace),
+        user: spec.user,
+        terminal: spec.terminal,
+        stdin: spec.stdin,
+        detach: spec.detach,
+        unix_ns: sys::clock::unix_ns(),
+        op: String::new(),
+    }
+}
+
+fn check_path(path: &str) -> Result<(), Refusal> {
+    let is_fine = path.starts_with('/') && !path.contains('\0') && !path.split('/').any(|part| part == "..");
+    if is_fine { Ok(()) } else { Err(Refusal::bad(format!("{path:?} is not an absolute path without .."))) }
+}
+
+/// Unpacks a tar stream in a guest
+#[utoipa::path(
+    put, path = "/v1/vms/{vm}/tree", params(("vm" = String, Path), ("path" = String, Query, description = "absolute, in the guest")),
+    request_body(content_type = "application/x-tar"),
+    responses((status = 200, body = TreeDone), (status = "default", body = ErrorBody))
+)]
+pub async fn put_tree(
+    State(api): State<Api>,
+    Path(vm): Path<String>,
+    Query(query): Query<TreeQuery>,
+    body: Body,
+) -> Result<Json<TreeDone>, Refusal> {
+    check_path(&query.path)?;
+    let record = api.host.store.find_vm(&vm).await?;
+    let guest = guest(&api, &record).await?;
+    let tar = tokio_util::io::StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
+    let bytes = guest.put_tree(&query.path, std::pin::pin!(tar)).await?;
+    Ok(Json(TreeDone { bytes }))
+}
+
+/// Packs a file or a tree of a guest as a tar stream
+#[utoipa::path(
+    get, path = "/v1/vms/{vm}/tree", params(("vm" = String, Path), ("path" = String, Query, description = "absolute, in the guest")),
+    responses((status = 200, content_type = "application/x-tar"), (status = "default", body = ErrorBody))
+)]
+pub async fn get_tree(
+    State(api): State<Api>,
+    Path(vm): Path<String>,
+    Query(query): Query<TreeQuery>,
+) -> Result<Body, Refusal> {
+    check_path(&query.path)?;
+    let record = api.host.store.find_vm(&vm).await?;
+    let tree = guest(&api, &record).await?.get_tree(&query.path).await?;
+    Ok(Body::from_stream(chunks(tree)))
+}
+
+/// The bytes of a tree; an error at its end breaks the answer off, so that nobody takes a part for the whole.
+fn chunks(tree: TreeStream) -> impl Stream<Item = Result<Bytes, crate::guest::GuestError>> {
+    stream::try_unfold(tree, |tree| async move {
+        match tree.read().await? {
+            Some(bytes) => Ok(Some((bytes, tree))),
+            None => tree.done().await.map(|_bytes| None),
+        }
+    })
+}
+
+/// The log of a boot
+#[utoipa::path(
+    get, path = "/v1/vms/{vm}/logs",
+    params(("vm" = String, Path), ("source" = Option<LogSource>, Query), ("boot" = Option<BootId>, Query), ("follow" = Option<bool>, Query)),
+    responses((status = 200, content_type = "application/octet-stream"), (status = "default", body = ErrorBody))
+)]
+pub async fn logs(
+    State(api): State<Api>,
+    Path(vm): Path<String>,
+    Query(query): Query<LogsQuery>,
+) -> Result<Body, Refusal> {
+    let record = api.host.store.find_vm(&vm).await?;
+    let boot = match query.boot {
+        Some(boot) => boot,
+        None => match api.host.store.last_boot(&record.id).await? {
+            Some(boot) => boot.id,
+            None => {
+                let error = ApiError::new(ErrorCode::WrongState, format!("{} was never started", record.name));
+                return Err(error.into());
+            }
+        },
+    };
+    let state = &api.host.dirs.state;
+    let path = match query.source {
+        LogSource::Console => naming::console_log(state, &record.id, &boot),
+        LogSource::Vmm => naming::vmm_log(state, &record.id, &boot),
+    };
+    let file = tokio::fs::File::open(&path).await.map_err(|error| {
+        let text = format!("there is no log of boot {boot} of {}: {}", record.name, error.kind());
+        Refusal(ApiError::new(ErrorCode::NotFound, text))
+    })?;
+    let follow = query.follow.then(|| Following { api, vm: record.id, boot });
+    Ok(Body::from_stream(log_chunks(file, follow)))
+}
+
+/// A log is followed until this boot ends.
+struct Following {
+    api: Api,
+    vm: VmId,
+    boot: BootId,
+}
+
+fn log_chunks(file: tokio::fs::File, follow: Option<Following>) -> impl Stream<Item = std::io::Result<Bytes>> {
+    stream::try_unfold((file, follow), |(mut file, follow)| async move {
+        loop {
+            // Asked before reading: what is written before the end is read after it.
+            let goes_on = follow.as_ref().is_some_and(|f| f.api.host.supervisors.is_live(&f.vm, &f.boot));
+            let mut chunk = vec![0; LOG_CHUNK];
+            let count = file.read(&mut chunk).await?;
+            if count > 0 {
+                chunk.truncate(count);
+                return Ok(Some((Bytes::from(chunk), (file, follow))));
+            }
+            if !goes_on {
+                return Ok(None);
+            }
+            tokio::time::sleep(FOLLOW).await;
+        }
+    })
+}

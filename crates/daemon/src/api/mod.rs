@@ -1,0 +1,144 @@
+//! Handlers: validate, record, begin; never long. What they speak is `wire::api`.
+//!
+//! | file | resource |
+//! |---|---|
+//! | [`vms`] | VMs: list, show, create, start, stop, restart, delete, wait |
+//! | [`guests`] | what goes into and comes out of a running guest: exec, trees, logs |
+//! | [`artifacts`] | images and kernels |
+//! | [`operations`] | operations: list, show, watch, cancel |
+//! | [`system`] | the daemon itself: status, doctor, shutdown |
+//! | `attach` | the relay of one exec |
+//! | `view`, `error` | records and failures as clients see them |
+//!
+//! A request that lasts (an exec, a watched log) holds the daemon awake; none of them holds anything else.
+
+pub mod artifacts;
+mod attach;
+mod error;
+pub mod guests;
+pub mod operations;
+pub mod system;
+mod view;
+pub mod vms;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use tokio_util::sync::CancellationToken;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use wire::api::{DoctorReport, VersionInfo};
+
+use crate::ops::{Engine, Host};
+use crate::supervise::activity::Activity;
+
+/// What every handler works with.
+#[derive(Clone)]
+pub struct Api {
+    /// Store, drivers, supervisors.
+    pub host: Arc<Host>,
+    /// Begins and watches operations.
+    pub engine: Arc<Engine>,
+    /// Who is at work.
+    pub activity: Activity,
+    /// This daemon.
+    pub about: Arc<About>,
+}
+
+/// What the daemon says of itself.
+pub struct About {
+    /// Which build.
+    pub version: VersionInfo,
+    /// The API's socket.
+    pub socket: PathBuf,
+    /// When it began, on the monotonic clock.
+    pub started: std::time::Instant,
+    /// Looks at the host; run on a thread that may block.
+    pub doctor: Box<dyn Fn(crate::doctor::Known) -> DoctorReport + Send + Sync>,
+    /// Cancelled when a client asks the daemon to end.
+    pub shutdown: CancellationToken,
+}
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "bangerd",
+    description = "The API between banger and its daemon: HTTP/1.1 with JSON bodies over a Unix socket."
+))]
+struct Document;
+
+fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(system::status))
+        .routes(routes!(system::doctor))
+        .routes(routes!(system::shutdown))
+        .routes(routes!(vms::list, vms::create))
+        .routes(routes!(vms::show, vms::delete))
+        .routes(routes!(vms::start))
+        .routes(routes!(vms::stop))
+        .routes(routes!(vms::restart))
+        .routes(routes!(vms::wait))
+        .routes(routes!(guests::logs))
+        .routes(routes!(guests::exec))
+        .routes(routes!(guests::put_tree, guests::get_tree))
+        .routes(routes!(artifacts::list_images))
+        .routes(routes!(artifacts::show_image, artifacts::delete_image))
+        .routes(routes!(artifacts::build_image))
+        .routes(routes!(artifacts::list_kernels))
+        .routes(routes!(artifacts::show_kernel, artifacts::delete_kernel))
+        .routes(routes!(artifacts::import_kernel))
+        .routes(routes!(operations::list))
+        .routes(routes!(operations::show, operations::cancel))
+        .routes(routes!(operations::events))
+}
+
+/// The API as a service.
+pub fn router(api: Api) -> Router {
+    let (router, _document) = routes().split_for_parts();
+    router.fallback(unknown).layer(middleware::from_fn_with_state(api.clone(), awake)).with_state(api)
+}
+
+/// The API's description, as checked in at `docs/openapi.json`.
+#[must_use]
+pub fn openapi_json() -> String {
+    let (_router, mut document) = routes().split_for_parts();
+    // The description versions with the API, whose version is in its paths, not with the build.
+    "1".clone_into(&mut document.info.version);
+    let mut json = document.to_pretty_json().expect("a description of plain types has a form in JSON");
+    json.push('\n');
+    json
+}
+
+/// A request is work: the daemon does not end under it.
+async fn awake(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let _busy = api.activity.begin();
+    next.run(request).await
+}
+
+async fn unknown(request: Request) -> error::Refusal {
+    error::Refusal::bad(format!("the daemon has no {} {}", request.method(), request.uri().path()))
+}
+
+#[cfg(test)]
+mod tests {
+    /// Set to write the description instead of comparing it.
+    const UPDATE: &str = "BANGER_UPDATE_OPENAPI";
+
+    #[test]
+    fn the_description_is_the_one_checked_in() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
+        let now = super::openapi_json();
+        if std::env::var_os(UPDATE).is_some() {
+            std::fs::write(path, &now).unwrap();
+        }
+        let then = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            now == then,
+            "docs/openapi.json is out of date: run this test with {UPDATE}=1 and look at what changed"
+        );
+    }
+}

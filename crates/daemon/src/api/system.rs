@@ -1,0 +1,60 @@
+//! The daemon itself: how it is, what its host can do, its end.
+
+use axum::Json;
+use axum::extract::State;
+use wire::api::{DaemonStatus, DoctorReport, ErrorBody};
+
+use super::Api;
+use super::error::Refusal;
+use crate::doctor::Known;
+use crate::store::{OperationState, StoreError};
+
+/// How the daemon is
+#[utoipa::path(get, path = "/v1/status", responses((status = 200, body = DaemonStatus)))]
+pub async fn status(State(api): State<Api>) -> Json<DaemonStatus> {
+    let about = &api.about;
+    Json(DaemonStatus {
+        version: about.version.clone(),
+        pid: std::process::id(),
+        mode: "session".to_owned(),
+        socket: about.socket.display().to_string(),
+        state_dir: api.host.dirs.state.display().to_string(),
+        uptime_ms: u64::try_from(about.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        running_vms: u32::try_from(api.host.supervisors.running()).unwrap_or(u32::MAX),
+        defaults: api.host.settings.defaults.clone(),
+    })
+}
+
+/// What this host can do, and what would improve it
+#[utoipa::path(get, path = "/v1/doctor", responses((status = 200, body = DoctorReport), (status = "default", body = ErrorBody)))]
+pub async fn doctor(State(api): State<Api>) -> Result<Json<DoctorReport>, Refusal> {
+    let defaults = &api.host.settings.defaults;
+    let image = is_there(api.host.store.find_image(&defaults.image).await)?;
+    let kernel = is_there(api.host.store.find_kernel(&defaults.kernel).await)?;
+    let stuck = api.host.store.operations().await?;
+    let stuck = stuck.iter().filter(|op| op.state == OperationState::Stuck);
+    let known = Known {
+        state_dir: api.host.dirs.state.clone(),
+        image: (defaults.image.clone(), image),
+        kernel: (defaults.kernel.clone(), kernel),
+        stuck: stuck.map(|op| format!("{} ({} {})", op.id, op.kind, op.subject)).collect(),
+    };
+    let about = api.about;
+    let report = tokio::task::spawn_blocking(move || (about.doctor)(known)).await;
+    report.map(Json).map_err(|_panicked| Refusal(super::error::internal("doctor ended early")))
+}
+
+fn is_there<T>(found: Result<T, StoreError>) -> Result<bool, StoreError> {
+    match found {
+        Ok(_) | Err(StoreError::Ambiguous { .. }) => Ok(true),
+        Err(StoreError::NotFound { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Ends the daemon; VMs go on
+#[utoipa::path(post, path = "/v1/shutdown", responses((status = 204)))]
+pub async fn shutdown(State(api): State<Api>) -> axum::http::StatusCode {
+    api.about.shutdown.cancel();
+    axum::http::StatusCode::NO_CONTENT
+}

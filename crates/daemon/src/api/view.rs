@@ -1,0 +1,123 @@
+//! Records as clients see them. Pure.
+
+use std::collections::BTreeMap;
+
+use wire::api::{BootStatus, Image, Kernel, KernelFacts, Vm, VmState};
+use wire::id::OpId;
+
+use crate::model::kernel::OptionState;
+use crate::model::vm::VmState as State;
+use crate::store::records::{BootRecord, ImageRecord, KernelRecord, VmRecord};
+
+/// What is known of a VM beside its row.
+pub(crate) struct Around {
+    /// The boot that runs, or the last one.
+    pub(crate) boot: Option<BootRecord>,
+    /// The VMM's process, while it runs.
+    pub(crate) pid: Option<u32>,
+    /// What the disk takes on the host.
+    pub(crate) disk_allocated_bytes: u64,
+    /// The operation that holds it.
+    pub(crate) operation: Option<OpId>,
+}
+
+/// A VM.
+pub(crate) fn vm(record: VmRecord, around: Around) -> Vm {
+    Vm {
+        state: vm_state(&record.state),
+        id: record.id,
+        name: record.name,
+        image: record.spec.image,
+        image_id: record.image_id,
+        kernel: record.spec.kernel,
+        kernel_id: record.kernel_id,
+        vcpus: record.spec.vcpus,
+        memory_mib: record.spec.memory_mib,
+        disk_bytes: record.spec.disk_bytes,
+        disk_allocated_bytes: around.disk_allocated_bytes,
+        nat: record.spec.nat,
+        publish: record.spec.publish,
+        boot: around.boot.map(|boot| boot_status(boot, around.pid)),
+        last_error: record.last_error,
+        operation: around.operation,
+        workspace: record.workspace,
+        created_at_ms: record.created_at_ms,
+    }
+}
+
+fn vm_state(state: &State) -> VmState {
+    match state {
+        State::Creating => VmState::Creating,
+        State::Created => VmState::Created,
+        State::Starting { .. } => VmState::Starting,
+        State::Running { .. } => VmState::Running,
+        State::Stopping { .. } => VmState::Stopping,
+        State::Stopped => VmState::Stopped,
+        State::Deleting => VmState::Deleting,
+    }
+}
+
+fn boot_status(boot: BootRecord, pid: Option<u32>) -> BootStatus {
+    let driver = boot.launch.get("driver").and_then(|name| name.as_str()).unwrap_or("unknown").to_owned();
+    BootStatus {
+        id: boot.id,
+        vmm: driver,
+        pid: if boot.ended_at_ms.is_none() { pid } else { None },
+        started_at_ms: boot.started_at_ms,
+        ready_at_ms: boot.ready_at_ms,
+        ended_at_ms: boot.ended_at_ms,
+        ended: boot.ended,
+        init: boot.init,
+        warnings: boot.warnings,
+    }
+}
+
+/// An image; `allocated_bytes` is what its file takes.
+pub(crate) fn image(record: ImageRecord, used_by: Vec<String>, allocated_bytes: u64) -> Image {
+    let manifest = record.manifest;
+    Image {
+        id: record.id,
+        name: record.name,
+        variant: manifest.variant,
+        digest: manifest.digest.to_string(),
+        bytes: manifest.bytes,
+        allocated_bytes,
+        arch: manifest.arch,
+        source: manifest.source,
+        init: manifest.init,
+        created_at_ms: record.created_at_ms,
+        used_by,
+    }
+}
+
+/// A kernel.
+pub(crate) fn kernel(record: KernelRecord, used_by: Vec<String>) -> Kernel {
+    let manifest = record.manifest;
+    let facts: BTreeMap<String, String> = manifest
+        .options
+        .iter()
+        .map(|(name, state)| (name.trim_start_matches("CONFIG_").to_owned(), option(*state).to_owned()))
+        .collect();
+    Kernel {
+        id: record.id,
+        name: record.name,
+        release: manifest.release,
+        arch: manifest.arch,
+        vmlinux_sha256: manifest.vmlinux_sha256.to_string(),
+        vmlinux_bytes: manifest.vmlinux_bytes,
+        module_count: manifest.modules.map_or(0, |drive| u32::try_from(drive.count).unwrap_or(u32::MAX)),
+        source: manifest.source,
+        facts: KernelFacts(facts),
+        created_at_ms: record.created_at_ms,
+        used_by,
+    }
+}
+
+fn option(state: OptionState) -> &'static str {
+    match state {
+        OptionState::BuiltIn => "y",
+        OptionState::Module => "m",
+        OptionState::Absent => "n",
+        OptionState::Unknown => "unknown",
+    }
+}

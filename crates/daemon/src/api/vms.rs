@@ -1,0 +1,166 @@
+//! VMs: list, show, create, start, stop, restart, delete, wait.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use wire::agent::message::Level;
+use wire::api::{ApiError, Begun, CreateVm, ErrorBody, ErrorCode, Ready, StartVm, StopVm, Vm, VmList, Wait, WaitVm};
+
+use super::error::Refusal;
+use super::view::{self, Around};
+use super::{Api, guests};
+use crate::saga::Cause;
+use crate::store::StoreError;
+use crate::store::records::VmRecord;
+
+/// How long a level is waited for when nothing is asked: a loaded host that emulates the processor takes a minute.
+const WAIT: Duration = Duration::from_secs(180);
+
+async fn around(api: &Api, record: &VmRecord) -> Result<Around, StoreError> {
+    let host = &api.host;
+    Ok(Around {
+        boot: host.store.last_boot(&record.id).await?,
+        pid: host.supervisors.pid(&record.id),
+        disk_allocated_bytes: host.storage.allocated_bytes(&record.id),
+        operation: api.engine.holder(&record.id),
+    })
+}
+
+async fn seen(api: &Api, record: VmRecord) -> Result<Vm, StoreError> {
+    let around = around(api, &record).await?;
+    Ok(view::vm(record, around))
+}
+
+/// All VMs
+#[utoipa::path(get, path = "/v1/vms", responses((status = 200, body = VmList), (status = "default", body = ErrorBody)))]
+pub async fn list(State(api): State<Api>) -> Result<Json<VmList>, Refusal> {
+    let mut vms = Vec::new();
+    for record in api.host.store.vms().await? {
+        vms.push(seen(&api, record).await?);
+    }
+    Ok(Json(VmList { vms }))
+}
+
+/// One VM
+#[utoipa::path(
+    get, path = "/v1/vms/{vm}", params(("vm" = String, Path, description = "name, id or beginning of an id")),
+    responses((status = 200, body = Vm), (status = "default", body = ErrorBody))
+)]
+pub async fn show(State(api): State<Api>, Path(vm): Path<String>) -> Result<Json<Vm>, Refusal> {
+    let record = api.host.store.find_vm(&vm).await?;
+    Ok(Json(seen(&api, record).await?))
+}
+
+type Accepted = (StatusCode, Json<Begun>);
+
+fn accepted(begun: Result<Begun, Cause>) -> Result<Accepted, Refusal> {
+    Ok((StatusCode::ACCEPTED, Json(begun?)))
+}
+
+/// Makes a VM, and boots it when asked
+#[utoipa::path(
+    post, path = "/v1/vms", request_body = CreateVm,
+    responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
+)]
+pub async fn create(State(api): State<Api>, Json(request): Json<CreateVm>) -> Result<Accepted, Refusal> {
+    accepted(api.engine.create(request).await)
+}
+
+/// Boots a VM
+#[utoipa::path(
+    post, path = "/v1/vms/{vm}/start", params(("vm" = String, Path)), request_body = StartVm,
+    responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
+)]
+pub async fn start(
+    State(api): State<Api>,
+    Path(vm): Path<String>,
+    Json(_request): Json<StartVm>,
+) -> Result<Accepted, Refusal> {
+    accepted(api.engine.start(&vm).await)
+}
+
+/// Ends a boot: the guest is asked, and killed at the deadline
+#[utoipa::path(
+    post, path = "/v1/vms/{vm}/stop", params(("vm" = String, Path)), request_body = StopVm,
+    responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
+)]
+pub async fn stop(
+    State(api): State<Api>,
+    Path(vm): Path<String>,
+    Json(request): Json<StopVm>,
+) -> Result<Accepted, Refusal> {
+    accepted(api.engine.stop(&vm, request.timeout_ms.map(Duration::from_millis)).await)
+}
+
+/// Ends a boot and begins another
+#[utoipa::path(
+    post, path = "/v1/vms/{vm}/restart", params(("vm" = String, Path)), request_body = StartVm,
+    responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
+)]
+pub async fn restart(
+    State(api): State<Api>,
+    Path(vm): Path<String>,
+    Json(_request): Json<StartVm>,
+) -> Result<Accepted, Refusal> {
+    accepted(api.engine.restart(&vm, None).await)
+}
+
+/// Removes a VM and its disk, running or not
+#[utoipa::path(
+    delete, path = "/v1/vms/{vm}", params(("vm" = String, Path)),
+    responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
+)]
+pub async fn delete(State(api): State<Api>, Path(vm): Path<String>) -> Result<Accepted, Refusal> {
+    accepted(api.engine.delete(&vm).await)
+}
+
+/// Waits until a guest is ready
+#[utoipa::path(
+    post, path = "/v1/vms/{vm}/wait", params(("vm" = String, Path)), request_body = WaitVm,
+    responses((status = 200, body = Ready), (status = "default", body = ErrorBody))
+)]
+pub async fn wait(
+    State(api): State<Api>,
+    Path(vm): Path<String>,
+    Json(request): Json<WaitVm>,
+) -> Result<Json<Ready>, Refusal> {
+    let record = api.host.store.find_vm(&vm).await?;
+    let guest = guests::guest(&api, &record).await?;
+    let within = request.timeout_ms.map_or(WAIT, Duration::from_millis);
+    let level = match request.level {
+        Wait::Agent => return Ok(Json(ready(&api, &record, Wait::Agent, Vec::new(), None).await?)),
+        Wait::System => Level::System,
+        Wait::Ssh => Level::Ssh,
+    };
+    match tokio::time::timeout(within, guest.wait_ready(level)).await {
+        Ok(reached) => {
+            let reached = reached?;
+            Ok(Json(ready(&api, &record, request.level, reached.failed_units, reached.note).await?))
+        }
+        Err(_elapsed) => {
+            let what = match level {
+                Level::System => "did not finish booting",
+                Level::Ssh => "did not answer as SSH",
+            };
+            let name = &record.name;
+            let error = ApiError::new(ErrorCode::Timeout, format!("{name} {what} within {} s", within.as_secs()));
+            let hint = format!("it runs: banger exec -it {name}; banger logs {name} shows its console");
+            Err(error.with_hint(hint).retryable().into())
+        }
+    }
+}
+
+async fn ready(
+    api: &Api,
+    record: &VmRecord,
+    level: Wait,
+    failed_units: Vec<String>,
+    note: Option<String>,
+) -> Result<Ready, StoreError> {
+    let started_at_ms = api.host.store.last_boot(&record.id).await?.map(|boot| boot.started_at_ms);
+    let now = (api.host.now_ms)();
+    let elapsed_ms = started_at_ms.map_or(0, |started| now.saturating_sub(started));
+    Ok(Ready { level, failed_units, note, elapsed_ms })
+}

@@ -1,0 +1,283 @@
+//! What this host can do for banger, and the one command that improves each thing.
+//!
+//! [`probe`] looks, changing nothing; [`report`] judges what was found and is pure.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use sys::process::find_program;
+use wire::api::{Check, CheckStatus, DoctorReport};
+use wire::size::human;
+
+/// Room below which a build or a first boot is likely to fail.
+const FREE_BYTES_COMFORT: u64 = 6 << 30;
+/// Memory below which a default guest does not fit.
+const MEMORY_MIB_COMFORT: u64 = 1024;
+
+/// What was found on this host.
+#[derive(Debug, Clone)]
+pub struct Findings {
+    /// `x86_64`.
+    pub arch: String,
+    /// Whether processors offer hardware virtualisation and `/dev/kvm` opens; else why not.
+    pub kvm: Result<(), String>,
+    /// The VMM that boots guests, with its version line.
+    pub qemu: Option<(PathBuf, String)>,
+    /// Programs that parts of banger need, and whether they are there.
+    pub programs: Vec<(Need, bool)>,
+    /// Memory that a new guest could take.
+    pub memory_available_mib: u64,
+    /// Where state is kept and how much room is left there.
+    pub state: (PathBuf, Result<u64, String>),
+    /// The default image's name and whether it is there.
+    pub image: (String, bool),
+    /// The default kernel's name and whether it is there.
+    pub kernel: (String, bool),
+    /// Operations whose undo failed.
+    pub stuck: Vec<String>,
+}
+
+/// A program that some part of banger runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    /// The program.
+    pub program: &'static str,
+    /// The Debian package that brings it.
+    pub package: &'static str,
+    /// What does not work without it.
+    pub purpose: &'static str,
+    /// Whether VMs cannot be used at all without it.
+    pub is_vital: bool,
+}
+
+/// The programs besides the VMM.
+pub const NEEDS: [Need; 4] = [
+    Need { program: "passt", package: "passt", purpose: "--nat (guests that reach the outside)", is_vital: false },
+    Need { program: "mmdebstrap", package: "mmdebstrap", purpose: "banger image build", is_vital: false },
+    Need { program: "depmod", package: "kmod", purpose: "banger kernel import", is_vital: false },
+    Need { program: "apt-get", package: "apt", purpose: "importing a kernel from Debian's archive", is_vital: false },
+];
+
+/// Where the parts that only the daemon knows come from.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// The state directory.
+    pub state_dir: PathBuf,
+    /// The default image's name and whether it is there.
+    pub image: (String, bool),
+    /// The default kernel's name and whether it is there.
+    pub kernel: (String, bool),
+    /// Operations whose undo failed.
+    pub stuck: Vec<String>,
+}
+
+/// Looks at the host; `path` is the value of `PATH`. Runs `qemu --version`, changes nothing.
+#[must_use]
+pub fn probe(known: Known, path: &OsStr, kvm: Result<(), String>) -> Findings {
+    let qemu = find_program("qemu-system-x86_64", path).map(|program| {
+        let version = sys::process::run(sys::process::command(&program).arg("--version"))
+            .map_or_else(|error| error.to_string(), |out| first_line(&String::from_utf8_lossy(&out)));
+        (program, version)
+    });
+    // depmod and the like live in sbin, which a user's PATH often leaves out.
+    let mut wide = path.to_owned();
+    wide.push(":/usr/sbin:/sbin");
+    Findings {
+        arch: std::env::consts::ARCH.to_owned(),
+        kvm,
+        qemu,
+        programs: NEEDS.map(|need| (need, find_program(need.program, &wide).is_some())).to_vec(),
+        memory_available_mib: memory_available_mib(),
+        state: free_room(&known.state_dir),
+        image: known.image,
+        kernel: known.kernel,
+        stuck: known.stuck,
+    }
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().trim().to_owned()
+}
+
+fn free_room(dir: &Path) -> (PathBuf, Result<u64, String>) {
+    let free = sys::fs::available_bytes(dir).map_err(|error| error.source.kind().to_string());
+    (dir.to_path_buf(), free)
+}
+
+/// `MemAvailable` of proc(5).
+#[must_use]
+pub fn memory_available_mib() -> u64 {
+    meminfo_mib("MemAvailable:")
+}
+
+/// `MemTotal` of proc(5).
+#[must_use]
+pub fn memory_total_mib() -> u64 {
+    meminfo_mib("MemTotal:")
+}
+
+fn meminfo_mib(key: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with(key));
+    line.and_then(|l| l.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0) / 1024
+}
+
+/// Judges what was found.
+#[must_use]
+pub fn report(found: &Findings) -> DoctorReport {
+    let mut checks = vec![
+        architecture(&found.arch),
+        check("mode", CheckStatus::Pass, "session: no root service is installed, and none is needed"),
+        kvm(&found.kvm),
+        qemu(found.qemu.as_ref()),
+    ];
+    checks.extend(found.programs.iter().map(|(need, is_there)| program(need, *is_there)));
+    checks.push(memory(found.memory_available_mib));
+    checks.push(state(&found.state));
+    checks.push(artifact("default image", &found.image, "banger image build"));
+    checks.push(artifact("default kernel", &found.kernel, "banger kernel import"));
+    checks.extend(found.stuck.iter().map(|operation| stuck(operation)));
+    DoctorReport { checks }
+}
+
+fn check(name: &str, status: CheckStatus, message: impl Into<String>) -> Check {
+    Check { name: name.to_owned(), status, message: message.into(), fix: None }
+}
+
+fn fixed_by(mut check: Check, fix: impl Into<String>) -> Check {
+    check.fix = Some(fix.into());
+    check
+}
+
+fn install(package: &str) -> String {
+    format!("apt-get install {package}")
+}
+
+fn architecture(arch: &str) -> Check {
+    if arch == "x86_64" {
+        check("architecture", CheckStatus::Pass, arch)
+    } else {
+        check("architecture", CheckStatus::Fail, format!("{arch}: only x86_64 is supported"))
+    }
+}
+
+fn kvm(kvm: &Result<(), String>) -> Check {
+    match kvm {
+        Ok(()) => check("kvm", CheckStatus::Pass, "hardware-backed and usable"),
+        Err(why) => fixed_by(
+            check("kvm", CheckStatus::Warn, format!("{why}: guests run in software, several times slower")),
+            "use a machine with hardware virtualisation and join the group kvm",
+        ),
+    }
+}
+
+fn qemu(qemu: Option<&(PathBuf, String)>) -> Check {
+    match qemu {
+        Some((program, version)) => {
+            check("vmm", CheckStatus::Pass, format!("qemu (microvm): {version}, {}", program.display()))
+        }
+        None => fixed_by(
+            check("vmm", CheckStatus::Fail, "qemu-system-x86_64 is not installed: no VM can run"),
+            install("qemu-system-x86"),
+        ),
+    }
+}
+
+fn program(need: &Need, is_there: bool) -> Check {
+    if is_there {
+        return check(need.program, CheckStatus::Pass, "installed");
+    }
+    let status = if need.is_vital { CheckStatus::Fail } else { CheckStatus::Warn };
+    fixed_by(
+        check(need.program, status, format!("not installed: without it no {}", need.purpose)),
+        install(need.package),
+    )
+}
+
+fn memory(available_mib: u64) -> Check {
+    let text = format!("{} available for guests", human(available_mib << 20));
+    if available_mib >= MEMORY_MIB_COMFORT {
+        check("memory", CheckStatus::Pass, text)
+    } else {
+        fixed_by(check("memory", CheckStatus::Warn, text), "stop VMs, or give new ones less with --memory")
+    }
+}
+
+fn state((dir, free): &(PathBuf, Result<u64, String>)) -> Check {
+    match free {
+        Ok(free) if *free >= FREE_BYTES_COMFORT => {
+            check("state", CheckStatus::Pass, format!("{}, {} free", dir.display(), human(*free)))
+        }
+        Ok(free) => fixed_by(
+            check("state", CheckStatus::Warn, format!("{}, only {} free", dir.display(), human(*free))),
+            "free some room, or put state elsewhere with BANGER_HOME",
+        ),
+        Err(why) => check("state", CheckStatus::Fail, format!("{}: {why}", dir.display())),
+    }
+}
+
+fn artifact(what: &str, (name, is_there): &(String, bool), fix: &str) -> Check {
+    if *is_there {
+        check(what, CheckStatus::Pass, name.clone())
+    } else {
+        fixed_by(check(what, CheckStatus::Warn, format!("{name} is not here yet; the first `banger run` gets it")), fix)
+    }
+}
+
+fn stuck(operation: &str) -> Check {
+    fixed_by(check("operation", CheckStatus::Fail, format!("{operation} is stuck: an undo failed")), "banger ops show")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn healthy() -> Findings {
+        Findings {
+            arch: "x86_64".into(),
+            kvm: Ok(()),
+            qemu: Some(("/usr/bin/qemu-system-x86_64".into(), "QEMU emulator version 7.2".into())),
+            programs: NEEDS.map(|need| (need, true)).to_vec(),
+            memory_available_mib: 8000,
+            state: ("/s".into(), Ok(100 << 30)),
+            image: ("debian-bookworm".into(), true),
+            kernel: ("k".into(), true),
+            stuck: vec![],
+        }
+    }
+
+    fn bad(found: &Findings) -> Vec<(String, CheckStatus)> {
+        report(found)
+            .checks
+            .into_iter()
+            .filter(|check| check.status != CheckStatus::Pass)
+            .inspect(|check| assert!(check.fix.is_some() || check.status == CheckStatus::Fail, "{check:?}"))
+            .map(|check| (check.name, check.status))
+            .collect()
+    }
+
+    #[test]
+    fn a_healthy_host_passes() {
+        assert_eq!(bad(&healthy()), []);
+    }
+
+    #[test]
+    fn each_lack_is_one_finding() {
+        type Spoil = fn(&mut Findings);
+        let cases: [(Spoil, &str, CheckStatus); 8] = [
+            (|f| f.arch = "aarch64".into(), "architecture", CheckStatus::Fail),
+            (|f| f.kvm = Err("no vmx".into()), "kvm", CheckStatus::Warn),
+            (|f| f.qemu = None, "vmm", CheckStatus::Fail),
+            (|f| f.programs[0].1 = false, "passt", CheckStatus::Warn),
+            (|f| f.memory_available_mib = 100, "memory", CheckStatus::Warn),
+            (|f| f.state.1 = Ok(1), "state", CheckStatus::Warn),
+            (|f| f.image.1 = false, "default image", CheckStatus::Warn),
+            (|f| f.stuck = vec!["op-1".into()], "operation", CheckStatus::Fail),
+        ];
+        for (spoil, name, status) in cases {
+            let mut found = healthy();
+            spoil(&mut found);
+            assert_eq!(bad(&found), [(name.to_owned(), status)]);
+        }
+    }
+}

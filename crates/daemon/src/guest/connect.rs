@@ -1,0 +1,153 @@
+//! Opening a connection: preamble, its answer, hello.
+//!
+//! A VMM's socket takes a connection long before the guest has opened its port, so having connected means nothing and the
+//! hello is what is waited for. Bytes stay in the socket until the guest reads them; once they have left it and no answer
+//! came, the agent was in the middle of something (a frame of a host that died): then come zeros that complete whatever it
+//! was, and a new preamble. Each preamble carries a new nonce and only the last one's answer counts.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep_until};
+use wire::agent::frame::{FILLER_BYTES, preamble};
+use wire::agent::message::Hello;
+
+use super::GuestError;
+use super::connection::Input;
+use super::link::{Incoming, Link};
+
+/// How often a socket that is not there yet is tried again.
+const RETRY_EVERY: Duration = Duration::from_millis(10);
+/// How long an agent that has taken the preamble may think before it is sent another one; doubled each time.
+const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+/// The longest of these times.
+const ANSWER_WITHIN_MAX: Duration = Duration::from_secs(16);
+
+/// A connection whose agent has said hello.
+pub(crate) struct Opened {
+    pub(crate) socket: UnixStream,
+    pub(crate) link: Link,
+    pub(crate) hello: Hello,
+    /// What came behind the hello.
+    pub(crate) unread: Vec<u8>,
+}
+
+/// Connects to `path`, trying again while nobody listens there.
+pub(crate) async fn dial(path: &Path, deadline: Instant) -> Result<UnixStream, GuestError> {
+    loop {
+        match UnixStream::connect(path).await {
+            Ok(socket) => return Ok(socket),
+            Err(source) if Instant::now() >= deadline => {
+                return Err(GuestError::Connect { path: path.to_path_buf(), source: source.into() });
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                sleep_until(deadline.min(Instant::now() + RETRY_EVERY)).await;
+            }
+            Err(source) => return Err(GuestError::Connect { path: path.to_path_buf(), source: source.into() }),
+        }
+    }
+}
+
+/// Greets the agent behind `socket`.
+pub(crate) async fn greet(socket: UnixStream, deadline: Instant) -> Result<Opened, GuestError> {
+    let began = Instant::now();
+    let mut input = Input::new();
+    let mut greeting = Greeting::new();
+    let mut link = greeting.first();
+    loop {
+        let mut hello = None;
+        input.consume(&mut link, &mut |incoming| {
+            if let Incoming::Hello(said) = incoming {
+                hello = Some(said);
+            }
+        })?;
+        if let Some(hello) = hello {
+            return Ok(Opened { socket, link, hello, unread: input.rest().to_vec() });
+        }
+        greeting.write(&socket)?;
+        tokio::select! {
+            ready = socket.readable() => {
+                ready.map_err(GuestError::channel)?;
+                input.fill(|buffer| socket.try_read(buffer))?;
+            }
+            ready = socket.writable(), if greeting.is_unwritten() => ready.map_err(GuestError::channel)?,
+            () = sleep_until(deadline) => return Err(GuestError::Unanswered { waited: began.elapsed() }),
+            () = sleep_until(greeting.due), if !greeting.is_unwritten() => {
+                if let Some(fresh) = greeting.again(&socket)? {
+                    link = fresh;
+                }
+            }
+        }
+    }
+}
+
+/// What is written until the agent answers.
+struct Greeting {
+    unwritten: Bytes,
+    filler_left: usize,
+    /// When to look whether the agent has read it all.
+    due: Instant,
+    patience: Duration,
+    /// Whether the agent had read it all when that was last looked at.
+    taken: bool,
+}
+
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
+impl Greeting {
+    fn new() -> Greeting {
+        Greeting {
+            unwritten: Bytes::new(),
+            filler_left: 0,
+            due: Instant::now() + ANSWER_WITHIN,
+            patience: ANSWER_WITHIN,
+            taken: false,
+        }
+    }
+
+    fn first(&mut self) -> Link {
+        let nonce = sys::rand::bytes();
+        self.unwritten = Bytes::copy_from_slice(&preamble(&nonce));
+        self.taken = false;
+        Link::new(nonce)
+    }
+
+    fn is_unwritten(&self) -> bool {
+        self.filler_left > 0 || !self.unwritten.is_empty()
+    }
+
+    fn write(&mut self, socket: &UnixStream) -> Result<(), GuestError> {
+        while self.is_unwritten() {
+            let filler = self.filler_left.min(ZEROS.len());
+            let now = if filler > 0 { &ZEROS[..filler] } else { &self.unwritten[..] };
+            match socket.try_write(now) {
+                Ok(count) if filler > 0 => self.filler_left -= count,
+                Ok(count) => self.unwritten.advance(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(GuestError::channel(error)),
+            }
+        }
+        if !self.is_unwritten() && self.due < Instant::now() {
+            self.due = Instant::now() + self.patience;
+        }
+        Ok(())
+    }
+
+    /// Begins again when the agent has had everything for a while; else looks again later.
+    fn again(&mut self, socket: &UnixStream) -> Result<Option<Link>, GuestError> {
+        let unsent = sys::socket::unread_by_peer(socket).map_err(GuestError::channel)?;
+        let had_it = std::mem::replace(&mut self.taken, unsent == 0);
+        self.due = Instant::now() + self.patience;
+        if unsent > 0 || !had_it {
+            return Ok(None);
+        }
+        self.patience = (self.patience * 2).min(ANSWER_WITHIN_MAX);
+        self.due = Instant::now() + self.patience;
+        self.filler_left = FILLER_BYTES;
+        Ok(Some(self.first()))
+    }
+}

@@ -1,0 +1,129 @@
+//! Words of a guest, made fit to be kept and shown: bounded in length and number, without control characters that a
+//! terminal would obey.
+
+use wire::agent::message::{Configured, Event, Failure, Health, Hello, Readiness, Reply};
+
+/// Most characters of a name or a version.
+const NAME_CHARS: usize = 128;
+/// Most characters of a sentence.
+const LINE_CHARS: usize = 1024;
+/// Most entries of a list.
+const ENTRIES: usize = 256;
+
+/// At most `chars` characters of `text` on one line; control characters become the replacement character.
+#[must_use]
+pub fn line(text: &str, chars: usize) -> String {
+    let clean = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    let mut out: String = text.chars().take(chars).map(clean).collect();
+    if text.chars().nth(chars).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+fn names(list: Vec<String>) -> Vec<String> {
+    list.into_iter().take(ENTRIES).map(|text| line(&text, NAME_CHARS)).collect()
+}
+
+fn lines(list: Vec<String>) -> Vec<String> {
+    list.into_iter().take(ENTRIES).map(|text| line(&text, LINE_CHARS)).collect()
+}
+
+/// What comes from a guest, bounded.
+pub(crate) trait Tame {
+    /// The same with every text and list bounded.
+    fn tame(self) -> Self;
+}
+
+impl Tame for Hello {
+    fn tame(self) -> Hello {
+        Hello {
+            version: line(&self.version, NAME_CHARS),
+            vm: line(&self.vm, NAME_CHARS),
+            boot: line(&self.boot, NAME_CHARS),
+            generation: self.generation,
+            stage: self.stage,
+            uptime_ms: self.uptime_ms,
+        }
+    }
+}
+
+impl Tame for Event {
+    fn tame(self) -> Event {
+        match self {
+            Event::Ending { how } => Event::Ending { how },
+            Event::Warning { message } => Event::Warning { message: line(&message, LINE_CHARS) },
+        }
+    }
+}
+
+impl Tame for Reply {
+    fn tame(self) -> Reply {
+        match self {
+            Reply::Configured(configured) => Reply::Configured(configured.tame()),
+            Reply::Ready(readiness) => Reply::Ready(readiness.tame()),
+            Reply::Health(health) => {
+                Reply::Health(Health { kernel_boot_id: line(&health.kernel_boot_id, NAME_CHARS), ..health })
+            }
+            Reply::Failed(failure) => Reply::Failed(failure.tame()),
+            Reply::Started { .. } | Reply::Exited(_) | Reply::Done { .. } => self,
+        }
+    }
+}
+
+impl Tame for Configured {
+    fn tame(self) -> Configured {
+        let timeline = self.timeline.into_iter().take(ENTRIES).map(|(name, ms)| (line(&name, NAME_CHARS), ms));
+        Configured {
+            init: self.init.map(|init| line(&init, LINE_CHARS)),
+            timeline: timeline.collect(),
+            warnings: lines(self.warnings),
+        }
+    }
+}
+
+impl Tame for Readiness {
+    fn tame(self) -> Readiness {
+        Readiness {
+            failed_units: names(self.failed_units),
+            note: self.note.map(|note| line(&note, LINE_CHARS)),
+            uptime_ms: self.uptime_ms,
+        }
+    }
+}
+
+impl Tame for Failure {
+    fn tame(self) -> Failure {
+        let short = |text: String| line(&text, LINE_CHARS);
+        match self {
+            Failure::ProgramNotFound { program } => Failure::ProgramNotFound { program: short(program) },
+            Failure::ProgramNotExecutable { program, why } => {
+                Failure::ProgramNotExecutable { program: short(program), why: short(why) }
+            }
+            Failure::NoSuchUser { user } => Failure::NoSuchUser { user: short(user) },
+            Failure::Directory { path, why } => Failure::Directory { path: short(path), why: short(why) },
+            Failure::Os { act, why } => Failure::Os { act: short(act), why: short(why) },
+            Failure::Refused { why } => Failure::Refused { why: short(why) },
+            Failure::Busy | Failure::Unsupported => self,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_obeys_nothing_of_it() {
+        let event = Event::Warning { message: format!("\x1b[2J\n{}", "x".repeat(100_000)) };
+        let Event::Warning { message } = event.tame() else { panic!() };
+        assert!(message.starts_with("\u{fffd}[2J\u{fffd}x"), "{message}");
+        assert_eq!(message.chars().count(), LINE_CHARS + 1);
+    }
+
+    #[test]
+    fn lists_end() {
+        let ready = Readiness { failed_units: vec![String::new(); 10_000], ..Readiness::default() };
+        assert_eq!(ready.tame().failed_units.len(), ENTRIES);
+    }
+}

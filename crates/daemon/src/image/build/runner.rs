@@ -1,0 +1,186 @@
+//! Runs a long command in a process group of its own: its output goes to a log and to a reader of lines, and it is
+//! ended, with all it started, when the act is cancelled.
+
+use std::fs::File;
+use std::io::{self, PipeReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::model::progress::{Cancelled, Watcher};
+
+/// How long a command may take to end by itself after being asked to: mmdebstrap removes its temporary files.
+const GRACE: Duration = Duration::from_secs(20);
+/// How often the watcher is asked while there is no output.
+const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// Longest line that is read as one.
+const LINE_MAX_BYTES: usize = 16 << 10;
+
+/// Why a command did not run to its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RunnerError {
+    #[error("cannot start it")]
+    Start(#[source] io::Error),
+    #[error("cannot follow it")]
+    Follow(#[source] io::Error),
+    #[error("stopped")]
+    Cancelled(#[from] Cancelled),
+}
+
+/// Runs `command` to its end; each line of its output goes to `log` and `on_line`.
+pub(super) fn run(
+    command: &mut Command,
+    log: &mut File,
+    on_line: &mut dyn FnMut(&str),
+    watcher: Watcher<'_>,
+) -> Result<ExitStatus, RunnerError> {
+    let (mut output, writer) = io::pipe().map_err(RunnerError::Start)?;
+    let stderr = writer.try_clone().map_err(RunnerError::Start)?;
+    let spawned = command.stdout(writer).stderr(stderr).process_group(0).spawn();
+    // The command holds the pipe's other end too; without this it would never be seen to end.
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut child = spawned.map_err(RunnerError::Start)?;
+    match follow(&mut child, &mut output, log, on_line, watcher) {
+        Ok(status) => Ok(status),
+        Err(err) => {
+            end(&mut child, &mut output).map_err(RunnerError::Follow)?;
+            Err(err)
+        }
+    }
+}
+
+fn follow(
+    child: &mut Child,
+    output: &mut PipeReader,
+    log: &mut File,
+    on_line: &mut dyn FnMut(&str),
+    watcher: Watcher<'_>,
+) -> Result<ExitStatus, RunnerError> {
+    let mut line = Vec::new();
+    let mut buf = [0; 8192];
+    loop {
+        watcher.check()?;
+        if !is_readable(output).map_err(RunnerError::Follow)? {
+            // Something it left running may hold the pipe open: its own end is what counts.
+            match child.try_wait().map_err(RunnerError::Follow)? {
+                Some(status) => return Ok(status),
+                None => continue,
+            }
+        }
+        let got = output.read(&mut buf).map_err(RunnerError::Follow)?;
+        if got == 0 {
+            break;
+        }
+        log.write_all(&buf[..got]).map_err(RunnerError::Follow)?;
+        for byte in &buf[..got] {
+            if *byte == b'\n' || *byte == b'\r' || line.len() >= LINE_MAX_BYTES {
+                on_line(&String::from_utf8_lossy(&line));
+                line.clear();
+            } else {
+                line.push(*byte);
+            }
+        }
+    }
+    loop {
+        watcher.check()?;
+        if let Some(status) = child.try_wait().map_err(RunnerError::Follow)? {
+            return Ok(status);
+        }
+        wait_a_tick().map_err(RunnerError::Follow)?;
+    }
+}
+
+fn is_readable(output: &PipeReader) -> io::Result<bool> {
+    let mut fds = [PollFd::new(output, PollFlags::IN)];
+    match poll(&mut fds, Some(&TICK)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn wait_a_tick() -> io::Result<()> {
+    match poll(&mut [], Some(&TICK)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Asks the whole group to end, waits, and then makes it.
+fn end(child: &mut Child, output: &mut PipeReader) -> io::Result<()> {
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let signal = |signal| match group.map(|group| kill_process_group(group, signal)) {
+        None | Some(Ok(()) | Err(rustix::io::Errno::SRCH)) => Ok(()),
+        Some(Err(errno)) => Err(io::Error::from(errno)),
+    };
+    signal(Signal::TERM)?;
+    let deadline = sys::clock::monotonic() + GRACE;
+    let mut unread = [0; 8192];
+    while child.try_wait()?.is_none() {
+        if sys::clock::monotonic() >= deadline {
+            break;
+        }
+        // It must not block on a full pipe while it tidies up.
+        if is_readable(output)? && output.read(&mut unread)? == 0 {
+            wait_a_tick()?;
+        }
+    }
+    signal(Signal::KILL)?;
+    child.wait()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    fn shell(script: &str) -> Command {
+        let mut command = sys::process::command("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn lines_go_to_the_log_and_the_reader() {
+        let mut log = tempfile::tempfile().unwrap();
+        let mut lines = Vec::new();
+        let mut on_line = |line: &str| lines.push(line.to_owned());
+        let status =
+            run(&mut shell("echo one; echo two >&2; exit 3"), &mut log, &mut on_line, Watcher::none()).unwrap();
+        assert_eq!(status.code(), Some(3));
+        assert_eq!(lines, ["one", "two"]);
+        assert_eq!(log.metadata().unwrap().len(), 8);
+    }
+
+    #[test]
+    fn a_child_left_behind_does_not_hold_us() {
+        let mut log = tempfile::tempfile().unwrap();
+        let mut left = 0;
+        let mut on_line = |line: &str| left = line.parse().unwrap();
+        let status = run(&mut shell("sleep 1000 & echo $!"), &mut log, &mut on_line, Watcher::none()).unwrap();
+        assert!(status.success());
+        sys::process::Identity::of(left).unwrap().signal(Signal::KILL).unwrap();
+    }
+
+    #[test]
+    fn cancelling_ends_the_whole_group() {
+        let mut log = tempfile::tempfile().unwrap();
+        let stop = AtomicBool::new(false);
+        let mut inner = 0;
+        let mut on_line = |line: &str| {
+            inner = line.parse().unwrap();
+            stop.store(true, Ordering::Relaxed);
+        };
+        let outcome =
+            run(&mut shell("sleep 1000 & echo $!; wait"), &mut log, &mut on_line, Watcher::new(&|_| {}, &stop));
+        assert!(matches!(outcome, Err(RunnerError::Cancelled(_))));
+        let deadline = sys::clock::monotonic() + Duration::from_secs(10);
+        while sys::process::Identity::of(inner).is_some() {
+            assert!(sys::clock::monotonic() < deadline, "process {inner} is still there");
+        }
+    }
+}

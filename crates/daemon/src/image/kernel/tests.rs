@@ -1,0 +1,201 @@
+//! Whole imports: of made-up kernels in every shape, and of a real Debian package where one is named.
+
+use std::fs;
+
+use super::*;
+use crate::image::codec::{Codec, tests::encode};
+
+const DEP: &str = "kernel/virtio_ring.ko:\nkernel/virtio.ko: kernel/virtio_ring.ko\nkernel/overlay.ko.xz:\n";
+
+fn config() -> String {
+    let builtin = [
+        "X86_64",
+        "BLK_DEV_INITRD",
+        "BINFMT_ELF",
+        "DEVTMPFS",
+        "TMPFS",
+        "PROC_FS",
+        "SYSFS",
+        "CGROUPS",
+        "UNIX",
+        "VIRTIO_MMIO",
+        "VIRTIO_BLK",
+        "VIRTIO_CONSOLE",
+        "VIRTIO_NET",
+        "EXT4_FS",
+    ];
+    let lines = builtin.iter().map(|option| format!("CONFIG_{option}=y\n"));
+    lines.chain(["CONFIG_VIRTIO=m\nCONFIG_OVERLAY_FS=m\n".to_owned()]).collect()
+}
+
+fn vmlinuz() -> Vec<u8> {
+    let vmlinux = elf::tests::sample(b"Linux version 6.1.0-test (who)", true);
+    bzimage::tests::sample(&encode(Codec::Zstd, &vmlinux), vmlinux.len(), "6.1.0-test")
+}
+
+/// A kernel laid out as in `/`: boot and lib/modules, indexed.
+fn lay_out(root: &Path) {
+    let modules = root.join("lib/modules/6.1.0-test");
+    fs::create_dir_all(root.join("boot")).unwrap();
+    fs::create_dir_all(modules.join("kernel")).unwrap();
+    fs::write(root.join("boot/vmlinuz-6.1.0-test"), vmlinuz()).unwrap();
+    fs::write(root.join("boot/config-6.1.0-test"), config()).unwrap();
+    fs::write(modules.join("modules.dep"), DEP).unwrap();
+    fs::write(modules.join("modules.dep.bin"), "").unwrap();
+    for name in ["virtio.ko", "virtio_ring.ko"] {
+        fs::write(modules.join("kernel").join(name), b"\x7fELF").unwrap();
+    }
+    fs::write(modules.join("kernel/overlay.ko.xz"), encode(Codec::Xz, b"\x7fELF overlay")).unwrap();
+    std::os::unix::fs::symlink("/usr/src", modules.join("build")).unwrap();
+}
+
+fn import_from(path: &Path, config: Option<PathBuf>) -> Result<(tempfile::TempDir, KernelManifest), KernelError> {
+    let staging = tempfile::tempdir().unwrap();
+    let source = Source { path: path.to_owned(), config, modules: None };
+    let manifest = import(&source, staging.path(), Watcher::none())?;
+    Ok((staging, manifest))
+}
+
+fn e2fsck(image: &Path) {
+    let mut fsck = sys::process::command("/usr/sbin/e2fsck");
+    sys::process::run(fsck.arg("-fn").arg(image)).expect("a clean filesystem");
+}
+
+#[test]
+fn a_directory_becomes_a_kernel() {
+    let root = tempfile::tempdir().unwrap();
+    lay_out(root.path());
+    let (staging, manifest) = import_from(root.path(), None).unwrap();
+    assert_eq!(manifest.release, "6.1.0-test");
+    assert!(manifest.pvh);
+    assert_eq!(manifest.config_source, ConfigSource::File);
+    let names: Vec<_> = manifest.load_order.iter().map(|module| module.file.as_str()).collect();
+    assert_eq!(names, ["00-virtio_ring.ko", "01-virtio.ko", "02-overlay.ko"]);
+    let overlay = fs::read(staging.path().join("needed-modules/02-overlay.ko")).unwrap();
+    assert_eq!(overlay, b"\x7fELF overlay");
+    assert_eq!(manifest.modules.as_ref().unwrap().count, 3);
+    e2fsck(&staging.path().join("modules.ext4"));
+    let json = fs::read(staging.path().join("manifest.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<KernelManifest>(&json).unwrap(), manifest);
+    let mut left: Vec<_> = fs::read_dir(staging.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["config", "manifest.json", "modules.ext4", "needed-modules", "vmlinux"]);
+    let (_, again) = import_from(root.path(), None).unwrap();
+    assert_eq!(again.digest, manifest.digest);
+    let (_, of_file) = import_from(&root.path().join("boot/vmlinuz-6.1.0-test"), None).unwrap();
+    assert_eq!(of_file.digest, manifest.digest, "a file finds what lies beside it");
+}
+
+#[test]
+fn a_package_becomes_the_same_kernel() {
+    let root = tempfile::tempdir().unwrap();
+    lay_out(root.path());
+    let (_, manifest) = import_from(root.path(), None).unwrap();
+    let (image, config) = (vmlinuz(), config());
+    let overlay = encode(Codec::Xz, b"\x7fELF overlay");
+    let files: [(&str, &[u8]); 7] = [
+        ("./boot/vmlinuz-6.1.0-test", &image),
+        ("./boot/config-6.1.0-test", config.as_bytes()),
+        ("./lib/modules/6.1.0-test/modules.dep", DEP.as_bytes()),
+        ("./lib/modules/6.1.0-test/modules.dep.bin", b""),
+        ("./lib/modules/6.1.0-test/kernel/virtio.ko", b"\x7fELF"),
+        ("./lib/modules/6.1.0-test/kernel/virtio_ring.ko", b"\x7fELF"),
+        ("./lib/modules/6.1.0-test/kernel/overlay.ko.xz", &overlay),
+    ];
+    let package = root.path().join("linux.deb");
+    fs::write(&package, deb::tests::package(Some(Codec::Xz), &files)).unwrap();
+    let (_, of_package) = import_from(&package, None).unwrap();
+    assert_eq!(of_package.digest, manifest.digest);
+}
+
+#[test]
+fn an_unfit_kernel_is_refused_by_option() {
+    let root = tempfile::tempdir().unwrap();
+    lay_out(root.path());
+    let config_path = root.path().join("other-config");
+    for (from, to, what) in [
+        ("CONFIG_OVERLAY_FS=m", "# CONFIG_OVERLAY_FS is not set", "CONFIG_OVERLAY_FS is not set"),
+        ("CONFIG_EXT4_FS=y", "CONFIG_EXT4_FS=m", "module ext4 is not in"),
+    ] {
+        fs::write(&config_path, config().replace(from, to)).unwrap();
+        let err = import_from(root.path(), Some(config_path.clone())).unwrap_err();
+        assert!(matches!(err, KernelError::Unfit { .. }), "{err}");
+        let cause = std::error::Error::source(&err).unwrap().to_string();
+        assert!(cause.contains(what), "{cause}");
+    }
+    fs::write(&config_path, "no options").unwrap();
+    let err = import_from(root.path(), Some(config_path)).unwrap_err();
+    assert!(err.to_string().contains("other-config"), "{err}");
+}
+
+#[test]
+fn without_modules_and_config_there_is_nothing_to_judge_by() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("vmlinux");
+    fs::write(&path, elf::tests::sample(b"Linux version 6.1.0-test (who)", false)).unwrap();
+    let err = import_from(&path, None).unwrap_err();
+    assert!(err.hint().unwrap().contains("--config"), "{err}");
+}
+
+#[test]
+fn a_monolithic_kernel_needs_no_modules() {
+    let root = tempfile::tempdir().unwrap();
+    let mut text = b"Linux version 6.1.0-test (who) IKCFG_ST".to_vec();
+    text.extend(encode(Codec::Gzip, config().replace("=m", "=y").as_bytes()));
+    let path = root.path().join("vmlinux");
+    fs::write(&path, elf::tests::sample(&text, true)).unwrap();
+    let (_, manifest) = import_from(&path, None).unwrap();
+    assert_eq!((manifest.modules, manifest.load_order), (None, Vec::new()));
+    assert_eq!(manifest.config_source, ConfigSource::Ikconfig);
+}
+
+#[test]
+fn what_holds_no_kernel_is_said() {
+    let root = tempfile::tempdir().unwrap();
+    let err = import_from(root.path(), None).unwrap_err().to_string();
+    assert!(err.contains("no kernel found"), "{err}");
+    for name in ["vmlinuz-1", "vmlinuz-2"] {
+        fs::write(root.path().join(name), "").unwrap();
+    }
+    let err = import_from(root.path(), None).unwrap_err().to_string();
+    assert!(err.contains("vmlinuz-1, vmlinuz-2"), "{err}");
+    let err = import_from(&root.path().join("absent"), None).unwrap_err().to_string();
+    assert!(err.contains("absent"), "{err}");
+    let err = import_from(&root.path().join("vmlinuz-1"), None).unwrap_err();
+    assert!(matches!(err, KernelError::Unpack { err: BzImageError::Magic, .. }), "{err}");
+}
+
+#[test]
+fn a_cancelled_import_says_so() {
+    let root = tempfile::tempdir().unwrap();
+    lay_out(root.path());
+    let staging = tempfile::tempdir().unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(true);
+    let source = Source { path: root.path().to_owned(), config: None, modules: None };
+    let err = import(&source, staging.path(), Watcher::new(&|_| {}, &stop)).unwrap_err();
+    assert!(crate::model::progress::is_cancelled(&err), "{err:?}");
+}
+
+/// `BANGER_TEST_KERNEL_DEB` names a `linux-image-cloud-amd64` package.
+#[test]
+fn a_real_debian_package_becomes_a_kernel() {
+    let Some(package) = std::env::var_os("BANGER_TEST_KERNEL_DEB") else {
+        return;
+    };
+    let (staging, manifest) =
+        import_from(Path::new(&package), None).expect("the package named by BANGER_TEST_KERNEL_DEB");
+    assert!(manifest.release.ends_with("-cloud-amd64"), "{}", manifest.release);
+    assert!(manifest.pvh);
+    let names: Vec<_> = manifest.load_order.iter().map(|module| module.name.as_str()).collect();
+    let at = |name: &str| names.iter().position(|other| *other == name);
+    assert!(at("virtio_ring").unwrap() < at("virtio").unwrap(), "{names:?}");
+    for needed in ["virtio_mmio", "virtio_blk", "virtio_console", "virtio_net", "overlay"] {
+        assert!(at(needed) > at("virtio") || needed == "overlay", "{needed} in {names:?}");
+        assert!(at(needed).is_some(), "{needed} in {names:?}");
+    }
+    let drive = staging.path().join("modules.ext4");
+    e2fsck(&drive);
+    let mut debugfs = sys::process::command("/usr/sbin/debugfs");
+    let listing = sys::process::run(debugfs.args(["-R", "ls /"]).arg(&drive)).unwrap();
+    assert!(String::from_utf8_lossy(&listing).contains("modules.dep.bin"));
+}

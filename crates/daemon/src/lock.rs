@@ -1,0 +1,68 @@
+//! One daemon a user: a lock on a file, held as long as the process lives.
+
+use std::fs::File;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+
+/// How long a daemon that is ending may take to let go.
+const LET_GO_WITHIN: Duration = Duration::from_secs(5);
+/// How often it is asked.
+const ASK_EVERY: Duration = Duration::from_millis(20);
+
+/// What became of an attempt to be the daemon.
+pub(crate) enum Claim {
+    /// This process is it, while it holds the file.
+    Ours(File),
+    /// Another one is, and answers.
+    Theirs,
+}
+
+/// Claims to be this user's daemon. One that holds the lock without answering is about to end, or has just begun: it is
+/// waited for.
+///
+/// # Errors
+/// When the file cannot be locked, or another daemon neither answers nor ends.
+pub(crate) fn claim(lock: &Path, socket: &Path) -> Result<Claim, std::io::Error> {
+    let file = File::options().create(true).truncate(false).write(true).open(lock)?;
+    let deadline = sys::clock::monotonic() + LET_GO_WITHIN;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Claim::Ours(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        if UnixStream::connect(socket).is_ok() {
+            return Ok(Claim::Theirs);
+        }
+        if sys::clock::monotonic() > deadline {
+            let why = "another bangerd holds it and does not answer";
+            return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, why));
+        }
+        std::thread::sleep(ASK_EVERY);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_waits_for_the_first_and_yields_to_one_that_answers() {
+        let dir = tempfile::tempdir().unwrap();
+        let (lock, socket) = (dir.path().join("lock"), dir.path().join("socket"));
+        let Claim::Ours(held) = claim(&lock, &socket).unwrap() else { panic!("nobody else claims it") };
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert!(matches!(claim(&lock, &socket).unwrap(), Claim::Theirs));
+        drop(listener);
+        std::fs::remove_file(&socket).unwrap();
+        let waiting = std::thread::scope(|scope| {
+            let second = scope.spawn(|| claim(&lock, &socket));
+            drop(held);
+            second.join().unwrap()
+        });
+        assert!(matches!(waiting.unwrap(), Claim::Ours(_)));
+    }
+}

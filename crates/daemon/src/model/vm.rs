@@ -1,0 +1,307 @@
+//! What a VM is doing: a state machine whose states carry what is then true.
+//!
+//! ```text
+//!            CreateFinished            StartBegun              GuestReady
+//! Creating ────────────────► Created ────────────► Starting ─────────────► Running
+//!     │  └─────────(create with start)───────────────▲  │ ▲                 │    │
+//!     ▼ (undone: the row goes)                       │  │ │StopUnwound      │    │BootEnded
+//!                                                    │  │ └───────────┐     │StopBegun
+//!                             StartBegun             │  │StartUnwound │     ▼    │
+//! Deleting ◄────── Stopped ──────────────────────────┘  │         Stopping ◄┘    │
+//!   DeleteBegun      ▲ ▲ └──────────────────────────────┘             │BootEnded │
+//!                    │ └──────────────────────────────────────────────┴──────────┘
+//! ```
+//!
+//! Events that belong to a boot name it; the late end of an earlier boot changes nothing.
+
+use serde::{Deserialize, Serialize};
+use wire::id::BootId;
+
+/// What a VM is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum VmState {
+    /// Being made; not yet the user's.
+    Creating,
+    /// Made, never started.
+    Created,
+    /// On its way up.
+    Starting {
+        /// This run.
+        boot: BootId,
+    },
+    /// Its guest answers.
+    Running {
+        /// This run.
+        boot: BootId,
+    },
+    /// On its way down.
+    Stopping {
+        /// This run.
+        boot: BootId,
+    },
+    /// Off.
+    Stopped,
+    /// Being removed.
+    Deleting,
+}
+
+/// What happens to a VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VmEvent {
+    /// Its parts are there.
+    CreateFinished,
+    /// A start took it.
+    StartBegun {
+        /// The new run.
+        boot: BootId,
+    },
+    /// The guest answers and is configured.
+    GuestReady {
+        /// Whose guest.
+        boot: BootId,
+    },
+    /// A start was taken back.
+    StartUnwound {
+        /// The run that did not come to be.
+        boot: BootId,
+    },
+    /// A stop took it.
+    StopBegun {
+        /// The run to end.
+        boot: BootId,
+    },
+    /// A stop was taken back while the guest still ran.
+    StopUnwound {
+        /// The run that goes on.
+        boot: BootId,
+    },
+    /// The VMM of a run is gone.
+    BootEnded {
+        /// Which run.
+        boot: BootId,
+    },
+    /// A deletion took it.
+    DeleteBegun,
+    /// A deletion was taken back.
+    DeleteUnwound {
+        /// The run that goes on, when it was not ended yet.
+        boot: Option<BootId>,
+    },
+}
+
+/// Why an event is refused; shown to people after the VM's name: `web is …`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Its creation is not over.
+    #[error("still being created")]
+    BeingCreated,
+    /// It runs or is on its way.
+    #[error("already running")]
+    AlreadyRunning,
+    /// There is nothing to stop.
+    #[error("not running")]
+    NotRunning,
+    /// It is on its way down.
+    #[error("already stopping")]
+    AlreadyStopping,
+    /// It is going away.
+    #[error("being deleted")]
+    BeingDeleted,
+    /// The event belongs to a run that is not the present one.
+    #[error("on another boot already")]
+    OtherBoot,
+}
+
+impl VmState {
+    /// The state after `event`. Saying the same twice is saying it once, for steps that run again after a crash.
+    ///
+    /// # Errors
+    /// When the event cannot happen in this state; nothing changed.
+    pub fn after(&self, event: &VmEvent) -> Result<VmState, Refused> {
+        use VmEvent as E;
+        use VmState as S;
+        let ours = |own: &BootId, named: &BootId, next: VmState| {
+            if own == named { Ok(next) } else { Err(Refused::OtherBoot) }
+        };
+        match (self, event) {
+            (S::Creating | S::Created, E::CreateFinished) => Ok(S::Created),
+            (S::Starting { .. } | S::Running { .. } | S::Stopping { .. }, E::CreateFinished) => {
+                Err(Refused::AlreadyRunning)
+            }
+            (S::Stopped, E::CreateFinished) => Ok(S::Stopped),
+            (S::Deleting, E::CreateFinished) => Err(Refused::BeingDeleted),
+
+            (S::Creating | S::Created | S::Stopped, E::StartBegun { boot }) => Ok(S::Starting { boot: boot.clone() }),
+            (S::Starting { boot: own }, E::StartBegun { boot }) if own == boot => Ok(self.clone()),
+            (S::Starting { .. } | S::Running { .. }, E::StartBegun { .. }) => Err(Refused::AlreadyRunning),
+            (S::Stopping { .. }, E::StartBegun { .. }) => Err(Refused::AlreadyStopping),
+            (S::Deleting, E::StartBegun { .. }) => Err(Refused::BeingDeleted),
+
+            (S::Starting { boot: own } | S::Running { boot: own }, E::GuestReady { boot }) => {
+                ours(own, boot, S::Running { boot: own.clone() })
+            }
+            (S::Stopping { .. }, E::GuestReady { .. }) => Err(Refused::AlreadyStopping),
+            (S::Creating | S::Created | S::Stopped, E::GuestReady { .. }) => Err(Refused::NotRunning),
+            (S::Deleting, E::GuestReady { .. }) => Err(Refused::BeingDeleted),
+
+            (S::Starting { boot: own }, E::StartUnwound { boot }) => ours(own, boot, S::Stopped),
+            // A create with start that failed before or after its start: its own undo removes the row.
+            (S::Creating | S::Created | S::Stopped, E::StartUnwound { .. }) => Ok(self.clone()),
+            (S::Running { boot: own }, E::StartUnwound { boot }) => ours(own, boot, S::Stopped),
+            (S::Stopping { .. }, E::StartUnwound { .. }) => Err(Refused::AlreadyStopping),
+            (S::Deleting, E::StartUnwound { .. }) => Err(Refused::BeingDeleted),
+
+            // A start that is stuck leaves `Starting` behind; one that goes on holds the VM, and no stop begins.
+            (
+                S::Starting { boot: own } | S::Running { boot: own } | S::Stopping { boot: own },
+                E::StopBegun { boot },
+            ) => ours(own, boot, S::Stopping { boot: own.clone() }),
+            (S::Creating, E::StopBegun { .. }) => Err(Refused::BeingCreated),
+            (S::Created | S::Stopped, E::StopBegun { .. }) => Err(Refused::NotRunning),
+            (S::Deleting, E::StopBegun { .. }) => Err(Refused::BeingDeleted),
+
+            (S::Stopping { boot: own } | S::Running { boot: own }, E::StopUnwound { boot }) => {
+                ours(own, boot, S::Running { boot: own.clone() })
+            }
+            (S::Starting { .. }, E::StopUnwound { .. }) => Err(Refused::AlreadyRunning),
+            (S::Creating, E::StopUnwound { .. }) => Err(Refused::BeingCreated),
+            (S::Created | S::Stopped, E::StopUnwound { .. }) => Err(Refused::NotRunning),
+            (S::Deleting, E::StopUnwound { .. }) => Err(Refused::BeingDeleted),
+
+            (
+                S::Starting { boot: own } | S::Running { boot: own } | S::Stopping { boot: own },
+                E::BootEnded { boot },
+            ) => Ok(if own == boot { S::Stopped } else { self.clone() }),
+            (S::Creating | S::Created | S::Stopped | S::Deleting, E::BootEnded { .. }) => Ok(self.clone()),
+
+            // A deletion holds the VM and ends its run itself, so it may begin anywhere, also where a stuck operation
+            // left the VM.
+            (
+                S::Creating
+                | S::Created
+                | S::Stopped
+                | S::Deleting
+                | S::Starting { .. }
+                | S::Running { .. }
+                | S::Stopping { .. },
+                E::DeleteBegun,
+            ) => Ok(S::Deleting),
+
+            (S::Deleting, E::DeleteUnwound { boot: Some(boot) }) => Ok(S::Running { boot: boot.clone() }),
+            (S::Deleting, E::DeleteUnwound { boot: None }) => Ok(S::Stopped),
+            (
+                S::Creating | S::Created | S::Stopped | S::Starting { .. } | S::Running { .. } | S::Stopping { .. },
+                E::DeleteUnwound { .. },
+            ) => Ok(self.clone()),
+        }
+    }
+
+    /// The run it is in.
+    #[must_use]
+    pub fn boot(&self) -> Option<&BootId> {
+        match self {
+            VmState::Starting { boot } | VmState::Running { boot } | VmState::Stopping { boot } => Some(boot),
+            VmState::Creating | VmState::Created | VmState::Stopped | VmState::Deleting => None,
+        }
+    }
+
+    /// The same for the API.
+    #[must_use]
+    pub fn to_wire(&self) -> wire::api::VmState {
+        match self {
+            VmState::Creating => wire::api::VmState::Creating,
+            VmState::Created => wire::api::VmState::Created,
+            VmState::Starting { .. } => wire::api::VmState::Starting,
+            VmState::Running { .. } => wire::api::VmState::Running,
+            VmState::Stopping { .. } => wire::api::VmState::Stopping,
+            VmState::Stopped => wire::api::VmState::Stopped,
+            VmState::Deleting => wire::api::VmState::Deleting,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn boot(n: u8) -> BootId {
+        BootId::from_random([n; 8])
+    }
+
+    fn states() -> Vec<VmState> {
+        vec![
+            VmState::Creating,
+            VmState::Created,
+            VmState::Starting { boot: boot(1) },
+            VmState::Running { boot: boot(1) },
+            VmState::Stopping { boot: boot(1) },
+            VmState::Stopped,
+            VmState::Deleting,
+        ]
+    }
+
+    fn events(b: u8) -> Vec<VmEvent> {
+        vec![
+            VmEvent::CreateFinished,
+            VmEvent::StartBegun { boot: boot(b) },
+            VmEvent::GuestReady { boot: boot(b) },
+            VmEvent::StartUnwound { boot: boot(b) },
+            VmEvent::StopBegun { boot: boot(b) },
+            VmEvent::StopUnwound { boot: boot(b) },
+            VmEvent::BootEnded { boot: boot(b) },
+            VmEvent::DeleteBegun,
+            VmEvent::DeleteUnwound { boot: Some(boot(b)) },
+            VmEvent::DeleteUnwound { boot: None },
+        ]
+    }
+
+    /// A letter a pair: the state after it, or `-` refused.
+    fn table(b: u8) -> Vec<String> {
+        let letter = |result: Result<VmState, Refused>| match result {
+            Ok(VmState::Creating) => 'c',
+            Ok(VmState::Created) => 'C',
+            Ok(VmState::Starting { .. }) => 's',
+            Ok(VmState::Running { .. }) => 'R',
+            Ok(VmState::Stopping { .. }) => 'p',
+            Ok(VmState::Stopped) => 'P',
+            Ok(VmState::Deleting) => 'd',
+            Err(_) => '-',
+        };
+        states().iter().map(|state| events(b).iter().map(|event| letter(state.after(event))).collect()).collect()
+    }
+
+    #[test]
+    fn every_pair() {
+        // Columns: CreateFinished StartBegun GuestReady StartUnwound StopBegun StopUnwound BootEnded DeleteBegun
+        //          DeleteUnwound with a boot, DeleteUnwound without
+        let own_boot =
+            ["Cs-c--cdcc", "Cs-C--CdCC", "-sRPp-Pdss", "--RPpRPdRR", "----pRPdpp", "Ps-P--PdPP", "------ddRP"];
+        let other_boot =
+            ["Cs-c--cdcc", "Cs-C--CdCC", "------sdss", "------RdRR", "------pdpp", "Ps-P--PdPP", "------ddRP"];
+        assert_eq!(table(1), own_boot);
+        assert_eq!(table(2), other_boot);
+    }
+
+    proptest! {
+        #[test]
+        fn a_foreign_boot_changes_nothing_that_runs(sequence in proptest::collection::vec((0_usize..10, 1_u8..4), 0..40)) {
+            let mut state = VmState::Creating;
+            for (event, b) in sequence {
+                let event = &events(b)[event];
+                if let Ok(next) = state.after(event) {
+                    if let (Some(own), VmEvent::BootEnded { boot }) = (state.boot(), event) {
+                        prop_assert_eq!(own != boot, next == state);
+                    }
+                    // What runs is only replaced by another run after it was off.
+                    if let (Some(own), Some(new)) = (state.boot(), next.boot()) {
+                        prop_assert_eq!(own, new);
+                    }
+                    prop_assert_eq!(next.after(event).unwrap_or_else(|_| next.clone()), next.clone());
+                    state = next;
+                }
+            }
+        }
+    }
+}

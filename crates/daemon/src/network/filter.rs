@@ -1,0 +1,232 @@
+//! A process between a VMM and passt(1) that lets no frame for the host's loopback through.
+//!
+//! passt opens a socket on the host for whatever address a guest's packet names. `--no-map-gw` takes away the gateway's
+//! special meaning, but versions up to at least 2023 (Debian 12 has one) still connect a packet *addressed* to 127.0.0.1,
+//! 0.0.0.0, ::1, :: or ::ffff:127.0.0.1 to the host's own listener, and a guest's root can send such packets. So every
+//! frame of the guest passes here first:
+//!
+//! ```text
+//! VMM ──net.sock──► filter ──socket pair──► passt ──sockets──► outside
+//!     ◄───────────────── unchanged ◄───────
+//! ```
+//!
+//! It is `bangerd` called by [`VERB`] ([`run`]): one process for each boot with an open network, in a session of its own
+//! like the VMM, two threads that copy, no runtime. It makes its socket when passt answers, and both end with the VMM's
+//! connection.
+
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitCode};
+use std::time::Duration;
+
+use rustix::io::FdFlags;
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+/// What `bangerd` is called with to be this.
+pub const VERB: &str = "net-filter";
+
+/// Bytes of a frame's length on the stream: QEMU's and passt's framing, big endian.
+const LENGTH_BYTES: usize = 4;
+/// Longest frame: the largest IP packet behind an Ethernet header.
+const FRAME_MAX: usize = 65535 + 14;
+/// Bytes copied at once.
+const BUFFER_BYTES: usize = 256 * 1024;
+/// Bytes of the log at most; in good order it stays empty.
+const LOG_BYTES_MAX: u64 = 1 << 20;
+/// How long passt may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// What the filter needs to know; the form of its arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Filter {
+    /// The socket to make.
+    pub(super) socket: PathBuf,
+    /// Where passt's identity is recorded.
+    pub(super) passt_pid: PathBuf,
+    /// The program and its arguments, without `--fd`.
+    pub(super) passt: Vec<String>,
+}
+
+impl Filter {
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let mut arguments = vec![VERB.to_owned(), text(&self.socket), text(&self.passt_pid)];
+        arguments.extend(self.passt.iter().cloned());
+        arguments
+    }
+
+    fn parse(mut arguments: impl Iterator<Item = OsString>) -> Option<Filter> {
+        let (socket, passt_pid) = (arguments.next()?.into(), arguments.next()?.into());
+        let passt: Vec<String> = arguments.map(|word| word.to_string_lossy().into_owned()).collect();
+        (!passt.is_empty()).then_some(Filter { socket, passt_pid, passt })
+    }
+
+    fn start_passt(&self) -> io::Result<(Child, UnixStream)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        rustix::io::fcntl_setfd(&theirs, FdFlags::empty())?;
+        let mut command = sys::process::command(&self.passt[0]);
+        command.args(&self.passt[1..]).args(["--fd", &theirs.as_raw_fd().to_string()]);
+        let (child, _identity) = sys::process::spawn_recorded(&mut command, &self.passt_pid)?;
+        Ok((child, ours))
+    }
+
+    fn serve(&self) -> io::Result<()> {
+        limit_files()?;
+        let (mut child, passt) = self.start_passt()?;
+        let served = await_answer(&passt).and_then(|()| {
+            let listener = UnixListener::bind(&self.socket)?;
+            let (vmm, _) = listener.accept()?;
+            drop(listener);
+            relay(&vmm, &passt);
+            Ok(())
+        });
+        // passt ends when its only connection does.
+        drop(passt);
+        child.wait()?;
+        served
+    }
+}
+
+/// A guest that found a way to make passt talk without end loses its network, not the host's disk: passt inherits the
+/// limit, and the log is the only file either of them writes.
+fn limit_files() -> io::Result<()> {
+    let limit = Rlimit { current: Some(LOG_BYTES_MAX), maximum: Some(LOG_BYTES_MAX) };
+    Ok(setrlimit(Resource::Fsize, limit)?)
+}
+
+/// `bangerd net-filter SOCKET PASST-PID-FILE PASST ARGUMENT…`, with the arguments behind the verb.
+#[expect(clippy::print_stderr, reason = "what it prints is the log that the driver quotes")]
+pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let Some(filter) = Filter::parse(arguments) else {
+        eprintln!("usage: bangerd {VERB} SOCKET PASST-PID-FILE PASST [ARGUMENT…]");
+        return ExitCode::from(2);
+    };
+    match filter.serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cannot connect the guest to {}: {error}", filter.passt[0]);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Asks for the gateway's hardware address, which passt answers from its main loop: its ports are bound then.
+fn await_answer(mut passt: &UnixStream) -> io::Result<()> {
+    const BROADCAST: [u8; 6] = [0xff; 6];
+    const ARP_REQUEST: [u8; 8] = [0, 1, 8, 0, 6, 4, 0, 1];
+    let mac = super::user::PROBE_MAC;
+    let mut frame = [&BROADCAST[..], &mac, &[8, 6], &ARP_REQUEST, &mac].concat();
+    frame.extend_from_slice(&super::user::GUEST_V4.octets());
+    frame.extend_from_slice(&[0; 6]);
+    frame.extend_from_slice(&super::user::GATEWAY_V4.octets());
+    let length = u32::try_from(frame.len()).expect("42 bytes");
+    passt.write_all(&[&length.to_be_bytes()[..], &frame].concat())?;
+    passt.set_read_timeout(Some(ANSWER_WITHIN))?;
+    let mut header = [0; LENGTH_BYTES];
+    passt.read_exact(&mut header)?;
+    let length = usize::try_from(u32::from_be_bytes(header)).unwrap_or(usize::MAX);
+    if length > FRAME_MAX {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    passt.read_exact(&mut vec![0; length])?;
+    passt.set_read_timeout(None)
+}
+
+/// Copies both ways until either side ends.
+fn relay(vmm: &UnixStream, passt: &UnixStream) {
+    let end = || {
+        for stream in [vmm, passt] {
+            // One that is closed already needs no shutting down.
+            let _: io::Result<()> = stream.shutdown(Shutdown::Both);
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // How a connection ends does not matter: both end.
+            let _: io::Result<()> = from_guest(vmm, passt);
+            end();
+        });
+        let _: io::Result<()> = to_guest(passt, vmm);
+        end();
+    });
+}
+
+fn to_guest(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => to.write_all(&buffer[..count])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Copies whole frames, without those that [`may_pass`] refuses.
+fn from_guest(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut filled = 0;
+    loop {
+        match from.read(&mut buffer[filled..]) {
+            Ok(0) => return Ok(()),
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        let (passed, whole) = sift(&mut buffer[..filled])?;
+        to.write_all(&buffer[..passed])?;
+        buffer.copy_within(whole..filled, 0);
+        filled -= whole;
+    }
+}
+
+/// Moves the frames that may pass to the front; gives the length of those and of all whole frames.
+fn sift(bytes: &mut [u8]) -> io::Result<(usize, usize)> {
+    let (mut passed, mut at) = (0, 0);
+    while let Some(header) = bytes[at..].first_chunk::<LENGTH_BYTES>() {
+        let length = usize::try_from(u32::from_be_bytes(*header)).unwrap_or(usize::MAX);
+        if length > FRAME_MAX {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let end = at + LENGTH_BYTES + length;
+        let Some(frame) = bytes.get(at + LENGTH_BYTES..end) else {
+            break;
+        };
+        if may_pass(frame) {
+            if passed < at {
+                bytes.copy_within(at..end, passed);
+            }
+            passed += end - at;
+        }
+        at = end;
+    }
+    Ok((passed, at))
+}
+
+/// Whether an Ethernet frame is ARP, or IP for an address that no host takes for itself alone.
+fn may_pass(frame: &[u8]) -> bool {
+    const ARP: [u8; 2] = [0x08, 0x06];
+    const V4: [u8; 2] = [0x08, 0x00];
+    const V6: [u8; 2] = [0x86, 0xdd];
+    let field = |at: usize, length: usize| frame.get(at..at + length);
+    match field(12, 2) {
+        Some(kind) if kind == ARP => true,
+        // 0.0.0.0/8 is this host, 127.0.0.0/8 its loopback: RFC 1122, section 3.2.1.3.
+        Some(kind) if kind == V4 => field(30, 4).is_some_and(|to| to[0] != 0 && to[0] != 127),
+        Some(kind) if kind == V6 => field(38, 16).is_some_and(|to| !is_own_v6(to)),
+        _ => false,
+    }
+}
+
+/// `::`, `::1` and the rest of ::/96, and IPv4 in IPv6 (::ffff:0:0/96): RFC 4291, section 2.5.
+fn is_own_v6(address: &[u8]) -> bool {
+    address[..10].iter().all(|b| *b == 0) && matches!(address[10..12], [0, 0] | [0xff, 0xff])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! Frames, word by word.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn v4(to: &str) -> Vec<u8> {
+    let mut frame = vec![0; 54];
+    frame[12..14].copy_from_slice(&[8, 0]);
+    frame[30..34].copy_from_slice(&to.parse::<Ipv4Addr>().unwrap().octets());
+    frame
+}
+
+fn v6(to: &str) -> Vec<u8> {
+    let mut frame = vec![0; 74];
+    frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+    frame[38..54].copy_from_slice(&to.parse::<Ipv6Addr>().unwrap().octets());
+    frame
+}
+
+fn framed(frame: &[u8]) -> Vec<u8> {
+    [&(frame.len() as u32).to_be_bytes()[..], frame].concat()
+}
+
+#[test]
+fn nothing_for_the_hosts_loopback_passes() {
+    for to in ["127.0.0.1", "127.255.255.254", "0.0.0.0", "0.1.2.3"] {
+        assert!(!may_pass(&v4(to)), "{to}");
+    }
+    for to in ["::", "::1", "::7f00:1", "::ffff:127.0.0.1", "::ffff:192.0.2.1"] {
+        assert!(!may_pass(&v6(to)), "{to}");
+    }
+    for to in ["10.0.2.2", "192.0.2.1", "255.255.255.255", "224.0.0.1", "1.0.0.0", "126.1.1.1", "128.0.0.1"] {
+        assert!(may_pass(&v4(to)), "{to}");
+    }
+    for to in ["fe80::1", "ff02::1", "2001:db8::1", "fd00::1", "64:ff9b::1", "0:0:0:0:0:1::"] {
+        assert!(may_pass(&v6(to)), "{to}");
+    }
+}
+
+#[test]
+fn only_arp_and_ip_pass() {
+    let mut tagged = v4("192.0.2.1");
+    tagged[12..14].copy_from_slice(&[0x81, 0]);
+    assert!(!may_pass(&tagged), "what is behind a VLAN tag is not looked at, so it does not pass");
+    assert!(may_pass(&[&[0; 12][..], &[8, 6], &[0; 28]].concat()));
+    for length in 0..34 {
+        assert!(!may_pass(&v4("192.0.2.1")[..length]));
+    }
+}
+
+#[test]
+fn a_frame_too_long_ends_it() {
+    assert!(sift(&mut (FRAME_MAX as u32 + 1).to_be_bytes()).is_err());
+}
+
+#[test]
+fn arguments_survive() {
+    let filter =
+        Filter { socket: "/a b".into(), passt_pid: "/p".into(), passt: vec!["passt".into(), "--no-map-gw".into()] };
+    let words = filter.arguments().into_iter().skip(1).map(OsString::from);
+    assert_eq!(Filter::parse(words), Some(filter));
+    assert_eq!(Filter::parse(["a", "b"].map(OsString::from).into_iter()), None);
+}
+
+proptest! {
+    #[test]
+    fn the_rest_of_the_stream_is_untouched(
+        kinds in proptest::collection::vec(0_u8..4, 0..50),
+        cuts in proptest::collection::vec(1_usize..300, 1..50),
+    ) {
+        struct Pieces<'a>(&'a [u8], Vec<usize>, usize);
+        impl Read for Pieces<'_> {
+            fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+                let count = self.1[self.2 % self.1.len()].min(self.0.len()).min(into.len());
+                self.2 += 1;
+                into[..count].copy_from_slice(&self.0[..count]);
+                self.0 = &self.0[count..];
+                Ok(count)
+            }
+        }
+        let frames: Vec<Vec<u8>> = kinds.iter().enumerate().map(|(number, kind)| {
+            let mut frame = match kind {
+                0 => v4("127.0.0.1"),
+                1 => v6("::1"),
+                2 => v4("192.0.2.7"),
+                _ => v6("2001:db8::7"),
+            };
+            frame.extend_from_slice(&vec![number as u8; number * 7]);
+            frame
+        }).collect();
+        let sent: Vec<u8> = frames.iter().flat_map(|frame| framed(frame)).collect();
+        let expected: Vec<u8> = frames.iter().zip(&kinds).filter(|(_, kind)| **kind > 1).flat_map(|(f, _)| framed(f)).collect();
+        let mut got = Vec::new();
+        from_guest(Pieces(&sent, cuts, 0), &mut got).unwrap();
+        prop_assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn any_bytes_are_answered(mut bytes in proptest::collection::vec(any::<u8>(), 0..500)) {
+        if let Ok((passed, whole)) = sift(&mut bytes) {
+            prop_assert!(passed <= whole && whole <= bytes.len());
+        }
+    }
+}

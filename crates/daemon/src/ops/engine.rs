@@ -1,0 +1,424 @@
+//! Begins operations, drives each in a task of its own, lets people watch and cancel them, and goes on with what an
+//! earlier daemon left open.
+//!
+//! A client that goes away cancels nothing. A guest's reboot is a start like any other, begun here.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use wire::api::{ApiError, Begun, BuildImage, CreateVm, ErrorCode, ImportKernel, Operation, OperationState};
+use wire::id::{OpId, VmId};
+
+use super::failure::{caused, refused};
+use super::live::{Live, Watch, reports};
+use super::plan::Plan;
+use super::world::Host;
+use super::{create, delete, image_build, image_delete, kernel_delete, kernel_import, restart, start, stop};
+use crate::saga::{Cause, Driven, Outcome};
+use crate::store::records::{OperationRecord, VmRecord};
+use crate::store::{self, StoreError};
+use crate::supervise::activity::Activity;
+use crate::supervise::{Reboot, spawn};
+
+/// Boots a guest may ask for within [`REBOOT_SPAN`]; one that asks for more is left off.
+const REBOOTS_MAX: usize = 5;
+/// See [`REBOOTS_MAX`].
+const REBOOT_SPAN: Duration = Duration::from_secs(120);
+
+/// Begins and drives operations.
+pub struct Engine {
+    host: Arc<Host>,
+    activity: Activity,
+    live: Mutex<HashMap<OpId, Arc<Live>>>,
+    open: watch::Sender<usize>,
+}
+
+impl Engine {
+    /// An engine that drives nothing yet. Open operations and live VMs count as work in `activity`.
+    #[must_use]
+    pub fn new(host: Arc<Host>, activity: Activity) -> Arc<Engine> {
+        Arc::new(Engine { host, activity, live: Mutex::new(HashMap::new()), open: watch::Sender::new(0) })
+    }
+
+    /// The world of its operations.
+    #[must_use]
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
+    fn live(&self) -> MutexGuard<'_, HashMap<OpId, Arc<Live>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Creates a VM, and boots it when asked.
+    ///
+    /// # Errors
+    /// Every refusal; nothing has begun then.
+    pub async fn create(self: &Arc<Self>, request: CreateVm) -> Result<Begun, Cause> {
+        let plan = create::plan(&self.host, request).await?;
+        self.begin(Plan::Create(Box::new(plan))).await
+    }
+
+    /// Starts the VM that `key` stands for.
+    ///
+    /// # Errors
+    /// Every refusal; nothing has begun then.
+    pub async fn start(self: &Arc<Self>, key: &str) -> Result<Begun, Cause> {
+        let vm = self.host.store.find_vm(key).await?;
+        self.refuse_busy(&vm).await?;
+        let probe = crate::model::vm::VmEvent::StartBegun { boot: wire::id::BootId::from_random(sys::rand::bytes()) };
+        vm.state.after(&probe).map_err(|refused| StoreError::Refused { name: vm.name.to_string(), refused })?;
+        let plan = start::plan(&self.host, &vm).await?;
+        self.begin(Plan::Start(Box::new(plan))).await
+    }
+
+    /// Stops the VM that `key` stands for; `grace` is how long its guest may take.
+    ///
+    /// # Errors
+    /// Every refusal; nothing has begun then.
+    pub async fn stop(self: &Arc<Self>, key: &str, grace: Option<Duration>) -> Result<Begun, Cause> {
+        let vm = self.host.store.find_vm(key).await?;
+        self.refuse_busy(&vm).await?;
+        let plan = stop::plan(&self.host, &vm, grace).await?;
+        self.begin(Plan::Stop(Box::new(plan))).await
+    }
+
+    /// Restarts the VM that `key` stands for; one that is off is started.
+    ///
+    /// # Errors
+    /// Every refusal; nothing has begun then.
+    pub async fn restart(self: &Arc<Self>, key: &str, grace: Option<Duration>) -> Result<Begun, Cause> {
+        let vm = self.host.store.find_vm(key).await?;
+        self.refuse_busy(&vm).await?;
+        if vm.state.boot().is_none() {
+            return self.start(key).await;
+        }
+        let plan = restart::plan(&self.host, &vm, grace).await?;
+        self.begin(Plan::Restart(Box::new(plan))).await
+    }
+
+    /// Deletes the VM that `key` stands for, running or not.
+    ///
+    /// # Errors
+    /// Every refusal; nothing has begun then.
+    pub async fn delete(self: &Arc<Self>, key: &str) -> Result<Begun, Cause> {
+        let vm = self.host.store.find_vm(key).await?;
+        let plan = delete::plan(&self.host, &vm).await?;
+        self.begin(Plan::Delete(Box::new(plan))).await
+    }
+
+    /// Builds an image.
+    ///
+    /// # Errors
+    /// Every refusal; nothing has begun then.
+    pub async fn build_image(self: &Arc<Self>, request: BuildImage) -> Result<Begun, Cause> {
+        let operation = OpId::from_random(sys::rand::bytes());
+        let plan = image_build::plan(&self.host, request, operation.clone()).await?;
+        self.begin_as(operation, Plan::ImageBuild(Box::new(plan))).await
+    }
+
+    /// Deletes the image that `key` stands for.
+    ///
+    /// # Errors
+    /// Every refusal; nothing has begun then.
+    pub async fn delete_image(self: &Arc<Self>, key: &str) -> Result<Begun, Cause> {
+        let image = self.host.store.find_image(key).await?;
+        let plan = image_delete::plan(&self.host, &image).await?;
+        self.begin(Plan::ImageDelete(Box::new(plan))).await
+    }
+
+    /// Imports a kernel.
+    ///
+    /// # Errors
+    /// Every refusal; nothing has begun then.
+    pub async fn import_kernel(self: &Arc<Self>, request: ImportKernel) -> Result<Begun, Cause> {
+        let operation = OpId::from_random(sys::rand::bytes());
+        let plan = kernel_import::plan(&self.host, request, operation.clone()).await?;
+        self.begin_as(operation, Plan::KernelImport(Box::new(plan))).await
+    }
+
+    /// Deletes the kernel that `key` stands for.
+    ///
+    /// # Errors
+    /// Every refusal; nothing has begun then.
+    pub async fn delete_kernel(self: &Arc<Self>, key: &str) -> Result<Begun, Cause> {
+        let kernel = self.host.store.find_kernel(key).await?;
+        let plan = kernel_delete::plan(&self.host, &kernel).await?;
+        self.begin(Plan::KernelDelete(Box::new(plan))).await
+    }
+
+    /// A busy VM is refused as that, before its state, which the other operation is changing, is looked at.
+    async fn refuse_busy(&self, vm: &VmRecord) -> Result<(), Cause> {
+        let open = self.host.store.open_operations().await?;
+        let Some(other) = open.into_iter().find(|other| other.holds.as_deref() == Some(vm.id.as_str())) else {
+            return Ok(());
+        };
+        Err(StoreError::Busy {
+            subject: other.subject,
+            kind: other.kind.rsplit('.').next().unwrap_or_default().to_owned(),
+            elapsed_ms: (self.host.now_ms)().saturating_sub(other.started_at_ms),
+            operation: other.id,
+        }
+        .into())
+    }
+
+    /// Begins `plan` and returns at once.
+    ///
+    /// # Errors
+    /// When another open operation holds the same.
+    pub async fn begin(self: &Arc<Self>, plan: Plan) -> Result<Begun, Cause> {
+        self.begin_as(OpId::from_random(sys::rand::bytes()), plan).await
+    }
+
+    async fn begin_as(self: &Arc<Self>, id: OpId, plan: Plan) -> Result<Begun, Cause> {
+        let record = OperationRecord {
+            id: id.clone(),
+            kind: plan.kind().to_owned(),
+            subject: plan.subject(),
+            holds: Some(plan.holds()),
+            plan: serde_json::to_value(&plan).map_err(|error| caused(ErrorCode::Internal, &error))?,
+            state: store::OperationState::Open,
+            error: None,
+            started_at_ms: (self.host.now_ms)(),
+            ended_at_ms: None,
+        };
+        let begun = Begun { operation: id, vm: plan.vm().cloned(), subject: plan.subject() };
+        self.host.store.begin_operation(record.clone()).await?;
+        self.drive_in_task(record, plan, &[]);
+        Ok(begun)
+    }
+
+    fn drive_in_task(self: &Arc<Self>, record: OperationRecord, plan: Plan, edges: &[crate::saga::Edge]) {
+        let live = Live::new(to_wire(&record, &plan.step_names(), edges), plan.vm().cloned());
+        self.live().insert(record.id.clone(), Arc::clone(&live));
+        self.open.send_modify(|open| *open += 1);
+        let (engine, busy) = (Arc::clone(self), self.activity.begin());
+        let name = format!("{} {}", record.kind, record.id);
+        spawn(name, async move {
+            engine.drive(&record, &plan, &live).await;
+            engine.live().remove(&record.id);
+            engine.open.send_modify(|open| *open -= 1);
+            drop(busy);
+        });
+    }
+
+    async fn drive(&self, record: &OperationRecord, plan: &Plan, live: &Live) {
+        tracing::info!(op = %record.id, kind = record.kind, subject = record.subject, "an operation is driven");
+        let journal = self.host.store.journal(record.id.clone());
+        let with = Driven {
+            journal: &journal,
+            observer: live,
+            cancel: &live.cancel,
+            faults: &self.host.faults,
+            now_ms: &self.host.now_ms,
+        };
+        let outcome = plan.drive(&self.host, &with).await;
+        let (state, cause) = match outcome {
+            Ok(Outcome::Succeeded) => (OperationState::Succeeded, None),
+            Ok(Outcome::Unwound { cause, .. }) => (OperationState::Unwound, Some(explain(plan, cause))),
+            Ok(Outcome::Stuck { cause, failures, .. }) => {
+                let mut cause = explain(plan, cause);
+                for failure in failures {
+                    cause.message.push_str(&format!("; {} could not be taken back: {}", failure.step, failure.cause));
+                }
+                cause.hint.get_or_insert_with(|| format!("something is left: see `banger ops show {}`", record.id));
+                (OperationState::Stuck, Some(cause))
+            }
+            Err(error) => (OperationState::Stuck, Some(explain(plan, caused(ErrorCode::Internal, &error)))),
+        };
+        let error = cause.map(|cause| ApiError::from(cause).with_operation(record.id.clone()));
+        if let Some(error) = &error {
+            tracing::warn!(op = %record.id, kind = record.kind, error = error.message, "an operation did not succeed");
+        }
+        let ended_at_ms = (self.host.now_ms)();
+        let stored = match state {
+            OperationState::Succeeded => store::OperationState::Succeeded,
+            OperationState::Unwound => store::OperationState::Unwound,
+            OperationState::Stuck => store::OperationState::Stuck,
+            OperationState::Running | OperationState::Unwinding => store::OperationState::Open,
+        };
+        if let Err(failure) = self.host.store.end_operation(&record.id, stored, error.clone(), ended_at_ms).await {
+            // It stays open on record; the next daemon drives it again, which changes nothing.
+            tracing::error!(op = %record.id, error = %failure, "the end of an operation is not recorded");
+        }
+        let ended = Operation { state, error, ended_at_ms: Some(ended_at_ms), ..live.operation() };
+        live.finish(ended);
+    }
+
+    /// Goes on with every operation that an earlier daemon left open. Call it after `Supervisors::adopt_all`.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn recover(self: &Arc<Self>) -> Result<(), StoreError> {
+        for record in self.host.store.open_operations().await? {
+            let edges = self.host.store.edges(&record.id).await?;
+            match serde_json::from_value::<Plan>(record.plan.clone()) {
+                Ok(plan) => self.drive_in_task(record, plan, &edges),
+                Err(error) => {
+                    let cause = caused(ErrorCode::Internal, &error);
+                    let message = format!("another version began this operation: {}", cause.message);
+                    let error = ApiError::new(ErrorCode::Internal, message).with_operation(record.id.clone());
+                    let now_ms = (self.host.now_ms)();
+                    self.host
+                        .store
+                        .end_operation(&record.id, store::OperationState::Stuck, Some(error), now_ms)
+                        .await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a start for every guest that asks for a new boot. Runs until the supervisors are gone.
+    pub async fn serve_reboots(self: Arc<Self>, mut reboots: mpsc::UnboundedReceiver<Reboot>) {
+        let mut recent: HashMap<VmId, Vec<Instant>> = HashMap::new();
+        while let Some(reboot) = reboots.recv().await {
+            let now = sys::clock::monotonic();
+            recent.retain(|_, times| {
+                times.retain(|at| now.duration_since(*at) < REBOOT_SPAN);
+                !times.is_empty()
+            });
+            let times = recent.entry(reboot.vm.clone()).or_default();
+            let result = if times.len() < REBOOTS_MAX {
+                times.push(now);
+                self.start(reboot.vm.as_str()).await.map(drop)
+            } else {
+                Err(refused(
+                    ErrorCode::WrongState,
+                    format!("the guest rebooted {REBOOTS_MAX} times in {REBOOT_SPAN:?}"),
+                ))
+            };
+            if let Err(cause) = result {
+                tracing::warn!(vm = %reboot.vm, error = %cause, "a guest's reboot begins no boot");
+                let message = format!("the guest's reboot began no boot: {cause}");
+                if let Err(error) = self.host.store.set_last_error(&reboot.vm, Some(message)).await {
+                    tracing::error!(vm = %reboot.vm, error = %error, "an error is not recorded");
+                }
+            }
+        }
+    }
+
+    /// What happens to an operation, its present state first.
+    ///
+    /// # Errors
+    /// When there is no such operation.
+    pub async fn watch(&self, operation: &OpId) -> Result<Watch, Cause> {
+        if let Some(live) = self.live().get(operation) {
+            return Ok(Watch::of_live(Arc::clone(live)));
+        }
+        Ok(Watch::of_ended(self.operation(operation).await?))
+    }
+
+    /// Waits for the end of an operation.
+    ///
+    /// # Errors
+    /// When there is no such operation.
+    pub async fn wait(&self, operation: &OpId) -> Result<Operation, Cause> {
+        let mut watch = self.watch(operation).await?;
+        while let Some(event) = watch.next().await {
+            if let wire::api::OperationEvent::Finished { operation } = event {
+                return Ok(operation);
+            }
+        }
+        self.operation(operation).await
+    }
+
+    /// Asks an operation to stop at its next edge and to take back what it did; one that has ended stays as it is.
+    ///
+    /// # Errors
+    /// When there is no such operation.
+    pub async fn cancel(&self, operation: &OpId) -> Result<Operation, Cause> {
+        if let Some(live) = self.live().get(operation) {
+            live.cancel.cancel();
+        }
+        self.operation(operation).await
+    }
+
+    /// An operation as it stands.
+    ///
+    /// # Errors
+    /// When there is no such operation.
+    pub async fn operation(&self, operation: &OpId) -> Result<Operation, Cause> {
+        let live = self.live().get(operation).cloned();
+        if let Some(live) = live {
+            return Ok(live.operation());
+        }
+        let record = self.host.store.operation(operation).await?;
+        self.describe(&record).await
+    }
+
+    /// All operations on record, newest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn operations(&self) -> Result<Vec<Operation>, Cause> {
+        let mut operations = Vec::new();
+        for record in self.host.store.operations().await? {
+            let live = self.live().get(&record.id).cloned();
+            operations.push(match live {
+                Some(live) => live.operation(),
+                None => self.describe(&record).await?,
+            });
+        }
+        Ok(operations)
+    }
+
+    async fn describe(&self, record: &OperationRecord) -> Result<Operation, Cause> {
+        let edges = self.host.store.edges(&record.id).await?;
+        let names: Vec<String> = match serde_json::from_value::<Plan>(record.plan.clone()) {
+            Ok(plan) => plan.step_names().into_iter().map(str::to_owned).collect(),
+            Err(_) => edges.iter().map(|edge| edge.step.clone()).collect(),
+        };
+        Ok(to_wire(record, &names, &edges))
+    }
+
+    /// The open operation that holds a VM.
+    #[must_use]
+    pub fn holder(&self, vm: &VmId) -> Option<OpId> {
+        let live = self.live();
+        live.iter().find(|(_, live)| live.vm() == Some(vm)).map(|(id, _)| id.clone())
+    }
+
+    /// Waits until no operation is open.
+    pub async fn settled(&self) {
+        // The sender lives in `self`.
+        drop(self.open.subscribe().wait_for(|open| *open == 0).await);
+    }
+
+    /// Whether no VM runs and no operation is open.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.activity.is_idle()
+    }
+}
+
+/// A cause with what failed because of it.
+fn explain(plan: &Plan, cause: Cause) -> Cause {
+    if cause.is_cancellation() {
+        return Cause { message: format!("cancelled: {}", plan.act()), ..cause };
+    }
+    Cause { message: format!("cannot {}: {}", plan.act(), cause.message), ..cause }
+}
+
+fn to_wire(record: &OperationRecord, names: &[impl AsRef<str>], edges: &[crate::saga::Edge]) -> Operation {
+    let has_failed = edges.iter().any(|edge| matches!(edge.kind, crate::saga::EdgeKind::Failed { .. }));
+    let state = match record.state {
+        store::OperationState::Open if has_failed => OperationState::Unwinding,
+        store::OperationState::Open => OperationState::Running,
+        store::OperationState::Succeeded => OperationState::Succeeded,
+        store::OperationState::Unwound => OperationState::Unwound,
+        store::OperationState::Stuck => OperationState::Stuck,
+    };
+    Operation {
+        id: record.id.clone(),
+        kind: record.kind.clone(),
+        subject: record.subject.clone(),
+        state,
+        steps: reports(names, edges),
+        error: record.error.clone(),
+        started_at_ms: record.started_at_ms,
+        ended_at_ms: record.ended_at_ms,
+    }
+}

@@ -1,0 +1,77 @@
+//! Deletes an image that no VM uses: the row first, so that no VM can come to use what is going away.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::staging::remove_tree;
+use super::world::Host;
+use crate::saga::{Cause, Cx, Saga, Step, Undo};
+use crate::store::StoreError;
+use crate::store::records::ImageRecord;
+
+/// The list.
+#[must_use]
+pub fn image_delete() -> Saga<ImageDeletePlan, Host> {
+    Saga::named("image.delete")
+        .commit(ForgetImage) // refused while a VM uses it; undo: put it back
+        .then(RemoveImageFiles) // only forward: a directory without a row is swept
+}
+
+/// One deletion, decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageDeletePlan {
+    /// The image as it is on record.
+    pub record: ImageRecord,
+}
+
+/// Decides a deletion.
+///
+/// # Errors
+/// When a VM uses it, by name.
+pub async fn plan(host: &Host, record: &ImageRecord) -> Result<ImageDeletePlan, Cause> {
+    let users = host.store.image_users(&record.id).await?;
+    if !users.is_empty() {
+        return Err(StoreError::InUse { what: "image", name: record.name.clone(), users }.into());
+    }
+    Ok(ImageDeletePlan { record: record.clone() })
+}
+
+/// Removes the row.
+struct ForgetImage;
+
+#[async_trait]
+impl Step<ImageDeletePlan, Host> for ForgetImage {
+    fn name(&self) -> &'static str {
+        "forget_image"
+    }
+
+    async fn run(&self, cx: &Cx<'_, ImageDeletePlan, Host>) -> Result<(), Cause> {
+        Ok(cx.world.store.delete_image(&cx.plan.record.id, &cx.plan.record.name).await?)
+    }
+
+    async fn undo(&self, cx: &Cx<'_, ImageDeletePlan, Host>) -> Result<(), Cause> {
+        Ok(cx.world.store.publish_image(cx.plan.record.clone()).await?)
+    }
+}
+
+/// Removes the files.
+struct RemoveImageFiles;
+
+#[async_trait]
+impl Step<ImageDeletePlan, Host> for RemoveImageFiles {
+    fn name(&self) -> &'static str {
+        "remove_image_files"
+    }
+
+    fn undo_policy(&self) -> Undo {
+        Undo::Nothing { because: "the files were to go" }
+    }
+
+    async fn run(&self, cx: &Cx<'_, ImageDeletePlan, Host>) -> Result<(), Cause> {
+        remove_tree(cx.world.image_dir(&cx.plan.record.id)).await
+    }
+
+    async fn undo(&self, _: &Cx<'_, ImageDeletePlan, Host>) -> Result<(), Cause> {
+        Ok(())
+    }
+}

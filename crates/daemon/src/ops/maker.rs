@@ -1,0 +1,48 @@
+//! What VMs boot from is made here: root filesystems, kernels, initramfs. Blocking; callers put it on a thread.
+
+use std::path::{Path, PathBuf};
+
+use wire::api::{BuildImage, KernelSource};
+
+use crate::model::image::ImageManifest;
+use crate::model::kernel::KernelManifest;
+use crate::model::progress::Watcher;
+use crate::saga::Cause;
+
+/// Makes what VMs boot from. Everything lands in the directory it is given; publishing is the caller's act.
+pub trait Maker: Send + Sync {
+    /// Checks a request before anything begins and gives the name the image will have.
+    ///
+    /// # Errors
+    /// When there is no such recipe or variant, or a program it needs is not installed.
+    fn check_image(&self, request: &BuildImage) -> Result<String, Cause>;
+
+    /// Builds `rootfs.ext4` and `manifest.json` in `staging`, an empty directory.
+    ///
+    /// # Errors
+    /// When it cannot be built, or `watcher` says to stop.
+    fn build_image(&self, request: &BuildImage, staging: &Path, watcher: Watcher<'_>) -> Result<ImageManifest, Cause>;
+
+    /// Fetches a kernel package of the host's archive into `cache`, verified, and gives its file.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be fetched.
+    fn fetch_kernel(&self, package: &str, cache: &Path, watcher: Watcher<'_>) -> Result<PathBuf, Cause>;
+
+    /// Imports a kernel from files into `staging`, an empty directory: `vmlinux`, `modules.ext4`, `manifest.json` ….
+    ///
+    /// # Errors
+    /// When it is no kernel, cannot run a guest of ours, or `watcher` says to stop.
+    fn import_kernel(
+        &self,
+        source: &KernelSource,
+        staging: &Path,
+        watcher: Watcher<'_>,
+    ) -> Result<KernelManifest, Cause>;
+
+    /// The initramfs of the kernel in `kernel_dir`, made if the cache has none.
+    ///
+    /// # Errors
+    /// When a part is missing or the cache cannot be written.
+    fn ensure_initramfs(&self, kernel_dir: &Path, manifest: &KernelManifest) -> Result<PathBuf, Cause>;
+}

@@ -1,0 +1,40 @@
+//! The verbs: one file an operation, each opening with its list of steps.
+//!
+//! | file | operation |
+//! |---|---|
+//! | [`create`] | `vm.create`: a row, a disk; with `start` the boot too, all or nothing |
+//! | [`start`] | `vm.start`: from a frozen plan to a guest that answers |
+//! | [`stop`] | `vm.stop`: ask the guest, wait, kill if need be |
+//! | [`restart`] | `vm.restart`: stop and start as one |
+//! | [`delete`] | `vm.delete` |
+//! | [`image_build`], [`image_delete`] | `image.build`, `image.delete` |
+//! | [`kernel_import`], [`kernel_delete`] | `kernel.import`, `kernel.delete` |
+//!
+//! Around them: [`plan`] is what any of them is begun with, [`world`] what their steps work on, [`engine`] begins,
+//! watches, cancels and recovers them, [`failure`] turns errors into causes people can read, `console` quotes a
+//! guest's console, `staging` holds what is made until it is whole, [`maker`] makes what VMs boot from.
+//!
+//! A plan fixes every id, path and number first; steps are idempotent functions of it.
+
+mod console;
+pub mod create;
+pub mod delete;
+pub mod engine;
+pub mod failure;
+pub mod image_build;
+pub mod image_delete;
+pub mod kernel_delete;
+pub mod kernel_import;
+mod live;
+pub mod maker;
+pub mod plan;
+pub mod restart;
+mod staging;
+pub mod start;
+pub mod stop;
+pub mod world;
+
+pub use engine::Engine;
+pub use plan::Plan;
+pub use staging::maker_of;
+pub use world::Host;

@@ -1,0 +1,180 @@
+//! Any operation, decided: what is stored as its row and what is driven.
+
+use serde::{Deserialize, Serialize};
+
+use super::create::CreatePlan;
+use super::delete::DeletePlan;
+use super::image_build::ImageBuildPlan;
+use super::image_delete::ImageDeletePlan;
+use super::kernel_delete::KernelDeletePlan;
+use super::kernel_import::KernelImportPlan;
+use super::restart::RestartPlan;
+use super::start::StartPlan;
+use super::stop::StopPlan;
+use super::world::Host;
+use super::{create, delete, image_build, image_delete, kernel_delete, kernel_import, restart, start, stop};
+use crate::saga::{DriveError, Driven, Outcome, Undo, drive};
+use wire::id::VmId;
+
+/// Any operation, decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind")]
+pub enum Plan {
+    /// `vm.create`
+    #[serde(rename = "vm.create")]
+    Create(Box<CreatePlan>),
+    /// `vm.start`
+    #[serde(rename = "vm.start")]
+    Start(Box<StartPlan>),
+    /// `vm.stop`
+    #[serde(rename = "vm.stop")]
+    Stop(Box<StopPlan>),
+    /// `vm.restart`
+    #[serde(rename = "vm.restart")]
+    Restart(Box<RestartPlan>),
+    /// `vm.delete`
+    #[serde(rename = "vm.delete")]
+    Delete(Box<DeletePlan>),
+    /// `image.build`
+    #[serde(rename = "image.build")]
+    ImageBuild(Box<ImageBuildPlan>),
+    /// `image.delete`
+    #[serde(rename = "image.delete")]
+    ImageDelete(Box<ImageDeletePlan>),
+    /// `kernel.import`
+    #[serde(rename = "kernel.import")]
+    KernelImport(Box<KernelImportPlan>),
+    /// `kernel.delete`
+    #[serde(rename = "kernel.delete")]
+    KernelDelete(Box<KernelDeletePlan>),
+}
+
+/// Does `$act` with the saga and the plan of whatever operation `$plan` is.
+macro_rules! with_saga {
+    ($plan:expr, |$saga:ident, $inner:ident| $act:expr) => {
+        match $plan {
+            Plan::Create($inner) => {
+                let $saga = if $inner.start.is_some() { create::create_started() } else { create::create() };
+                $act
+            }
+            Plan::Start($inner) => {
+                let $saga = start::start();
+                $act
+            }
+            Plan::Stop($inner) => {
+                let $saga = stop::stop();
+                $act
+            }
+            Plan::Restart($inner) => {
+                let $saga = restart::restart();
+                $act
+            }
+            Plan::Delete($inner) => {
+                let $saga = delete::delete();
+                $act
+            }
+            Plan::ImageBuild($inner) => {
+                let $saga = image_build::image_build();
+                $act
+            }
+            Plan::ImageDelete($inner) => {
+                let $saga = image_delete::image_delete();
+                $act
+            }
+            Plan::KernelImport($inner) => {
+                let $saga = kernel_import::kernel_import();
+                $act
+            }
+            Plan::KernelDelete($inner) => {
+                let $saga = kernel_delete::kernel_delete();
+                $act
+            }
+        }
+    };
+}
+
+impl Plan {
+    /// What it does: `vm.start`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        with_saga!(self, |saga, _plan| saga.name())
+    }
+
+    /// The names of its steps, in order.
+    #[must_use]
+    pub fn step_names(&self) -> Vec<&'static str> {
+        with_saga!(self, |saga, _plan| saga.step_names())
+    }
+
+    /// Its steps and how each is taken back.
+    #[must_use]
+    pub fn undo_policies(&self) -> Vec<(&'static str, Undo)> {
+        with_saga!(self, |saga, _plan| saga.undo_policies())
+    }
+
+    /// Takes its steps from wherever its journal stands.
+    ///
+    /// # Errors
+    /// When the journal cannot be read or was written by other steps.
+    pub async fn drive(&self, host: &Host, with: &Driven<'_>) -> Result<Outcome, DriveError> {
+        with_saga!(self, |saga, plan| drive(&saga, plan.as_ref(), host, with).await)
+    }
+
+    /// The name of what it is about.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        match self {
+            Plan::Create(plan) => plan.vm.name.to_string(),
+            Plan::Start(plan) => plan.name.to_string(),
+            Plan::Stop(plan) => plan.name.to_string(),
+            Plan::Restart(plan) => plan.start.name.to_string(),
+            Plan::Delete(plan) => plan.name.to_string(),
+            Plan::ImageBuild(plan) => plan.name.clone(),
+            Plan::ImageDelete(plan) => plan.record.name.clone(),
+            Plan::KernelImport(plan) => plan.subject(),
+            Plan::KernelDelete(plan) => plan.record.name.clone(),
+        }
+    }
+
+    /// The VM it is about.
+    #[must_use]
+    pub fn vm(&self) -> Option<&VmId> {
+        match self {
+            Plan::Create(plan) => Some(&plan.vm.id),
+            Plan::Start(plan) => Some(&plan.vm),
+            Plan::Stop(plan) => Some(&plan.vm),
+            Plan::Restart(plan) => Some(&plan.start.vm),
+            Plan::Delete(plan) => Some(&plan.vm),
+            Plan::ImageBuild(_) | Plan::ImageDelete(_) | Plan::KernelImport(_) | Plan::KernelDelete(_) => None,
+        }
+    }
+
+    /// What no other open operation may hold.
+    #[must_use]
+    pub fn holds(&self) -> String {
+        match self.vm() {
+            Some(vm) => vm.to_string(),
+            None => {
+                let noun = self.kind().split('.').next().unwrap_or_default();
+                format!("{noun}:{}", self.subject())
+            }
+        }
+    }
+
+    /// What it does, for sentences: `start web`.
+    #[must_use]
+    pub fn act(&self) -> String {
+        let subject = self.subject();
+        match self {
+            Plan::Create(_) => format!("create {subject}"),
+            Plan::Start(_) => format!("start {subject}"),
+            Plan::Stop(_) => format!("stop {subject}"),
+            Plan::Restart(_) => format!("restart {subject}"),
+            Plan::Delete(_) => format!("delete {subject}"),
+            Plan::ImageBuild(_) => format!("build image {subject}"),
+            Plan::ImageDelete(_) => format!("delete image {subject}"),
+            Plan::KernelImport(_) => format!("import kernel {subject}"),
+            Plan::KernelDelete(_) => format!("delete kernel {subject}"),
+        }
+    }
+}

@@ -1,0 +1,496 @@
+//! Starts a VM: from a frozen plan to a guest that answers.
+//! Every id, path and number is fixed in [`StartPlan`] before the first step; host names follow from ids alone.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use wire::agent::message::{BootConfig, Stage};
+use wire::api::ErrorCode;
+use wire::id::{BootId, KernelId, VmId};
+use wire::naming::{self, VmName};
+
+use super::console;
+use super::failure::{caused, refused};
+use super::world::{Host, blocking};
+use crate::guest::Guest;
+use crate::model::machine::{DriveRole, DriveSpec, MachineSpec, NicAttachment, NicSpec};
+use crate::model::vm::VmEvent;
+use crate::saga::{Cause, Cx, Saga, Step, Undo};
+use crate::store::StoreError;
+use crate::store::records::{BootRecord, GuestIdentity, ImageRecord, KernelRecord, VmRecord};
+use crate::supervise::BootRef;
+use crate::vmm::Launch;
+
+/// The list.
+#[must_use]
+pub fn start() -> Saga<StartPlan, Host> {
+    with_steps(Saga::named("vm.start"))
+}
+
+/// The steps of a boot behind those of `saga`; the last is its commit point.
+pub(super) fn with_steps<P: Booting + Send + Sync + 'static>(saga: Saga<P, Host>) -> Saga<P, Host> {
+    saga.then(MarkStarting) // undo: mark the VM stopped, keep the reason
+        .then(EnsureInitramfs) // undo: nothing, it is a cache
+        .then(EnsureDisk) // undo: nothing, the disk is the VM's and not the boot's
+        .then(MakeBootDir) // undo: remove it
+        .then(AttachNetwork) // undo: detach
+        .then(SpawnVmm) // undo: kill, wait until it is gone
+        .then(AwaitAgent) // undo: nothing, observation only
+        .then(Configure) // undo: nothing, it lives in the guest
+        .commit(MarkRunning)
+}
+
+/// One start, decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartPlan {
+    /// The VM.
+    pub vm: VmId,
+    /// Its name, and its guest's host name.
+    pub name: VmName,
+    /// This run of it.
+    pub boot: BootId,
+    /// The machine.
+    pub machine: MachineSpec,
+    /// The kernel, for its initramfs.
+    pub kernel: KernelId,
+    /// What the driver decided to run.
+    pub launch: Launch,
+    /// What the network driver decided.
+    pub attachment: NicAttachment,
+    /// The disk's size.
+    pub disk_bytes: u64,
+    /// What makes the guest this guest.
+    pub identity: GuestIdentity,
+    /// How long until the agent must have answered and be configured.
+    pub boot_timeout_ms: u64,
+    /// Where the console is to be found if this start fails.
+    pub console_after_failure: PathBuf,
+}
+
+impl StartPlan {
+    fn boot_ref(&self) -> BootRef {
+        BootRef {
+            vm: self.vm.clone(),
+            boot: self.boot.clone(),
+            launch: self.launch.clone(),
+            attachment: self.attachment.clone(),
+        }
+    }
+}
+
+/// A plan that holds a start.
+pub(super) trait Booting {
+    /// The start.
+    fn booting(&self) -> &StartPlan;
+}
+
+impl Booting for StartPlan {
+    fn booting(&self) -> &StartPlan {
+        self
+    }
+}
+
+/// Decides a start of `vm`. All refusals are here, before anything changed.
+///
+/// # Errors
+/// When a part is missing or a driver refuses.
+pub async fn plan(host: &Host, vm: &VmRecord) -> Result<StartPlan, Cause> {
+    let image = host.store.find_image(vm.image_id.as_str()).await?;
+    let kernel = host.store.find_kernel(vm.kernel_id.as_str()).await?;
+    plan_with(host, vm, &image, &kernel).await
+}
+
+/// As [`plan`], with the parts at hand.
+pub(super) async fn plan_with(
+    host: &Host,
+    vm: &VmRecord,
+    image: &ImageRecord,
+    kernel: &KernelRecord,
+) -> Result<StartPlan, Cause> {
+    crate::storage::check_room(&host.dirs.state)?;
+    let boot = BootId::from_random(sys::rand::bytes());
+    let (rootfs, kernel_dir) = (check_image(host, image)?, host.kernel_dir(&kernel.id));
+    let vmlinux = kernel_dir.join("vmlinux");
+    check_file("kernel", &kernel.name, &vmlinux, kernel.manifest.vmlinux_bytes)?;
+    let mut drives = vec![
+        DriveSpec { serial: DriveRole::Rootfs, path: rootfs },
+        DriveSpec { serial: DriveRole::Disk, path: host.storage.path(&vm.id) },
+    ];
+    if let Some(modules) = &kernel.manifest.modules {
+        let path = kernel_dir.join("modules.ext4");
+        check_file("kernel", &kernel.name, &path, modules.bytes)?;
+        drives.push(DriveSpec { serial: DriveRole::Modules, path });
+    }
+    let (maker, manifest) = (host.maker.clone(), kernel.manifest.clone());
+    let initramfs = blocking(move || maker.ensure_initramfs(&kernel_dir, &manifest)).await?;
+    let boot_dir = naming::boot_dir(&host.dirs.run, &boot);
+    let nic = NicSpec { mac: NicSpec::mac_of(&vm.id), nat: vm.spec.nat, publish: vm.spec.publish.clone() };
+    let attachment = host.network.plan(&nic, &boot_dir)?;
+    let machine = MachineSpec {
+        vm: vm.id.clone(),
+        boot: boot.clone(),
+        vcpus: vm.spec.vcpus,
+        memory_mib: vm.spec.memory_mib,
+        vmlinux,
+        initramfs,
+        drives,
+        nic,
+        boot_dir,
+        console_log: naming::console_log(&host.dirs.state, &vm.id, &boot),
+        vmm_log: naming::vmm_log(&host.dirs.state, &vm.id, &boot),
+    };
+    let launch = host.vmm.plan(&machine, &attachment)?;
+    Ok(StartPlan {
+        vm: vm.id.clone(),
+        name: vm.name.clone(),
+        kernel: kernel.id.clone(),
+        launch,
+        attachment,
+        disk_bytes: vm.spec.disk_bytes,
+        identity: vm.identity.clone(),
+        boot_timeout_ms: u64::try_from(host.settings.boot_timeout.as_millis()).unwrap_or(u64::MAX),
+        console_after_failure: machine.console_log.clone(),
+        boot,
+        machine,
+    })
+}
+
+fn check_image(host: &Host, image: &ImageRecord) -> Result<PathBuf, Cause> {
+    let path = host.image_dir(&image.id).join("rootfs.ext4");
+    check_file("image", &image.name, &path, image.manifest.bytes)?;
+    Ok(path)
+}
+
+/// A file that is gone or cut is found here, not by a guest that cannot mount it.
+fn check_file(what: &str, name: &str, path: &std::path::Path, bytes: u64) -> Result<(), Cause> {
+    let found = std::fs::metadata(path).map(|meta| meta.len());
+    if found.as_ref().is_ok_and(|found| *found == bytes) {
+        return Ok(());
+    }
+    let why = match found {
+        Ok(found) => format!("has {found} bytes instead of {bytes}"),
+        Err(error) => format!("cannot be read ({})", error.kind()),
+    };
+    let message = format!("{what} {name} is damaged: {} {why}", path.display());
+    let remedy = if what == "image" { "build" } else { "import" };
+    Err(refused(ErrorCode::WrongState, message).with_hint(format!("make it again with `banger {what} {remedy}`")))
+}
+
+/// Marks the VM starting and records the boot.
+struct MarkStarting;
+
+#[async_trait]
+impl<P: Booting + Sync> Step<P, Host> for MarkStarting {
+    fn name(&self) -> &'static str {
+        "mark_starting"
+    }
+
+    async fn run(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
+        let plan = cx.plan.booting();
+        let launch = serde_json::to_value(&plan.launch).map_err(|error| caused(ErrorCode::Internal, &error))?;
+        let record = BootRecord {
+            id: plan.boot.clone(),
+            vm: plan.vm.clone(),
+            launch,
+            attachment: plan.attachment.clone(),
+            started_at_ms: (cx.world.now_ms)(),
+            ready_at_ms: None,
+            ended_at_ms: None,
+            ended: None,
+            init: None,
+            warnings: Vec::new(),
+        };
+        Ok(cx.world.store.begin_boot(record).await?)
+    }
+
+    async fn undo(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
+        let (plan, store) = (cx.plan.booting(), &cx.world.store);
+        store.end_boot(&plan.boot, "failed", (cx.world.now_ms)()).await?;
+        match store.happen(&plan.vm, VmEvent::StartUnwound { boot: plan.boot.clone() }).await {
+            // A run that was refused changed nothing: the VM is on another boot, or on none.
+            Ok(_) | Err(StoreError::NotFound { .. }) => {}
+            Err(StoreError::Refused { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        let error = cx.cause.map(|cause| cause.message.clone());
+        Ok(store.set_last_error(&plan.vm, error).await?)
+    }
+}
+
+/// Makes sure that the initramfs the plan names is there.
+struct EnsureInitramfs;
+
+#[async_trait]
+impl<P: Booting + Sync> Step<P, Host> for EnsureInitramfs {
+    fn name(&self) -> &'static str {
+        "ensure_initramfs"
+    }
+
+    fn undo_policy(&self) -> Undo {
+        Undo::Nothing { because: "it is a cache, kept by content" }
+    }
+
+    async fn run(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
+        let plan = cx.plan.booting();
+        if plan.machine.initramfs.exists() {
+            return Ok(());
+        }
+        let kernel = cx.world.store.find_kernel(plan.kernel.as_str()).await?;
+        let (maker, dir) = (cx.world.maker.clone(), cx.world.kernel_dir(&plan.kernel));
+        let made = blocking(move || maker.ensure_initramfs(&dir, &kernel.manifest)).await?;
+        if made == plan.machine.initramfs {
+            return Ok(());
+        }
+        // Only after an update of the agent between the plan and a recovery.
+        Err(refused(ErrorCode::WrongState, "the guest agent is another one than when this start began").retryable())
+    }
+
+    async fn undo(&self, _: &Cx<'_, P, Host>) -> Result<(), Cause> {
+        Ok(())
+    }
+}
+
+/// Makes sure that the VM's disk is there.
+struct EnsureDisk;
+
+#[async_trait]
+impl<P: Booting + Sync> Step<P, Host> for EnsureDisk {
+    fn name(&self) -> &'static str {
+        "ensure_disk"
+    }
+
+    fn undo_policy(&self) -> Undo {
+        Undo::Nothing { because: "the disk is the VM's, not the boot's" }
+    }
+
+    async fn run(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
+        let plan = cx.plan.booting();
+        cx.world.storage.ensure_disk(&plan.vm, plan.disk_bytes).await?;
+        Ok(())
+    }
+
+    async fn undo(&self, _: &Cx<'_, P, Host>) -> Result<(), Cause> {
+        Ok(())
+    }
+}
+
+/// Makes the private directory of the boot's sockets, and the one of its logs.
+struct MakeBootDir;
+
+#[async_trait]
+impl<P: Booting + Sync> Step<P, Host> for MakeBootDir {
+    fn name(&self) -> &'static str {
+        "make_boot_dir"
+    }
+
+    async fn run(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
+        let machine = &cx.plan.booting().machine;
+        sys::fs::create_private_dir(&machine.boot_dir)?;
+        for log in [&machine.console_log, &machine.vmm_log] {
+            if let Some(dir) = log.parent() {
+                sys::fs::create_private_dir(dir)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn undo(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
+        Ok(sys::fs::remove_tree(&cx.plan.booting().machine.boot_dir)?)
+    }
+}
+
+/// Makes the NIC's host side ready.
+struct AttachNetwork;
+
+#[async_trait]
+impl<P: Booting + Sync> Step<P, Host> for AttachNetwork {
+    fn name(&self) -> &'static str {
+        "attach_network"
+    }
+
+    async fn run(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
+        let plan = cx.plan.booting();
+        let machine = &plan.machine;
+        Ok(cx.world.network.ensure_attached(&machine.nic, &plan.attachment, &machine.boot_dir).await?)
+    }
+
+    async fn undo(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
+        let plan = cx.plan.booting();
+        Ok(cx.world.network.ensure_detached(&plan.attachment, &plan.machine.boot_dir).await?)
+    }
+}
+
+/// Starts the VMM, or finds the one that an earlier daemon started.
+struct SpawnVmm;
+
+#[async_trait]
+impl<P: Booting + Sync> Step<P, Host> for SpawnVmm {
+    fn name(&self) -> &'static str {
+        "spawn_vmm"
+    }
+
+    async fn run(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
+        Ok(cx.world.supervisors.ensure_running(&cx.plan.booting().boot_ref()).await?)
+    }
+
+    async fn undo(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
+        Ok(cx.world.supervisors.ensure_gone(&cx.plan.booting().boot_ref()).await?)
+    }
+}
+
+/// Waits for the guest's first words.
+struct AwaitAgent;
+
+#[async_trait]
+impl<P: Booting + Sync> Step<P, Host> for AwaitAgent {
+    fn name(&self) -> &'static str {
+        "await_agent"
+    }
+
+    fn undo_policy(&self) -> Undo {
+        Undo::Nothing { because: "observation only" }
+    }
+
+    async fn run(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
+        let plan = cx.plan.booting();
+        let guest = await_guest(cx).await?;
+        let hello = guest.hello();
+        let is_ours = |said: &str, ours: &str| said.is_empty() || said == ours;
+        if !is_ours(&hello.vm, plan.vm.as_str()) || !is_ours(&hello.boot, plan.boot.as_str()) {
+            return Err(with_console(plan, ErrorCode::GuestUnreachable, "another guest answered".to_owned()));
+        }
+        Ok(())
+    }
+
+    async fn undo(&self, _: &Cx<'_, P, Host>) -> Result<(), Cause> {
+        Ok(())
+    }
+}
+
+/// The guest as soon as its agent answers.
+async fn await_guest<P: Booting + Sync>(cx: &Cx<'_, P, Host>) -> Result<Guest, Cause> {
+    let plan = cx.plan.booting();
+    let gone = || with_console(plan, ErrorCode::OperationFailed, "the VM ended before its guest answered".to_owned());
+    let mut view = cx.world.supervisors.view(&plan.vm, &plan.boot).ok_or_else(gone)?;
+    let answer = async {
+        match view.wait_for(|view| view.guest.is_some() || view.ended.is_some()).await {
+            Ok(view) => view.guest.clone(),
+            Err(_) => None,
+        }
+    };
+    let timeout = Duration::from_millis(plan.boot_timeout_ms);
+    tokio::select! {
+        guest = answer => guest.ok_or_else(gone),
+        () = cx.cancelled() => Err(Cause::cancelled()),
+        () = tokio::time::sleep(timeout) => {
+            Err(with_console(plan, ErrorCode::Timeout, format!("the guest did not answer within {timeout:?}")))
+        }
+    }
+}
+
+/// A failure of the guest, with where its console is and the end of it.
+fn with_console(plan: &StartPlan, code: ErrorCode, what: String) -> Cause {
+    let console = console::tail(&plan.machine.console_log);
+    let vmm = console::tail(&plan.machine.vmm_log);
+    let mut message = what;
+    if !vmm.is_empty() {
+        message.push_str(&format!("; the end of what the VMM printed:{vmm}"));
+    }
+    if console.is_empty() {
+        message.push_str("; the guest's console is empty");
+    } else {
+        let kept = plan.console_after_failure.display();
+        message.push_str(&format!("; the end of the guest's console ({kept}):{console}"));
+    }
+    refused(code, message)
+}
+
+/// Gives the guest its identity and network; its init begins then.
+struct Configure;
+
+#[async_trait]
+impl<P: Booting + Sync> Step<P, Host> for Configure {
+    fn name(&self) -> &'static str {
+        "configure"
+    }
+
+    fn undo_policy(&self) -> Undo {
+        Undo::Nothing { because: "it lives in the guest, which goes with its VMM" }
+    }
+
+    async fn run(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
+        let (plan, store) = (cx.plan.booting(), &cx.world.store);
+        let guest = await_guest(cx).await?;
+        if guest.hello().stage == Stage::Serving {
+            // An earlier daemon got this far and died before it could say so.
+            return Ok(());
+        }
+        let settings = cx.world.guest_settings.clone();
+        let settings = blocking(move || Ok(settings())).await?;
+        for warning in &settings.warnings {
+            cx.warning(warning);
+            store.warn_boot(&plan.boot, warning).await?;
+        }
+        let config = BootConfig {
+            hostname: plan.name.to_string(),
+            machine_id: plan.identity.machine_id.clone(),
+            network: Some(cx.world.network.guest(&plan.machine.nic)),
+            ssh_host_keys: plan.identity.ssh_host_keys.clone(),
+            authorized_keys: settings.authorized_keys,
+            git_identity: settings.git_identity,
+            files: settings.files,
+            unix_ns: sys::clock::unix_ns(),
+            entropy_hex: sys::rand::bytes::<64>().iter().map(|byte| format!("{byte:02x}")).collect(),
+            ..BootConfig::default()
+        };
+        let timeout = Duration::from_millis(plan.boot_timeout_ms);
+        let configured = tokio::select! {
+            configured = guest.configure(config) => configured
+                .map_err(|error| with_console(plan, ErrorCode::OperationFailed, caused(ErrorCode::OperationFailed, &error).message))?,
+            () = cx.cancelled() => return Err(Cause::cancelled()),
+            () = tokio::time::sleep(timeout) => {
+                let what = format!("the guest did not build its root within {timeout:?}");
+                return Err(with_console(plan, ErrorCode::Timeout, what));
+            }
+        };
+        for warning in &configured.warnings {
+            cx.warning(warning);
+            store.warn_boot(&plan.boot, warning).await?;
+        }
+        Ok(store.set_boot_init(&plan.boot, configured.init).await?)
+    }
+
+    async fn undo(&self, _: &Cx<'_, P, Host>) -> Result<(), Cause> {
+        Ok(())
+    }
+}
+
+/// Marks the VM running: the commit point.
+struct MarkRunning;
+
+#[async_trait]
+impl<P: Booting + Sync> Step<P, Host> for MarkRunning {
+    fn name(&self) -> &'static str {
+        "mark_running"
+    }
+
+    fn undo_policy(&self) -> Undo {
+        Undo::Nothing { because: "taking back `mark_starting` marks the VM stopped" }
+    }
+
+    async fn run(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
+        let plan = cx.plan.booting();
+        cx.world.store.boot_ready(&plan.vm, &plan.boot, (cx.world.now_ms)()).await?;
+        // The owner leaves a VM alone that is still starting, so a VMM that ended until now is noticed here.
+        if cx.world.supervisors.is_live(&plan.vm, &plan.boot) {
+            return Ok(());
+        }
+        Err(with_console(plan, ErrorCode::OperationFailed, "the VM ended as soon as its guest had answered".to_owned()))
+    }
+
+    async fn undo(&self, _: &Cx<'_, P, Host>) -> Result<(), Cause> {
+        Ok(())
+    }
+}

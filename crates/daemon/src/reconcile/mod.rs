@@ -1,0 +1,164 @@
+//! Compares what is on the disk with what is on record, and removes what belongs to nothing.
+//!
+//! | found | belongs to | else |
+//! |---|---|---|
+//! | `run/boots/<boot>` | a boot whose end is not recorded | its VMM is killed, its NIC detached, it is removed |
+//! | `state/vms/<vm>` | a VM | it is removed |
+//! | `state/{images,kernels}/.staging-<op>` | an open operation | it is removed |
+//! | `state/{images,kernels}/<id>` | a row, or the open operation that placed it | it is removed |
+//!
+//! Takes no input, is safe at any moment and does nothing the second time. What is on the disk is read before what is on
+//! record, and every operation writes its row before its files and removes its files before its row, so nothing that
+//! is just coming into being is taken for a leftover.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use wire::id::{BootId, OpId, VmId};
+
+use crate::model::machine::NicAttachment;
+use crate::ops::failure::caused;
+use crate::ops::world::{Host, STAGING_PREFIX};
+use crate::saga::Cause;
+use crate::store::StoreError;
+use crate::supervise::BootRef;
+use crate::vmm::Launch;
+
+/// How often it looks without a reason: nothing that operations do leaves anything behind, so rarely.
+pub const EVERY: Duration = Duration::from_secs(15 * 60);
+
+/// What was removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Paths of leftovers.
+    pub removed: Vec<PathBuf>,
+    /// What could not be removed, and why.
+    pub failed: Vec<(PathBuf, String)>,
+}
+
+/// Looks once.
+///
+/// # Errors
+/// When the database cannot be read; a leftover that cannot be removed is in the report.
+pub async fn sweep(host: &Host) -> Result<Swept, StoreError> {
+    let mut swept = Swept::default();
+    sweep_boots(host, &mut swept).await?;
+    sweep_vms(host, &mut swept).await?;
+    sweep_artifacts(host, &mut swept).await?;
+    for path in &swept.removed {
+        tracing::info!(path = %path.display(), "removed a leftover");
+    }
+    for (path, why) in &swept.failed {
+        tracing::error!(path = %path.display(), why, "a leftover cannot be removed");
+    }
+    Ok(swept)
+}
+
+/// Looks now and then, for as long as the daemon runs.
+pub async fn keep_sweeping(host: &Host) {
+    loop {
+        tokio::time::sleep(EVERY).await;
+        if let Err(error) = sweep(host).await {
+            tracing::error!(error = %error, "the sweep for leftovers failed");
+        }
+    }
+}
+
+/// The entries of a directory; one that is not there has none.
+fn entries(dir: &Path) -> Vec<(String, PathBuf)> {
+    let entry = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entry = entry.ok()?;
+        Some((entry.file_name().into_string().ok()?, entry.path()))
+    };
+    std::fs::read_dir(dir).map_or_else(|_| Vec::new(), |found| found.filter_map(entry).collect())
+}
+
+impl Swept {
+    fn note(&mut self, path: PathBuf, result: Result<(), Cause>) {
+        match result {
+            Ok(()) => self.removed.push(path),
+            Err(cause) => self.failed.push((path, cause.message)),
+        }
+    }
+
+    fn remove(&mut self, path: PathBuf) {
+        let result = sys::fs::remove_tree(&path).map_err(Cause::from);
+        self.note(path, result);
+    }
+}
+
+async fn sweep_boots(host: &Host, swept: &mut Swept) -> Result<(), StoreError> {
+    let found = entries(&host.dirs.run.join("boots"));
+    let open: HashSet<BootId> = host.store.open_boots().await?.into_iter().map(|boot| boot.id).collect();
+    for (name, path) in found {
+        let Ok(boot) = name.parse::<BootId>() else { continue };
+        if open.contains(&boot) {
+            continue;
+        }
+        let known = host.store.boot(&boot).await.ok().and_then(|record| BootRef::of(&record).ok());
+        let result = match known {
+            Some(known) => close(host, &known.launch, &known.attachment).await,
+            None => close_unknown(host, &path).await,
+        };
+        swept.note(path, result);
+    }
+    Ok(())
+}
+
+async fn close(host: &Host, launch: &Launch, attachment: &NicAttachment) -> Result<(), Cause> {
+    host.vmm.ensure_gone(launch).await?;
+    host.network.ensure_detached(attachment, &launch.boot_dir).await?;
+    Ok(sys::fs::remove_tree(&launch.boot_dir)?)
+}
+
+/// A boot that is on no record any more: the files in its directory name what runs for it.
+async fn close_unknown(host: &Host, boot_dir: &Path) -> Result<(), Cause> {
+    let launch = Launch {
+        driver: host.vmm.name().to_owned(),
+        argv: Vec::new(),
+        boot_dir: boot_dir.to_path_buf(),
+        vmm_log: boot_dir.join("vmm.log"),
+        console_log: boot_dir.join("console.log"),
+    };
+    host.vmm.ensure_gone(&launch).await?;
+    for attachment in host.network.possible_attachments(boot_dir) {
+        host.network.ensure_detached(&attachment, boot_dir).await?;
+    }
+    Ok(sys::fs::remove_tree(boot_dir)?)
+}
+
+async fn sweep_vms(host: &Host, swept: &mut Swept) -> Result<(), StoreError> {
+    let found = entries(&host.dirs.state.join("vms"));
+    let known: HashSet<VmId> = host.store.vms().await?.into_iter().map(|vm| vm.id).collect();
+    for (name, path) in found {
+        if name.parse::<VmId>().is_ok_and(|vm| !known.contains(&vm)) {
+            swept.remove(path);
+        }
+    }
+    Ok(())
+}
+
+async fn sweep_artifacts(host: &Host, swept: &mut Swept) -> Result<(), StoreError> {
+    let found: Vec<_> = [host.images_dir(), host.kernels_dir()].iter().flat_map(|dir| entries(dir)).collect();
+    let open: HashSet<OpId> = host.store.open_operations().await?.into_iter().map(|op| op.id).collect();
+    let images = host.store.images().await?.into_iter().map(|image| image.id.to_string());
+    let kernels = host.store.kernels().await?.into_iter().map(|kernel| kernel.id.to_string());
+    let known: HashSet<String> = images.chain(kernels).collect();
+    for (name, path) in found {
+        let belongs = match name.strip_prefix(STAGING_PREFIX) {
+            Some(operation) => operation.parse().is_ok_and(|id: OpId| open.contains(&id)),
+            None => {
+                known.contains(&name)
+                    || name.parse::<VmId>().is_err()
+                    || crate::ops::maker_of(&path).is_some_and(|id| open.contains(&id))
+            }
+        };
+        if !belongs {
+            let target = path.clone();
+            let result = crate::ops::world::blocking(move || Ok(sys::fs::remove_tree(&target)?)).await;
+            swept.note(path, result.map_err(|cause| caused(wire::api::ErrorCode::OperationFailed, &cause)));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! A daemon's life: from the lock to the last connection.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use daemon::api::{About, Api, router};
+use daemon::config::Config;
+use daemon::supervise::spawn;
+use daemon::{doctor, reconcile};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::lock::{self, Claim};
+use crate::setup::{Daemon, StartError, Surroundings, kvm_in_words, version, wire};
+
+/// How long requests under way may take once the daemon is ending.
+const DRAIN: Duration = Duration::from_secs(2);
+/// A log of an earlier daemon beyond this is begun anew.
+const LOG_BYTES_MAX: u64 = 8 << 20;
+
+/// Runs until nobody needs the daemon.
+pub(crate) async fn run(surroundings: Surroundings) -> Result<(), StartError> {
+    let dirs = &surroundings.dirs;
+    sys::fs::create_private_dir(&dirs.state)?;
+    sys::fs::create_private_dir(&dirs.cache)?;
+    sys::fs::claim_private_dir(&dirs.run)?;
+    let (lock_file, socket) = (dirs.daemon_lock(), dirs.daemon_socket());
+    let claimed = lock::claim(&lock_file, &socket);
+    let held = match claimed.map_err(|source| StartError::Lock { path: lock_file, source })? {
+        Claim::Ours(held) => held,
+        Claim::Theirs => return Ok(()),
+    };
+    shorten_log(&dirs.daemon_log());
+    let config = Config::load(&dirs.config)?;
+    tracing_subscriber::fmt()
+        .with_max_level(surroundings.log_level(&config))
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .init();
+    let idle_exit = config.idle_exit();
+    let daemon = wire(&surroundings, config)?;
+    let waking = daemon.activity.begin();
+    daemon.host.supervisors.adopt_all().await?;
+    daemon.engine.recover().await?;
+    let listener = listen(&socket)?;
+    let shutdown = CancellationToken::new();
+    let api = api(&surroundings, &daemon, shutdown.clone());
+    let activity = daemon.activity.clone();
+    background(daemon);
+    drop(waking);
+    tracing::info!(pid = std::process::id(), version = version().version, "listening at {}", socket.display());
+    let drain = CancellationToken::new();
+    let server = axum::serve(listener, router(api)).with_graceful_shutdown(drain.clone().cancelled_owned());
+    let server = spawn("api", async move {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "the API ended");
+        }
+    });
+    let why = tokio::select! {
+        () = activity.idle_for(idle_exit) => "idle",
+        () = shutdown.cancelled() => "asked to",
+        () = told_to_end() => "told to by a signal",
+    };
+    tracing::info!("ending: {why}; VMs go on");
+    // New clients find no socket and start a daemon, which waits for the lock.
+    sys::fs::remove_file(&socket)?;
+    drain.cancel();
+    if tokio::time::timeout(DRAIN, server).await.is_err() {
+        tracing::debug!("requests under way are broken off");
+    }
+    drop(held);
+    Ok(())
+}
+
+/// The log is this process's standard error; what grew too long under earlier daemons is cut off.
+fn shorten_log(log: &Path) {
+    let is_long = std::fs::metadata(log).is_ok_and(|meta| meta.len() > LOG_BYTES_MAX);
+    if is_long && let Err(error) = std::fs::File::options().write(true).open(log).and_then(|file| file.set_len(0)) {
+        tracing::warn!(%error, "the log cannot be shortened");
+    }
+}
+
+fn listen(socket: &Path) -> Result<UnixListener, StartError> {
+    // The lock is ours: whatever is there was left by a daemon that died.
+    sys::fs::remove_file(socket)?;
+    let failed = |source| StartError::Listen { path: socket.to_path_buf(), source };
+    let listener = UnixListener::bind(socket).map_err(failed)?;
+    // The directory is private already; the mode says so to whoever looks.
+    let mode = std::fs::metadata(socket).map_err(failed)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        sys::fs::set_mode(socket, 0o600)?;
+    }
+    Ok(listener)
+}
+
+fn api(surroundings: &Surroundings, daemon: &Daemon, shutdown: CancellationToken) -> Api {
+    let (path, kvm) = (surroundings.path.clone(), daemon.kvm.clone());
+    let doctor = move |known| doctor::report(&doctor::probe(known, &path, kvm_in_words(&kvm)));
+    Api {
+        host: Arc::clone(&daemon.host),
+        engine: Arc::clone(&daemon.engine),
+        activity: daemon.activity.clone(),
+        about: Arc::new(About {
+            version: version(),
+            socket: surroundings.dirs.daemon_socket(),
+            started: sys::clock::monotonic(),
+            doctor: Box::new(doctor),
+            shutdown,
+        }),
+    }
+}
+
+/// What goes on beside requests: boots that guests ask for, and the sweep.
+fn background(daemon: Daemon) {
+    let Daemon { host, engine, reboots, .. } = daemon;
+    spawn("reboots", engine.serve_reboots(reboots));
+    spawn("sweep", async move { reconcile::keep_sweeping(&host).await });
+}
+
+/// SIGTERM or SIGINT.
+async fn told_to_end() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::warn!("signals cannot be waited for");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

@@ -1,0 +1,239 @@
+//! What a daemon is made of: the environment read once, drivers chosen, everything wired.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use daemon::config::{Config, ConfigError, HostSize, LogLevel};
+use daemon::network::user::UserNetwork;
+use daemon::ops::world::{GuestSettings, Settings};
+use daemon::ops::{Engine, Host};
+use daemon::saga::Faults;
+use daemon::saga::fault::FaultError;
+use daemon::storage::sparse::SparseFiles;
+use daemon::store::{Store, StoreError};
+use daemon::supervise::activity::Activity;
+use daemon::supervise::{Reboot, Supervisors};
+use daemon::vmm::qemu::Qemu;
+use daemon::workshop::Workshop;
+use sys::kvm::Kvm;
+use tokio::sync::mpsc::UnboundedReceiver;
+use wire::agent::message::GitIdentity;
+use wire::api::VersionInfo;
+use wire::layout::{Environment, Install, NoHome, UserDirs};
+
+/// How long a guest may take to answer where the processor is emulated: ten times the usual, for a busy host.
+const BOOT_TIMEOUT_EMULATED: Duration = Duration::from_secs(90);
+/// The same where it is not.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a guest may take to power off before it is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Why a daemon does not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// No home directory.
+    #[error(transparent)]
+    Home(#[from] NoHome),
+    /// `BANGER_FAULT` makes no sense.
+    #[error("cannot understand BANGER_FAULT")]
+    Fault(#[from] FaultError),
+    /// The place of this program is unknown.
+    #[error("cannot tell where this program is")]
+    Place(#[source] std::io::Error),
+    /// A directory cannot be used.
+    #[error("cannot use its directories")]
+    Directory(#[from] sys::fs::FsError),
+    /// The lock.
+    #[error("cannot claim {}", path.display())]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The configuration.
+    #[error("cannot use the configuration")]
+    Config(#[from] ConfigError),
+    /// The database.
+    #[error("cannot use the database")]
+    Store(#[from] StoreError),
+    /// The API's socket.
+    #[error("cannot listen at {}", path.display())]
+    Listen {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The async runtime.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] std::io::Error),
+}
+
+/// Which build this is.
+pub(crate) fn version() -> VersionInfo {
+    VersionInfo { version: env!("CARGO_PKG_VERSION").to_owned(), commit: env!("BANGER_COMMIT").to_owned() }
+}
+
+/// What the environment says, read once.
+pub(crate) struct Surroundings {
+    pub(crate) dirs: UserDirs,
+    pub(crate) path: OsString,
+    home: PathBuf,
+    install: Install,
+    faults: Faults,
+    log_level: Option<String>,
+}
+
+impl Surroundings {
+    #[expect(clippy::disallowed_methods, reason = "the one place of the daemon that reads the environment")]
+    pub(crate) fn read() -> Result<Surroundings, StartError> {
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let path = |name: &str| variable(name).map(PathBuf::from);
+        let environment = Environment {
+            banger_home: path("BANGER_HOME"),
+            home: path("HOME"),
+            xdg_state_home: path("XDG_STATE_HOME"),
+            xdg_cache_home: path("XDG_CACHE_HOME"),
+            xdg_config_home: path("XDG_CONFIG_HOME"),
+            xdg_runtime_dir: path("XDG_RUNTIME_DIR"),
+            uid: rustix::process::getuid().as_raw(),
+        };
+        let text = |name: &str| variable(name).map(|value| value.to_string_lossy().into_owned());
+        Ok(Surroundings {
+            dirs: UserDirs::from_environment(&environment)?,
+            path: variable("PATH").unwrap_or_default(),
+            home: environment.home.unwrap_or_else(|| PathBuf::from("/")),
+            install: install()?,
+            faults: text("BANGER_FAULT").unwrap_or_default().parse()?,
+            log_level: text("BANGER_LOG_LEVEL"),
+        })
+    }
+
+    /// How much is logged: the environment's word over the configuration's.
+    pub(crate) fn log_level(&self, config: &Config) -> tracing::Level {
+        let configured = match config.log_level {
+            Some(LogLevel::Debug) => tracing::Level::DEBUG,
+            Some(LogLevel::Info) | None => tracing::Level::INFO,
+            Some(LogLevel::Warn) => tracing::Level::WARN,
+            Some(LogLevel::Error) => tracing::Level::ERROR,
+        };
+        self.log_level.as_deref().and_then(|level| level.parse().ok()).unwrap_or(configured)
+    }
+}
+
+/// The tree this program is part of; beside a program that was just built, everything is in one directory.
+fn install() -> Result<Install, StartError> {
+    let exe = std::env::current_exe().and_then(std::fs::canonicalize).map_err(StartError::Place)?;
+    let beside = exe.parent().unwrap_or(Path::new("/")).to_path_buf();
+    Ok(Install::around(&exe).unwrap_or_else(|| Install { libexec: beside.clone(), share: beside }))
+}
+
+/// A daemon, wired and not yet running.
+pub(crate) struct Daemon {
+    pub(crate) host: Arc<Host>,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) activity: Activity,
+    pub(crate) reboots: UnboundedReceiver<Reboot>,
+    pub(crate) kvm: Kvm,
+}
+
+/// Chooses drivers and wires everything.
+pub(crate) fn wire(surroundings: &Surroundings, config: Config) -> Result<Daemon, StartError> {
+    let dirs = surroundings.dirs.clone();
+    let store = Store::open(&dirs.state.join("state.db"))?;
+    let qemu = Qemu::probe(Some(&surroundings.path));
+    let kvm = qemu.kvm().clone();
+    let vmm = Arc::new(qemu);
+    let storage = Arc::new(SparseFiles::new(dirs.state.clone(), &dirs.cache, Some(surroundings.path.clone())));
+    let network = Arc::new(UserNetwork::probe(Some(&surroundings.path), surroundings.install.daemon()));
+    let activity = Activity::default();
+    let now_ms = sys::clock::unix_ms;
+    let (supervisors, reboots) =
+        Supervisors::new(store.clone(), vmm.clone(), network.clone(), now_ms, activity.clone());
+    let size = HostSize {
+        cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        memory_mib: daemon::doctor::memory_total_mib(),
+    };
+    let emulated = if kvm == Kvm::Usable { BOOT_TIMEOUT } else { BOOT_TIMEOUT_EMULATED };
+    let settings = Settings {
+        defaults: config.defaults(size)?,
+        boot_timeout: config.boot_timeout_s.map_or(emulated, Duration::from_secs),
+        stop_timeout: STOP_TIMEOUT,
+    };
+    let maker = Arc::new(Workshop::new(surroundings.install.clone(), dirs.cache.clone(), dirs.state.clone()));
+    let ssh_key = own_ssh_key(&dirs.state.join("ssh"));
+    let home = surroundings.home.clone();
+    let guest_settings = Arc::new(move || guest_settings(&config, &home, ssh_key.as_deref()));
+    let host = Arc::new(Host {
+        store,
+        vmm,
+        storage,
+        network,
+        maker,
+        supervisors,
+        dirs,
+        settings,
+        guest_settings,
+        now_ms,
+        faults: surroundings.faults.clone(),
+    });
+    let engine = Engine::new(Arc::clone(&host), activity.clone());
+    Ok(Daemon { host, engine, activity, reboots, kvm })
+}
+
+/// The public key that opens every guest's root account to this user, made on first use. A host without ssh-keygen(1) has
+/// none, and its guests are entered through their agent only.
+fn own_ssh_key(dir: &Path) -> Option<PathBuf> {
+    let key = dir.join("id_ed25519");
+    let public = dir.join("id_ed25519.pub");
+    if public.is_file() {
+        return Some(public);
+    }
+    let made = sys::fs::create_private_dir(dir).map_err(|error| error.to_string()).and_then(|()| {
+        let mut command = sys::process::command("ssh-keygen");
+        command.args(["-q", "-t", "ed25519", "-N", "", "-C", "banger", "-f"]).arg(&key);
+        sys::process::run(&mut command).map_err(|error| error.to_string())
+    });
+    match made {
+        Ok(_) => Some(public),
+        Err(error) => {
+            tracing::warn!(%error, "no SSH key of this user is put into guests");
+            None
+        }
+    }
+}
+
+/// What every boot's guest gets from this host now.
+fn guest_settings(config: &Config, home: &Path, ssh_key: Option<&Path>) -> GuestSettings {
+    let (files, warnings) = config.synced_files(home);
+    let key = ssh_key.and_then(|path| std::fs::read_to_string(path).ok());
+    GuestSettings {
+        authorized_keys: key.iter().flat_map(|text| text.lines()).map(str::to_owned).collect(),
+        git_identity: git_identity(),
+        files,
+        warnings,
+    }
+}
+
+/// Who this user's commits are by, when git knows.
+fn git_identity() -> Option<GitIdentity> {
+    let ask = |key: &str| {
+        let said = sys::process::run(sys::process::command("git").args(["config", "--global", "--get", key])).ok()?;
+        let text = String::from_utf8(said).ok()?.trim().to_owned();
+        (!text.is_empty()).then_some(text)
+    };
+    Some(GitIdentity { name: ask("user.name")?, email: ask("user.email")? })
+}
+
+/// The KVM probe's answer in words, for doctor.
+pub(crate) fn kvm_in_words(kvm: &Kvm) -> Result<(), String> {
+    match kvm {
+        Kvm::Usable => Ok(()),
+        Kvm::Unusable(why) => Err(why.to_string()),
+    }
+}

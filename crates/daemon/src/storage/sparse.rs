@@ -1,0 +1,169 @@
+//! The driver `sparse`: each disk is one sparse file that begins as a copy of a template.
+//!
+//! The template is an ext4 of [`TEMPLATE_BYTES`] made once by mke2fs(8) and kept in the cache. A disk is its data blocks
+//! copied (about a MiB; shared where the host's filesystem can), the file's length set to what was asked. The guest
+//! grows the filesystem into the file while it is mounted, so a disk of 1 TiB costs what one of 1 GiB does.
+//!
+//! What the template has, for whoever mounts it: label [`LABEL`], 4 KiB blocks, 64-bit block numbers (a grown one may
+//! exceed 16 TiB), a journal of [`JOURNAL_MIB`] MiB, no reserved blocks, nothing in it but `lost+found`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sys::process::{command, find_program, run};
+use tokio::sync::Mutex;
+use wire::id::VmId;
+use wire::naming::{vm_dir, vm_disk};
+
+use super::{StorageDriver, StorageError, check_room, check_size};
+
+/// Length of the template, and so the smallest disk.
+pub const TEMPLATE_BYTES: u64 = super::DISK_BYTES_MIN;
+/// The filesystem's label.
+pub const LABEL: &str = "banger-disk";
+/// The filesystem's journal: enough for a large disk, it cannot be grown later.
+pub const JOURNAL_MIB: u64 = 64;
+
+/// The template's name in the cache; another recipe gets another name.
+const TEMPLATE_NAME: &str = "disk-template-1.ext4";
+/// The program that makes it.
+const PROGRAM: &str = "mke2fs";
+/// The Debian package that brings it.
+const PACKAGE: &str = "e2fsprogs";
+/// Where it is when `PATH` is an ordinary user's.
+const SBIN: &str = "/usr/sbin:/sbin";
+
+/// Disks as sparse files.
+#[derive(Debug, Clone)]
+pub struct SparseFiles {
+    state: PathBuf,
+    template: PathBuf,
+    /// The value of `PATH`.
+    path: OsString,
+    /// Held while the template is made.
+    making: Arc<Mutex<()>>,
+}
+
+impl SparseFiles {
+    /// The name of this driver.
+    pub const NAME: &'static str = "sparse";
+
+    /// A driver that keeps disks below `state` and its template below `cache`, and finds programs in `path`.
+    #[must_use]
+    pub fn new(state: PathBuf, cache: &Path, path: Option<OsString>) -> SparseFiles {
+        SparseFiles {
+            state,
+            template: cache.join(TEMPLATE_NAME),
+            path: path.unwrap_or_default(),
+            making: Arc::default(),
+        }
+    }
+
+    fn ensure_template(&self) -> Result<(), StorageError> {
+        if self.template.exists() {
+            return Ok(());
+        }
+        let program = find_program(PROGRAM, &self.path)
+            .or_else(|| find_program(PROGRAM, SBIN.as_ref()))
+            .ok_or(StorageError::Missing { program: PROGRAM, package: PACKAGE })?;
+        if let Some(dir) = self.template.parent() {
+            sys::fs::create_private_dir(dir).map_err(StorageError::Template)?;
+        }
+        let temporary = sys::fs::sibling(&self.template);
+        let made = make_template(&program, &temporary)
+            .and_then(|()| sys::fs::rename(&temporary, &self.template).map_err(StorageError::Template));
+        if made.is_err() {
+            sys::fs::remove_file(&temporary).map_err(StorageError::Template)?;
+        }
+        made
+    }
+
+    fn make_disk(&self, vm: &VmId, bytes: u64) -> Result<PathBuf, StorageError> {
+        let failed = |source| StorageError::Disk { vm: vm.clone(), bytes, source };
+        let disk = self.path(vm);
+        sys::fs::create_private_dir(&vm_dir(&self.state, vm)).map_err(failed)?;
+        remove_unfinished(&disk).map_err(failed)?;
+        check_room(&self.state)?;
+        self.ensure_template()?;
+        let temporary = sys::fs::sibling(&disk);
+        let made = sys::fs::copy_sparse(&self.template, &temporary, 0o600)
+            .and_then(|()| sys::fs::set_len(&temporary, bytes))
+            .and_then(|()| sys::fs::rename(&temporary, &disk));
+        match made {
+            Ok(()) => Ok(disk),
+            Err(error) => {
+                sys::fs::remove_file(&temporary).map_err(failed)?;
+                Err(failed(error))
+            }
+        }
+    }
+}
+
+fn make_template(program: &Path, at: &Path) -> Result<(), StorageError> {
+    sys::fs::create_new(at, 0o600).map_err(StorageError::Template)?;
+    sys::fs::set_len(at, TEMPLATE_BYTES).map_err(StorageError::Template)?;
+    let mut mke2fs = command(program);
+    mke2fs.args(["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-L", LABEL]);
+    mke2fs.args(["-O", "64bit,metadata_csum,resize_inode", "-J", &format!("size={JOURNAL_MIB}")]);
+    // Nothing is written that a sparse file has as zeros.
+    mke2fs.args(["-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0"]).arg(at);
+    run(&mut mke2fs).map(|_| ()).map_err(StorageError::Format)
+}
+
+/// Removes what a daemon that died left of a disk it was making.
+fn remove_unfinished(disk: &Path) -> Result<(), sys::fs::FsError> {
+    let (Some(dir), Some(name)) = (disk.parent(), disk.file_name()) else {
+        return Ok(());
+    };
+    let prefix = format!(".{}.", name.to_string_lossy());
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return Ok(());
+    };
+    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)) {
+        sys::fs::remove_file(&entry.path())?;
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl StorageDriver for SparseFiles {
+    fn name(&self) -> &'static str {
+        SparseFiles::NAME
+    }
+
+    async fn ensure_disk(&self, vm: &VmId, bytes: u64) -> Result<PathBuf, StorageError> {
+        check_size(bytes)?;
+        let disk = self.path(vm);
+        if disk.exists() {
+            return Ok(disk);
+        }
+        let one_at_a_time = Arc::clone(&self.making).lock_owned().await;
+        let (driver, vm) = (self.clone(), vm.clone());
+        let made = tokio::task::spawn_blocking(move || {
+            let made = driver.make_disk(&vm, bytes);
+            drop(one_at_a_time);
+            made
+        });
+        made.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+    }
+
+    async fn ensure_deleted(&self, vm: &VmId) -> Result<(), StorageError> {
+        let disk = self.path(vm);
+        let failed = |source| StorageError::Delete { vm: vm.clone(), source };
+        remove_unfinished(&disk).map_err(failed)?;
+        sys::fs::remove_file(&disk).map_err(failed)
+    }
+
+    fn path(&self, vm: &VmId) -> PathBuf {
+        vm_disk(&self.state, vm)
+    }
+
+    fn allocated_bytes(&self, vm: &VmId) -> u64 {
+        sys::fs::allocated_bytes(&self.path(vm))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! What a row is, as Rust. Documents inside rows are JSON; unknown fields of an older banger's rows are kept out by
+//! defaults, never by failing.
+
+use serde::{Deserialize, Serialize};
+use wire::agent::message::SshHostKey;
+use wire::api::{Publish, Workspace};
+use wire::id::{BootId, ImageId, KernelId, OpId, VmId};
+use wire::naming::VmName;
+
+use crate::model::image::ImageManifest;
+use crate::model::kernel::KernelManifest;
+use crate::model::machine::NicAttachment;
+use crate::model::vm::VmState;
+
+use super::operations::OperationState;
+
+/// A VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmRecord {
+    /// Its id.
+    pub id: VmId,
+    /// Its name.
+    pub name: VmName,
+    /// What it is doing.
+    pub state: VmState,
+    /// What was asked.
+    pub spec: VmSpec,
+    /// The image.
+    pub image_id: ImageId,
+    /// The kernel.
+    pub kernel_id: KernelId,
+    /// What makes its guest this guest.
+    pub identity: GuestIdentity,
+    /// The workspace put into it.
+    pub workspace: Option<Workspace>,
+    /// Why the last boot ended badly, or the last operation failed.
+    pub last_error: Option<String>,
+    /// When it was created.
+    pub created_at_ms: u64,
+}
+
+/// What was asked of a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmSpec {
+    /// The image's name then.
+    pub image: String,
+    /// The kernel's name then.
+    pub kernel: String,
+    /// Virtual processors.
+    pub vcpus: u16,
+    /// Guest memory.
+    pub memory_mib: u64,
+    /// Disk size as the guest sees it.
+    pub disk_bytes: u64,
+    /// Reach the outside.
+    #[serde(default)]
+    pub nat: bool,
+    /// Published ports.
+    #[serde(default)]
+    pub publish: Vec<Publish>,
+}
+
+/// What makes a guest this guest, over all its boots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestIdentity {
+    /// 32 hexadecimal digits: machine-id(5).
+    pub machine_id: String,
+    /// SSH host keys.
+    #[serde(default)]
+    pub ssh_host_keys: Vec<SshHostKey>,
+}
+
+/// One run of a VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootRecord {
+    /// Its id.
+    pub id: BootId,
+    /// The VM.
+    pub vm: VmId,
+    /// What was started: a driver's `Launch`, opaque here.
+    pub launch: serde_json::Value,
+    /// How its NIC was attached.
+    pub attachment: NicAttachment,
+    /// When it was started.
+    pub started_at_ms: u64,
+    /// When the guest answered.
+    pub ready_at_ms: Option<u64>,
+    /// When it ended.
+    pub ended_at_ms: Option<u64>,
+    /// How it ended.
+    pub ended: Option<String>,
+    /// The init that runs in the guest.
+    pub init: Option<String>,
+    /// Things a person should know about it; the guest's words.
+    pub warnings: Vec<String>,
+}
+
+/// A root filesystem VMs can be made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRecord {
+    /// The beginning of its digest.
+    pub id: ImageId,
+    /// What people call it now.
+    pub name: String,
+    /// What is known about it.
+    pub manifest: ImageManifest,
+    /// When it was made.
+    pub created_at_ms: u64,
+}
+
+/// A kernel VMs can boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelRecord {
+    /// The beginning of its digest.
+    pub id: KernelId,
+    /// What people call it now.
+    pub name: String,
+    /// What is known about it.
+    pub manifest: KernelManifest,
+    /// When it was imported.
+    pub created_at_ms: u64,
+}
+
+/// One run of an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperationRecord {
+    /// Its id.
+    pub id: OpId,
+    /// What it does: `vm.start`.
+    pub kind: String,
+    /// The name of what it is about.
+    pub subject: String,
+    /// What it holds while it is open.
+    pub holds: Option<String>,
+    /// Its plan, opaque here.
+    pub plan: serde_json::Value,
+    /// How it stands.
+    pub state: OperationState,
+    /// Why it failed.
+    pub error: Option<wire::api::ApiError>,
+    /// When it began.
+    pub started_at_ms: u64,
+    /// When it ended.
+    pub ended_at_ms: Option<u64>,
+}

@@ -1,0 +1,222 @@
+//! The task that owns one live VM from its VMM's start to its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::time::Instant;
+use wire::agent::message::{Ending, Event};
+
+use super::activity::Busy;
+use super::{BootRef, BootView, Command, Reboot, Supervisors};
+use crate::guest::Guest;
+use crate::model::machine::ExitReason;
+use crate::vmm::Vmm;
+
+/// How long one attempt to reach a guest's agent lasts; the next follows while the VMM lives. Long, because an attempt
+/// that waits costs nothing and a guest may take any time to boot.
+const CONNECT_ATTEMPT: Duration = Duration::from_secs(3600);
+/// How long to wait before the next attempt after a failed one.
+const RECONNECT_AFTER: Duration = Duration::from_millis(500);
+/// How long the guest's last words may take to arrive once its VMM is gone.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+pub(super) struct Owner {
+    supervisors: Arc<Supervisors>,
+    boot: BootRef,
+    vmm: Box<dyn Vmm>,
+    view: watch::Sender<BootView>,
+    orders: mpsc::UnboundedReceiver<Command>,
+    expected: Option<&'static str>,
+    said: Option<Ending>,
+    _busy: Busy,
+}
+
+/// The connection to the guest, as far as it is.
+enum Channel {
+    /// Not there; the next attempt begins then.
+    Away { until: Instant },
+    /// There.
+    Open { guest: Guest, events: broadcast::Receiver<Event> },
+}
+
+/// What the owner waits for.
+enum Happened {
+    Exited(ExitReason),
+    Told(Option<Command>),
+    Connected(Guest),
+    Lost,
+    Said(Event),
+}
+
+impl Owner {
+    pub(super) fn new(
+        supervisors: Arc<Supervisors>,
+        boot: BootRef,
+        vmm: Box<dyn Vmm>,
+        view: watch::Sender<BootView>,
+        orders: mpsc::UnboundedReceiver<Command>,
+    ) -> Owner {
+        let busy = supervisors.activity.begin();
+        Owner { supervisors, boot, vmm, view, orders, expected: None, said: None, _busy: busy }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut channel = Channel::Away { until: Instant::now() };
+        let mut may_be_told = true;
+        let exit = loop {
+            match self.next(&mut channel, may_be_told).await {
+                Happened::Exited(exit) => break exit,
+                Happened::Told(Some(command)) => self.obey(&command).await,
+                Happened::Told(None) => may_be_told = false,
+                Happened::Connected(guest) => {
+                    let events = guest.events();
+                    self.view.send_modify(|view| view.guest = Some(guest.clone()));
+                    channel = Channel::Open { guest, events };
+                }
+                Happened::Lost => {
+                    self.view.send_modify(|view| view.guest = None);
+                    channel = Channel::Away { until: Instant::now() + RECONNECT_AFTER };
+                }
+                Happened::Said(event) => self.hear(event).await,
+            }
+        };
+        self.last_words(channel).await;
+        self.end(&exit).await;
+    }
+
+    async fn next(&mut self, channel: &mut Channel, may_be_told: bool) -> Happened {
+        let socket = self.boot.launch.agent_socket();
+        let talk = async {
+            match channel {
+                Channel::Away { until } => {
+                    tokio::time::sleep_until(*until).await;
+                    match Guest::connect(&socket, Instant::now() + CONNECT_ATTEMPT).await {
+                        Ok(guest) => Happened::Connected(guest),
+                        Err(error) => {
+                            tracing::debug!(error = %error, "the guest's agent is not reached");
+                            Happened::Lost
+                        }
+                    }
+                }
+                Channel::Open { guest, events } => loop {
+                    tokio::select! {
+                        biased;
+                        event = events.recv() => match event {
+                            Ok(event) => break Happened::Said(event),
+                            Err(broadcast::error::RecvError::Lagged(_)) => {}
+                            Err(broadcast::error::RecvError::Closed) => break Happened::Lost,
+                        },
+                        error = guest.closed() => {
+                            tracing::debug!(error = %error, "the guest's channel ended");
+                            // Words that came before the end are still to be heard.
+                            match events.try_recv() {
+                                Ok(event) => break Happened::Said(event),
+                                Err(_) => break Happened::Lost,
+                            }
+                        }
+                    }
+                },
+            }
+        };
+        tokio::select! {
+            exit = self.vmm.wait() => Happened::Exited(exit),
+            command = self.orders.recv(), if may_be_told => Happened::Told(command),
+            happened = talk => happened,
+        }
+    }
+
+    async fn obey(&mut self, command: &Command) {
+        match command {
+            Command::ExpectEnd(how) => self.expected = Some(how),
+            Command::Kill => {
+                self.expected.get_or_insert("killed");
+                if let Err(error) = self.vmm.kill().await {
+                    tracing::error!(vm = %self.boot.vm, error = %error, "the VMM cannot be killed");
+                }
+            }
+        }
+    }
+
+    async fn hear(&mut self, event: Event) {
+        match event {
+            Event::Ending { how } => self.said = Some(how),
+            Event::Warning { message } => {
+                tracing::warn!(vm = %self.boot.vm, message, "the guest warns");
+                if let Err(error) = self.supervisors.store.warn_boot(&self.boot.boot, &message).await {
+                    tracing::error!(error = %error, "a guest's warning is not recorded");
+                }
+            }
+        }
+    }
+
+    /// Hears what the guest said right before its VMM ended.
+    async fn last_words(&mut self, channel: Channel) {
+        let Channel::Open { guest, mut events } = channel else {
+            return;
+        };
+        // A connection that outlives its VMM has nothing more to say.
+        drop(tokio::time::timeout(LAST_WORDS, guest.closed()).await);
+        while let Ok(event) = events.try_recv() {
+            self.hear(event).await;
+        }
+    }
+
+    async fn end(self, exit: &ExitReason) {
+        let (how, is_bad) = describe(self.expected, self.said, exit);
+        let (vm, boot) = (self.boot.vm.clone(), self.boot.boot.clone());
+        tracing::info!(%vm, %boot, how, "a boot ended");
+        let last_error = is_bad.then(|| format!("the last boot ended badly: {how}"));
+        let closed = self.supervisors.close(&self.boot, &how, last_error).await;
+        self.view.send_modify(|view| {
+            view.guest = None;
+            view.ended = Some(how);
+        });
+        self.supervisors.forget(&vm, &boot);
+        match closed {
+            Ok(true) if self.expected.is_none() && self.said == Some(Ending::Reboot) => {
+                // Without a receiver nobody begins starts: the daemon is going down.
+                drop(self.supervisors.reboots.send(Reboot { vm, boot }));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%vm, %boot, %error, "the end of a boot is not tidied up"),
+        }
+    }
+}
+
+/// How a boot ended, for people, and whether that is bad.
+fn describe(expected: Option<&'static str>, said: Option<Ending>, exit: &ExitReason) -> (String, bool) {
+    match (expected, said, exit) {
+        (Some(how), _, _) => (how.to_owned(), false),
+        (None, Some(Ending::PowerOff), ExitReason::Ended { .. } | ExitReason::Killed) => ("poweroff".to_owned(), false),
+        (None, Some(Ending::Reboot), ExitReason::Ended { .. } | ExitReason::Killed) => ("reboot".to_owned(), false),
+        (None, None, ExitReason::Ended { code: Some(0) | None }) => ("ended without saying why".to_owned(), false),
+        (None, None, ExitReason::Ended { code: Some(code) }) => (format!("the VMM failed with status {code}"), true),
+        (None, None, ExitReason::Killed) => ("killed".to_owned(), false),
+        (None, _, ExitReason::Crashed { signal: Some(signal) }) => {
+            (format!("the VMM was ended by signal {signal}"), true)
+        }
+        (None, _, ExitReason::Crashed { signal: None }) => ("the VMM was ended by a signal".to_owned(), true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_named() {
+        let ended = |code| ExitReason::Ended { code };
+        let crashed = ExitReason::Crashed { signal: Some(11) };
+        for (expected, said, exit, text, is_bad) in [
+            (Some("stop"), Some(Ending::PowerOff), ended(Some(0)), "stop", false),
+            (None, Some(Ending::PowerOff), ended(Some(0)), "poweroff", false),
+            (None, Some(Ending::Reboot), ended(None), "reboot", false),
+            (None, None, ended(None), "ended without saying why", false),
+            (None, None, ended(Some(1)), "the VMM failed with status 1", true),
+            (None, Some(Ending::Reboot), crashed, "the VMM was ended by signal 11", true),
+        ] {
+            assert_eq!(describe(expected, said, &exit), (text.to_owned(), is_bad));
+        }
+    }
+}

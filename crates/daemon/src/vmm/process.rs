@@ -1,0 +1,214 @@
+//! A VMM as a process that outlives the daemon: what every driver does alike.
+//!
+//! The process records its identity in the boot's pid file before it becomes the VMM ([`sys::process::spawn_recorded`]).
+//! From then on that record is the only way it is found again, and the process of that number is signalled only when its
+//! start time agrees. A task watches each VMM we hold: it learns of the end through a pidfd, collects the child, and keeps
+//! the VMM's logs from growing without end.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rustix::process::Signal;
+use sys::process::Identity;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+use super::{Launch, Vmm, VmmError, logs};
+use crate::model::machine::ExitReason;
+
+/// How long a killed process may take to be gone: it frees the guest's memory on the way.
+const GONE_WITHIN: Duration = Duration::from_secs(30);
+/// How often a starting VMM is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How often the logs of a running VMM are looked at.
+const LOGS_EVERY: Duration = Duration::from_secs(10);
+
+/// Starts `launch` and holds it.
+pub(super) fn spawn(launch: &Launch) -> Result<Held, VmmError> {
+    let (program, arguments) = launch.argv.split_first().ok_or_else(|| spawn_error("", io::ErrorKind::InvalidInput))?;
+    let log = sys::fs::append(&launch.vmm_log, 0o600)?;
+    let other = log.try_clone().map_err(|source| VmmError::Spawn { program: program.clone(), source })?;
+    let mut command = sys::process::command(program);
+    command.args(arguments).stdout(Stdio::from(log)).stderr(Stdio::from(other)).current_dir(&launch.boot_dir);
+    let (child, identity) = sys::process::spawn_recorded(&mut command, &launch.pid_file())
+        .map_err(|source| VmmError::Spawn { program: program.clone(), source })?;
+    Held::watch(identity, Some(child), launch)
+}
+
+fn spawn_error(program: &str, kind: io::ErrorKind) -> VmmError {
+    VmmError::Spawn { program: program.to_owned(), source: kind.into() }
+}
+
+/// Waits until `is_up` says so, the process ends (its log is quoted) or `within` is over (it is killed).
+pub(super) async fn wait_until_up<F>(
+    held: &mut Held,
+    launch: &Launch,
+    within: Duration,
+    mut is_up: impl FnMut() -> F,
+) -> Result<(), VmmError>
+where
+    F: Future<Output = bool>,
+{
+    let program = || launch.argv.first().cloned().unwrap_or_default();
+    let deadline = Instant::now() + within;
+    loop {
+        if is_up().await {
+            return Ok(());
+        }
+        tokio::select! {
+            _ = held.wait() => {
+                ensure_gone(launch).await?;
+                return Err(VmmError::EndedEarly { program: program(), log: logs::quote(&launch.vmm_log) });
+            }
+            () = sleep_until(deadline.min(Instant::now() + LOOK_EVERY)) => {}
+        }
+        if Instant::now() >= deadline {
+            held.kill().await?;
+            ensure_gone(launch).await?;
+            return Err(VmmError::NotUp { program: program(), within, log: logs::quote(&launch.vmm_log) });
+        }
+    }
+}
+
+/// Takes over what an earlier daemon started.
+pub(super) fn adopt(launch: &Launch) -> Result<Option<Held>, VmmError> {
+    match recorded(launch)? {
+        Some(identity) if identity.is_alive() => Held::watch(identity, None, launch).map(Some),
+        Some(_) | None => Ok(None),
+    }
+}
+
+/// Kills what runs for `launch`, waits until it is gone, and removes what it leaves in the boot's directory.
+pub(super) async fn ensure_gone(launch: &Launch) -> Result<(), VmmError> {
+    if let Some(identity) = recorded(launch)? {
+        kill_and_wait(identity).await?;
+    }
+    for left in [launch.agent_socket(), super::qmp_socket(&launch.boot_dir), launch.pid_file()] {
+        sys::fs::remove_file(&left)?;
+    }
+    Ok(())
+}
+
+fn recorded(launch: &Launch) -> Result<Option<Identity>, VmmError> {
+    let path = launch.pid_file();
+    Identity::recorded(&path).map_err(|source| sys::fs::FsError { act: "read", path, source }.into())
+}
+
+async fn kill_and_wait(identity: Identity) -> Result<(), VmmError> {
+    let failed = |source| VmmError::Kill { pid: identity.pid, source };
+    let Some(fd) = identity.pidfd() else {
+        return Ok(());
+    };
+    identity.signal(Signal::KILL).map_err(failed)?;
+    let fd = end_of(fd).map_err(failed)?;
+    match timeout(GONE_WITHIN, fd.readable()).await {
+        Ok(ended) => ended.map(|_guard| ()).map_err(failed),
+        Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
+    }
+}
+
+/// A pidfd to wait on.
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe; an OwnedFd keeps the descriptor open, which is all that asks for"
+)]
+fn end_of(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(pidfd)
+}
+
+/// A VMM that runs, or ended while we held it. Dropping it leaves the VMM alone.
+pub(super) struct Held {
+    identity: Identity,
+    ended: watch::Receiver<Option<ExitReason>>,
+    killed: Arc<AtomicBool>,
+}
+
+impl Held {
+    /// Watches the process; `child` when it is ours to collect.
+    fn watch(identity: Identity, child: Option<Child>, launch: &Launch) -> Result<Held, VmmError> {
+        let killed = Arc::new(AtomicBool::new(false));
+        let (sender, ended) = watch::channel(None);
+        let fd =
+            identity.pidfd().map(end_of).transpose().map_err(|source| VmmError::Watch { pid: identity.pid, source })?;
+        let was_killed = Arc::clone(&killed);
+        let logs = [launch.console_log.clone(), launch.vmm_log.clone()];
+        crate::supervise::spawn("VMM watch", async move {
+            if let Some(fd) = fd {
+                watch_until_end(&fd, &logs).await;
+            }
+            let reason = collect(child, was_killed.load(Ordering::SeqCst));
+            tracing::info!(pid = identity.pid, ?reason, "a VMM ended");
+            sender.send_replace(Some(reason));
+        });
+        Ok(Held { identity, ended, killed })
+    }
+}
+
+async fn watch_until_end(fd: &AsyncFd<OwnedFd>, logs: &[impl AsRef<Path>]) {
+    let mut ticks = interval(LOGS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            ended = fd.readable() => {
+                if let Err(error) = ended {
+                    tracing::warn!(%error, "cannot wait for a VMM's end");
+                }
+                return;
+            }
+            _ = ticks.tick() => {
+                for log in logs {
+                    if let Err(error) = logs::cut(log.as_ref()) {
+                        tracing::warn!(%error, path = %log.as_ref().display(), "cannot cut a VMM's log");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How the process ended, and with it the zombie when it is our child.
+fn collect(child: Option<Child>, was_killed: bool) -> ExitReason {
+    use std::os::unix::process::ExitStatusExt;
+
+    let status = child.and_then(|mut child| child.wait().ok());
+    match status {
+        _ if was_killed => ExitReason::Killed,
+        Some(status) if status.signal().is_some() => ExitReason::Crashed { signal: status.signal() },
+        Some(status) => ExitReason::Ended { code: status.code() },
+        None => ExitReason::Ended { code: None },
+    }
+}
+
+#[async_trait]
+impl Vmm for Held {
+    fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    async fn kill(&mut self) -> Result<(), VmmError> {
+        let failed = |source| VmmError::Kill { pid: self.identity.pid, source };
+        if self.ended.borrow().is_none() {
+            self.killed.store(true, Ordering::SeqCst);
+            self.identity.signal(Signal::KILL).map_err(failed)?;
+        }
+        match timeout(GONE_WITHIN, self.wait()).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(VmmError::Kill { pid: self.identity.pid, source: io::ErrorKind::TimedOut.into() }),
+        }
+    }
+
+    async fn wait(&mut self) -> ExitReason {
+        match self.ended.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or(ExitReason::Ended { code: None }),
+            // The task is gone with its runtime: nobody can tell.
+            Err(_) => ExitReason::Ended { code: None },
+        }
+    }
+}

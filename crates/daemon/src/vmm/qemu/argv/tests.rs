@@ -1,0 +1,54 @@
+//! The command line, word for word.
+
+use super::*;
+use crate::model::machine::{DriveRole, NicSpec};
+use wire::api::Publish;
+
+fn spec() -> MachineSpec {
+    let vm = "00112233445566aa".parse().unwrap();
+    let drive = |serial, path: &str| DriveSpec { serial, path: path.into() };
+    MachineSpec {
+        boot: "fedcba9876543210".parse().unwrap(),
+        vcpus: 2,
+        memory_mib: 1024,
+        vmlinux: "/state/kernels/k/vmlinux".into(),
+        initramfs: "/cache/initramfs/i".into(),
+        drives: vec![
+            drive(DriveRole::Rootfs, "/state/images/i/rootfs.ext4"),
+            drive(DriveRole::Disk, "/state/vms/a,b/disk.ext4"),
+            drive(DriveRole::Modules, "/state/kernels/k/modules.ext4"),
+        ],
+        nic: NicSpec { mac: NicSpec::mac_of(&vm), nat: false, publish: Vec::new() },
+        boot_dir: "/run/boots/fedcba98".into(),
+        console_log: "/state/vms/a/logs/f.console.log".into(),
+        vmm_log: "/state/vms/a/logs/f.vmm.log".into(),
+        vm,
+    }
+}
+
+/// One option a line.
+fn lines(argv: &[String]) -> String {
+    argv.iter().fold(String::new(), |text, word| text + if word.starts_with('-') { "\n" } else { " " } + word)
+}
+
+#[test]
+fn a_closed_guest_under_tcg() {
+    let nic = NicAttachment::QemuUser { publish: vec![Publish { host_port: 8080, guest_port: 80 }] };
+    let host = Host { accel: Accel::Tcg, tsc_khz: Some(2_900_000) };
+    insta::assert_snapshot!(lines(&arguments(&spec(), &nic, &host)));
+}
+
+#[test]
+fn an_open_guest_under_kvm() {
+    let nic = NicAttachment::StreamSocket { path: "/run/boots/fedcba98/passt.sock".into() };
+    let host = Host { accel: Accel::Kvm, tsc_khz: None };
+    insta::assert_snapshot!(lines(&arguments(&spec(), &nic, &host)));
+}
+
+#[test]
+fn nothing_typed_reaches_the_kernel() {
+    let host = Host { accel: Accel::Tcg, tsc_khz: Some(1) };
+    let line = command_line(&spec(), &host);
+    let ours: Vec<&str> = line.split(' ').filter(|word| word.starts_with("banger.")).collect();
+    assert_eq!(ours, ["banger.vm=00112233445566aa", "banger.boot=fedcba9876543210", "banger.transport=virtio-serial"]);
+}

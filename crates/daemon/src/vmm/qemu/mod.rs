@@ -1,0 +1,171 @@
+//! The driver `qemu`: machine type `microvm`, with KVM where the hardware has it and by translation (TCG) elsewhere.
+//!
+//! | file | what |
+//! |---|---|
+//! | `argv` | the command line: pure, golden-tested |
+//! | `qmp` | whether a started QEMU has come up |
+//!
+//! Facts about QEMU, the kernel's options and their prices are from QEMU 7.2 with Debian's 6.1 cloud kernel.
+
+mod argv;
+mod qmp;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sys::kvm::Kvm;
+use sys::tsc::Measurement;
+
+use super::{Launch, Vmm, VmmDriver, VmmError, process};
+use crate::model::machine::{DriveRole, MachineSpec, NicAttachment};
+
+/// The program.
+pub const PROGRAM: &str = "qemu-system-x86_64";
+/// The Debian package that brings it.
+pub const PACKAGE: &str = "qemu-system-x86";
+
+/// How long QEMU may take to reach its main loop; 0.2 s on an idle host.
+const UP_WITHIN: Duration = Duration::from_secs(60);
+
+/// How the guest's instructions are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accel {
+    /// By the processor.
+    Kvm,
+    /// By translation.
+    Tcg,
+}
+
+/// What QEMU's command line depends on besides the VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Host {
+    accel: Accel,
+    /// The time stamp counter's frequency, which the guest sees too.
+    tsc_khz: Option<u64>,
+}
+
+/// Runs QEMU.
+#[derive(Debug)]
+pub struct Qemu {
+    /// Where the program is; none when it is not installed.
+    program: Option<PathBuf>,
+    kvm: Kvm,
+    tsc: Measurement,
+    tsc_khz: OnceLock<Option<u64>>,
+}
+
+impl Qemu {
+    /// The name of this driver.
+    pub const NAME: &'static str = "qemu";
+
+    /// Looks for the program in `path` (the value of `PATH`), for KVM, and begins to measure the TSC.
+    #[must_use]
+    pub fn probe(path: Option<&std::ffi::OsStr>) -> Qemu {
+        let program = path.and_then(|path| sys::process::find_program(PROGRAM, path));
+        Qemu { program, kvm: sys::kvm::probe(), tsc: Measurement::begin(), tsc_khz: OnceLock::new() }
+    }
+
+    /// Where the program is; none when it is not installed.
+    #[must_use]
+    pub fn program(&self) -> Option<&Path> {
+        self.program.as_deref()
+    }
+
+    /// Whether KVM is used, and why not.
+    #[must_use]
+    pub fn kvm(&self) -> &Kvm {
+        &self.kvm
+    }
+
+    /// How guests are run.
+    #[must_use]
+    pub fn accel(&self) -> Accel {
+        match self.kvm {
+            Kvm::Usable => Accel::Kvm,
+            Kvm::Unusable(_) => Accel::Tcg,
+        }
+    }
+
+    fn host(&self) -> Host {
+        Host { accel: self.accel(), tsc_khz: *self.tsc_khz.get_or_init(|| self.tsc.khz()) }
+    }
+}
+
+#[async_trait]
+impl VmmDriver for Qemu {
+    fn name(&self) -> &'static str {
+        Qemu::NAME
+    }
+
+    fn plan(&self, spec: &MachineSpec, nic: &NicAttachment) -> Result<Launch, VmmError> {
+        let program = self.program.as_ref().ok_or(VmmError::Missing { program: PROGRAM, package: PACKAGE })?;
+        super::check_size(Qemu::NAME, spec)?;
+        check_memory(spec.memory_mib)?;
+        check_files(spec)?;
+        let mut argv = vec![program.to_string_lossy().into_owned()];
+        argv.extend(argv::arguments(spec, nic, &self.host()));
+        let launch = Launch {
+            driver: Qemu::NAME.to_owned(),
+            argv,
+            boot_dir: spec.boot_dir.clone(),
+            vmm_log: spec.vmm_log.clone(),
+            console_log: spec.console_log.clone(),
+        };
+        super::check_socket(Qemu::NAME, &launch.agent_socket())?;
+        Ok(launch)
+    }
+
+    async fn spawn(&self, launch: &Launch) -> Result<Box<dyn Vmm>, VmmError> {
+        let mut held = process::spawn(launch)?;
+        let socket = super::qmp_socket(&launch.boot_dir);
+        process::wait_until_up(&mut held, launch, UP_WITHIN, || qmp::greets(&socket)).await?;
+        Ok(Box::new(held))
+    }
+
+    async fn adopt(&self, launch: &Launch) -> Result<Option<Box<dyn Vmm>>, VmmError> {
+        Ok(process::adopt(launch)?.map(|held| Box::new(held) as Box<dyn Vmm>))
+    }
+
+    async fn ensure_gone(&self, launch: &Launch) -> Result<(), VmmError> {
+        process::ensure_gone(launch).await
+    }
+}
+
+fn check_memory(memory_mib: u64) -> Result<(), VmmError> {
+    let Some(available) = sys::memory::available_bytes() else {
+        return Ok(());
+    };
+    let available_mib = available >> 20;
+    if memory_mib > available_mib { Err(VmmError::Memory { memory_mib, available_mib }) } else { Ok(()) }
+}
+
+/// What exists before any start has to be there. The disk and the initramfs may still be made.
+fn check_files(spec: &MachineSpec) -> Result<(), VmmError> {
+    let kernel = std::iter::once(("kernel", &spec.vmlinux));
+    let drives = spec.drives.iter().filter_map(|drive| match drive.serial {
+        DriveRole::Rootfs => Some(("image", &drive.path)),
+        DriveRole::Modules => Some(("kernel modules", &drive.path)),
+        DriveRole::Disk => None,
+    });
+    for (what, path) in kernel.chain(drives) {
+        if !path.is_file() {
+            return Err(VmmError::FileMissing { what, path: path.clone() });
+        }
+    }
+    check_elf(&spec.vmlinux)
+}
+
+/// QEMU takes any file for a kernel of the oldest boot protocol and starts it; the guest would then stay silent.
+fn check_elf(vmlinux: &Path) -> Result<(), VmmError> {
+    let failed = |source| sys::fs::FsError { act: "read", path: vmlinux.to_path_buf(), source };
+    let mut magic = [0; 4];
+    let count = File::open(vmlinux).and_then(|mut file| file.read(&mut magic)).map_err(failed)?;
+    if magic[..count] == *b"\x7fELF" {
+        return Ok(());
+    }
+    Err(VmmError::Refused { driver: Qemu::NAME, why: format!("{} is no unpacked kernel (ELF)", vmlinux.display()) })
+}

@@ -1,0 +1,292 @@
+//! Every operation, failing in every step and dying at every edge: after the next daemon's recovery all of it happened or
+//! nothing did, and nothing is half there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use daemon::ops::{Host, Plan};
+use daemon::saga::journal::{Durability, Edge, Journal, JournalError};
+use daemon::saga::{Driven, Observer, Progress, Undo};
+use daemon::store::OperationState as Stored;
+use daemon::store::records::OperationRecord;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use wire::api::{BuildImage, ImportKernel, KernelSource, OperationState};
+use wire::id::OpId;
+
+use crate::fake::{Daemon, World, soon};
+use crate::ops::request;
+use crate::slate::assert_clean_slate;
+
+/// Every verb, as a plan over a host that was made ready for it.
+const VERBS: [&str; 10] = [
+    "create",
+    "create and start",
+    "start",
+    "stop",
+    "restart",
+    "delete",
+    "build image",
+    "delete image",
+    "import kernel",
+    "delete kernel",
+];
+
+/// Makes the host ready for `verb` and plans it.
+async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
+    let (host, engine) = (&daemon.host, &daemon.engine);
+    let ready = async |start| {
+        let begun = engine.create(request("web", start)).await.unwrap();
+        assert_eq!(engine.wait(&begun.operation).await.unwrap().state, OperationState::Succeeded);
+        host.store.find_vm("web").await.unwrap()
+    };
+    match verb {
+        "create" => Plan::Create(Box::new(daemon::ops::create::plan(host, request("web", false)).await.unwrap())),
+        "create and start" => {
+            Plan::Create(Box::new(daemon::ops::create::plan(host, request("web", true)).await.unwrap()))
+        }
+        "start" => Plan::Start(Box::new(daemon::ops::start::plan(host, &ready(false).await).await.unwrap())),
+        "stop" => Plan::Stop(Box::new(daemon::ops::stop::plan(host, &ready(true).await, None).await.unwrap())),
+        "restart" => Plan::Restart(Box::new(daemon::ops::restart::plan(host, &ready(true).await, None).await.unwrap())),
+        "delete" => Plan::Delete(Box::new(daemon::ops::delete::plan(host, &ready(true).await).await.unwrap())),
+        "build image" => {
+            let request = BuildImage { recipe: "tiny".into(), variant: None, name: None };
+            let plan = daemon::ops::image_build::plan(host, request, id.clone()).await.unwrap();
+            Plan::ImageBuild(Box::new(plan))
+        }
+        "delete image" => {
+            let image = host.store.find_image("debian-bookworm").await.unwrap();
+            Plan::ImageDelete(Box::new(daemon::ops::image_delete::plan(host, &image).await.unwrap()))
+        }
+        "import kernel" => {
+            let source = KernelSource::Debian { package: "linux-image-x".into() };
+            let request = ImportKernel { source, name: None };
+            let plan = daemon::ops::kernel_import::plan(host, request, id.clone()).await.unwrap();
+            Plan::KernelImport(Box::new(plan))
+        }
+        "delete kernel" => {
+            let kernel = host.store.find_kernel("linux-image-cloud-amd64").await.unwrap();
+            Plan::KernelDelete(Box::new(daemon::ops::kernel_delete::plan(host, &kernel).await.unwrap()))
+        }
+        other => panic!("no verb {other}"),
+    }
+}
+
+/// When the process dies at an edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Death {
+    /// Before it is written: what it says has happened is not on record.
+    BeforeWrite,
+    /// After it is written: what it announces has not happened.
+    AfterWrite,
+}
+
+/// A journal that never returns from its `at`th edge.
+struct Dying {
+    inner: Box<dyn Journal>,
+    at: usize,
+    death: Death,
+    seen: AtomicUsize,
+    died: Arc<Notify>,
+}
+
+#[async_trait]
+impl Journal for Dying {
+    async fn edges(&self) -> Result<Vec<Edge>, JournalError> {
+        self.inner.edges().await
+    }
+
+    async fn append(&self, edge: &Edge, durability: Durability) -> Result<(), JournalError> {
+        let dies = self.seen.fetch_add(1, Ordering::SeqCst) == self.at;
+        if !dies || self.death == Death::AfterWrite {
+            self.inner.append(edge, durability).await?;
+        }
+        if dies {
+            self.died.notify_one();
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+}
+
+struct Nobody;
+
+impl Observer for Nobody {
+    fn edge(&self, _: &Edge) {}
+    fn progress(&self, _: &'static str, _: Progress) {}
+    fn warning(&self, _: &'static str, _: &str) {}
+}
+
+/// Drives `plan` as the engine would, until it ends (true) or dies at an edge.
+async fn drive_until(host: &Host, id: &OpId, plan: &Plan, faults: &str, at: usize, death: Death) -> bool {
+    let record = OperationRecord {
+        id: id.clone(),
+        kind: plan.kind().into(),
+        subject: plan.subject(),
+        holds: Some(plan.holds()),
+        plan: serde_json::to_value(plan).unwrap(),
+        state: Stored::Open,
+        error: None,
+        started_at_ms: 1,
+        ended_at_ms: None,
+    };
+    host.store.begin_operation(record).await.unwrap();
+    let died = Arc::new(Notify::new());
+    let inner = Box::new(host.store.journal(id.clone()));
+    let journal = Dying { inner, at, death, seen: AtomicUsize::new(0), died: Arc::clone(&died) };
+    let with = Driven {
+        journal: &journal,
+        observer: &Nobody,
+        cancel: &CancellationToken::new(),
+        faults: &faults.parse().unwrap(),
+        now_ms: &sys::clock::unix_ms,
+    };
+    tokio::select! {
+        outcome = plan.drive(host, &with) => {
+            outcome.unwrap();
+            true
+        }
+        () = died.notified() => false,
+    }
+}
+
+/// One life that ends at an edge (or after the last), and the next one. Says whether the operation came to its end
+/// before the edge was reached.
+async fn die_and_recover(verb: &'static str, faults: String, at: usize, death: Death) -> bool {
+    let world = World::new();
+    let id = OpId::from_random(sys::rand::bytes());
+    let first = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (in_first, first_id, injected) = (Arc::clone(&world), id.clone(), faults.clone());
+    let life = first.spawn(async move {
+        let daemon = Daemon::start(&in_first, "").await.with_artifacts().await;
+        let plan = prepare(&daemon, verb, &first_id).await;
+        drive_until(&daemon.host, &first_id, &plan, &injected, at, death).await
+    });
+    let is_over = soon("the first life", life).await.unwrap();
+    first.shutdown_background();
+
+    let case = format!("{verb}, faults {faults:?}, edge {at}, {death:?}");
+    let daemon = Daemon::start(&world, "").await;
+    daemon.recover().await;
+    let operation = daemon.engine.operation(&id).await.unwrap();
+    match operation.state {
+        OperationState::Succeeded => assert_eq!(operation.error, None, "{case}"),
+        OperationState::Unwound => {
+            let error = operation.error.as_ref().unwrap();
+            assert!(error.message.contains("injected fault"), "{case}: {}", error.message);
+        }
+        OperationState::Running | OperationState::Unwinding | OperationState::Stuck => {
+            panic!("{case}: {operation:?}")
+        }
+    }
+    check_whole(&daemon, verb, operation.state == OperationState::Succeeded, &case).await;
+    assert_clean_slate(&daemon).await;
+    // A recovery with nothing to recover changes nothing.
+    daemon.recover().await;
+    assert_eq!(daemon.engine.operation(&id).await.unwrap(), operation, "{case}");
+    is_over
+}
+
+/// All of it or nothing.
+async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool, case: &str) {
+    let store = &daemon.host.store;
+    let state = store.find_vm("web").await.ok().map(|vm| vm.state.to_wire());
+    use wire::api::VmState::{Created, Running, Stopped};
+    let allowed: &[Option<wire::api::VmState>] = match (verb, has_happened) {
+        ("create", true) => &[Some(Created)],
+        ("create and start" | "start" | "restart", true) => &[Some(Running)],
+        ("create" | "create and start" | "delete", _) if has_happened == (verb == "delete") => &[None],
+        ("start", false) => &[Some(Created), Some(Stopped)],
+        ("stop", true) => &[Some(Stopped)],
+        // A guest that was asked, or a VMM that was killed, does not come back.
+        ("stop" | "restart" | "delete", _) => &[Some(Running), Some(Stopped)],
+        _ => &[None],
+    };
+    assert!(allowed.contains(&state), "{case}: {state:?}");
+    let images = store.images().await.unwrap().len();
+    let kernels = store.kernels().await.unwrap().len();
+    let expected = match (verb, has_happened) {
+        ("build image", true) => (2, 1),
+        ("delete image", true) => (0, 1),
+        ("import kernel", true) => (1, 2),
+        ("delete kernel", true) => (1, 0),
+        _ => (1, 1),
+    };
+    assert_eq!((images, kernels), expected, "{case}");
+}
+
+/// The steps of a verb, as `operation/step`, and whether it may still be taken back when it fails.
+async fn steps(verb: &'static str) -> (Vec<String>, usize) {
+    let world = World::new();
+    let daemon = Daemon::start(&world, "").await.with_artifacts().await;
+    let plan = prepare(&daemon, verb, &OpId::from_random([1; 8])).await;
+    for (step, policy) in plan.undo_policies() {
+        if let Undo::Nothing { because } = policy {
+            assert!(because.len() > 8, "{step} says why it is not taken back");
+        }
+    }
+    let names: Vec<String> = plan.step_names().iter().map(|step| format!("{}/{step}", plan.kind())).collect();
+    // A deletion has a point of no return before its last steps; a later failure is no way back.
+    let failing = match verb {
+        "delete" => 2,
+        "delete image" | "delete kernel" => 1,
+        _ => names.len(),
+    };
+    (names, failing)
+}
+
+/// Dies at every edge of `verb`, run with `faults`.
+async fn at_every_edge(verb: &'static str, faults: &str) {
+    for death in [Death::BeforeWrite, Death::AfterWrite] {
+        let mut at = 0;
+        while !die_and_recover(verb, faults.to_owned(), at, death).await {
+            at += 1;
+        }
+        assert!(at > 1, "{verb} has edges");
+    }
+}
+
+async fn matrix(verb: &'static str) {
+    assert!(VERBS.contains(&verb));
+    at_every_edge(verb, "").await;
+    let (steps, failing) = steps(verb).await;
+    for (index, step) in steps[..failing].iter().enumerate() {
+        for point in ["before", "after"] {
+            let faults = format!("{step}:{point}");
+            assert!(die_and_recover(verb, faults, usize::MAX, Death::BeforeWrite).await);
+        }
+        if index + 1 == failing {
+            at_every_edge(verb, &format!("{step}:after")).await;
+        }
+    }
+}
+
+macro_rules! matrices {
+    ($($name:ident: $verb:literal),+ $(,)?) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                matrix($verb).await;
+            }
+        )+
+
+        #[test]
+        fn no_verb_is_forgotten() {
+            assert_eq!([$($verb),+], VERBS);
+        }
+    };
+}
+
+matrices! {
+    create: "create",
+    create_and_start: "create and start",
+    start: "start",
+    stop: "stop",
+    restart: "restart",
+    delete: "delete",
+    build_image: "build image",
+    delete_image: "delete image",
+    import_kernel: "import kernel",
+    delete_kernel: "delete kernel",
+}

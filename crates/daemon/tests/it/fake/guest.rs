@@ -1,0 +1,196 @@
+//! A machine whose guest speaks the real agent protocol over the boot's socket, and little else.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use daemon::model::machine::ExitReason;
+use daemon::vmm::Launch;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+use wire::agent::GENERATION;
+use wire::agent::frame::{
+    Channel, Decoder, FROM_HOST_MAX, Head, Kind, NONCE_BYTES, PREAMBLE_BYTES, Tag, encode, preamble_reply,
+};
+use wire::agent::message::{BootConfig, Configured, Ending, Event, Hello, Reply, Request, Stage};
+
+/// How a guest behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Behaviour {
+    /// As it should.
+    Answers,
+    /// Prints something and never says hello.
+    Silent,
+    /// Prints something and ends at once.
+    Dies,
+    /// Answers, and does not power off when asked.
+    Stubborn,
+}
+
+pub(crate) struct Machine {
+    vm: String,
+    boot: String,
+    socket: PathBuf,
+    behaviour: Behaviour,
+    exit: watch::Sender<Option<ExitReason>>,
+    says: watch::Sender<Option<Event>>,
+    is_configured: AtomicBool,
+    /// What it was configured with.
+    pub(crate) config: Mutex<Option<BootConfig>>,
+    /// Whether it wrote its disk out.
+    pub(crate) is_synced: AtomicBool,
+}
+
+impl Machine {
+    pub(crate) fn boot(runtime: &tokio::runtime::Handle, launch: &Launch, behaviour: Behaviour) -> Arc<Machine> {
+        let machine = Arc::new(Machine {
+            vm: launch.argv[0].clone(),
+            boot: launch.argv[1].clone(),
+            socket: launch.agent_socket(),
+            behaviour,
+            exit: watch::Sender::new(None),
+            says: watch::Sender::new(None),
+            is_configured: AtomicBool::new(false),
+            config: Mutex::default(),
+            is_synced: AtomicBool::new(false),
+        });
+        let _guard = runtime.enter();
+        let listener = UnixListener::bind(&machine.socket).unwrap();
+        std::fs::write(&launch.console_log, b"booting\n\x1b[2Jno root device\n").unwrap();
+        if behaviour == Behaviour::Dies {
+            machine.end(ExitReason::Ended { code: Some(1) });
+        }
+        let serving = Arc::clone(&machine);
+        runtime.spawn(async move {
+            let ended = serving.ended();
+            tokio::select! {
+                _ = ended => {}
+                () = serving.serve(listener) => {}
+            }
+        });
+        machine
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.exit.borrow().is_none()
+    }
+
+    pub(crate) fn end(&self, how: ExitReason) {
+        self.exit.send_if_modified(|exit| {
+            let is_first = exit.is_none();
+            exit.get_or_insert(how);
+            is_first
+        });
+    }
+
+    pub(crate) async fn ended(&self) -> ExitReason {
+        let mut exit = self.exit.subscribe();
+        let exit = exit.wait_for(Option::is_some).await.unwrap();
+        exit.clone().unwrap()
+    }
+
+    /// Says how it will end, then ends; as a guest does whose user powers off or reboots.
+    pub(crate) async fn finish(&self, how: Ending) {
+        self.says.send_replace(Some(Event::Ending { how }));
+        // The task that serves writes it, then ends the machine.
+        self.ended().await;
+    }
+
+    async fn serve(&self, listener: UnixListener) {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            if self.behaviour == Behaviour::Silent {
+                std::future::pending::<()>().await;
+            }
+            self.talk(socket).await;
+        }
+    }
+
+    async fn talk(&self, mut socket: UnixStream) {
+        let mut preamble = [0; PREAMBLE_BYTES];
+        if socket.read_exact(&mut preamble).await.is_err() {
+            return;
+        }
+        let nonce: [u8; NONCE_BYTES] = preamble[PREAMBLE_BYTES - NONCE_BYTES..].try_into().unwrap();
+        let tag = Tag::of(&nonce);
+        let stage = if self.is_configured.load(Ordering::SeqCst) { Stage::Serving } else { Stage::Unconfigured };
+        let hello = Hello {
+            generation: GENERATION,
+            version: "fake".into(),
+            vm: self.vm.clone(),
+            boot: self.boot.clone(),
+            stage,
+            uptime_ms: 1,
+        };
+        let mut out = preamble_reply(&nonce).to_vec();
+        put(&mut out, Kind::Hello, 0, &hello, tag);
+        if socket.write_all(&out).await.is_err() {
+            return;
+        }
+        let mut decoder = Decoder::new(tag, FROM_HOST_MAX);
+        let mut buffer = [0; 4096];
+        let mut says = self.says.subscribe();
+        loop {
+            let mut out = Vec::new();
+            let mut is_over = None;
+            if let Some(Event::Ending { how }) = says.borrow_and_update().clone() {
+                put(&mut out, Kind::Event, 0, &Event::Ending { how }, tag);
+                is_over = Some(how);
+            }
+            while let Some(frame) = decoder.next_frame().unwrap() {
+                if frame.head.kind != Kind::Open {
+                    continue;
+                }
+                let request = serde_json::from_slice(&frame.payload).unwrap();
+                let (reply, ends) = self.answer(request);
+                put(&mut out, Kind::Reply, frame.head.stream, &reply, tag);
+                if let Some(how) = ends {
+                    put(&mut out, Kind::Event, 0, &Event::Ending { how }, tag);
+                    is_over = Some(how);
+                }
+            }
+            if socket.write_all(&out).await.is_err() {
+                return;
+            }
+            if is_over.is_some() {
+                self.end(ExitReason::Ended { code: Some(0) });
+                return;
+            }
+            tokio::select! {
+                read = socket.read(&mut buffer) => match read {
+                    Ok(0) | Err(_) => return,
+                    Ok(count) => decoder.push(&buffer[..count]),
+                },
+                _ = says.changed() => {}
+            }
+        }
+    }
+
+    fn answer(&self, request: Request) -> (Reply, Option<Ending>) {
+        match request {
+            Request::Configure(config) => {
+                assert!(!self.is_configured.swap(true, Ordering::SeqCst), "configured twice");
+                *self.config.lock().unwrap() = Some(*config);
+                let warnings = vec!["no /etc/ssh in the image".to_owned()];
+                (
+                    Reply::Configured(Configured { init: Some("/sbin/init".into()), warnings, ..Default::default() }),
+                    None,
+                )
+            }
+            Request::Sync => {
+                self.is_synced.store(true, Ordering::SeqCst);
+                (Reply::Done { bytes: 0 }, None)
+            }
+            Request::Shutdown { how } => {
+                (Reply::Done { bytes: 0 }, (self.behaviour != Behaviour::Stubborn).then_some(how))
+            }
+            other => panic!("not asked of this guest: {other:?}"),
+        }
+    }
+}
+
+fn put(out: &mut Vec<u8>, kind: Kind, stream: u32, message: &impl serde::Serialize, tag: Tag) {
+    let head = Head { kind, channel: Channel::Input, stream };
+    encode(out, head, &serde_json::to_vec(message).unwrap(), tag);
+}

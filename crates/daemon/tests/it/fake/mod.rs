@@ -1,0 +1,379 @@
+//! A small host in memory that obeys the drivers' traits and can be told to fail. It outlives the daemons that use it, as
+//! the real one does.
+
+pub(crate) mod guest;
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use daemon::model::digest::Digest;
+use daemon::model::image::ImageManifest;
+use daemon::model::kernel::{ConfigSource, KernelManifest, ModuleCompression};
+use daemon::model::machine::{ExitReason, MachineSpec, NicAttachment, NicSpec};
+use daemon::model::progress::Watcher;
+use daemon::network::{NetworkDriver, NetworkError};
+use daemon::ops::maker::Maker;
+use daemon::ops::world::{GuestSettings, Settings};
+use daemon::ops::{Engine, Host};
+use daemon::saga::{Cause, Faults};
+use daemon::storage::{StorageDriver, StorageError};
+use daemon::store::Store;
+use daemon::store::records::{ImageRecord, KernelRecord};
+use daemon::supervise::activity::Activity;
+use daemon::supervise::{Reboot, Supervisors};
+use daemon::vmm::{Launch, Vmm, VmmDriver, VmmError};
+use sys::process::Identity;
+use tokio::sync::mpsc;
+use wire::agent::message::GuestNetwork;
+use wire::api::{BuildImage, Defaults, KernelSource};
+use wire::id::VmId;
+use wire::layout::UserDirs;
+
+use guest::{Behaviour, Machine};
+
+/// Longest a test waits for anything.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// The host: its directories, its machines, its NICs.
+pub(crate) struct World {
+    /// Removes everything when the world is dropped.
+    _dir: tempfile::TempDir,
+    pub(crate) dirs: UserDirs,
+    /// Machines run here, so that they outlive the daemon that started them.
+    runtime: tokio::runtime::Handle,
+    machines: Mutex<HashMap<PathBuf, Arc<Machine>>>,
+    attached: Mutex<BTreeSet<PathBuf>>,
+    pub(crate) behaviour: Mutex<Behaviour>,
+}
+
+impl World {
+    pub(crate) fn new() -> Arc<World> {
+        // In memory where the host can: hundreds of databases are made here, and what a machine's crash loses is not tested.
+        let shared = Path::new("/dev/shm");
+        let base = if shared.is_dir() { shared.to_path_buf() } else { std::env::temp_dir() };
+        let dir = tempfile::Builder::new().prefix("b").tempdir_in(base).unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let dirs = UserDirs { state: at("state"), cache: at("cache"), config: at("config"), run: at("run") };
+        for path in [&dirs.state, &dirs.cache, &dirs.run] {
+            std::fs::create_dir(path).unwrap();
+        }
+        Arc::new(World {
+            _dir: dir,
+            dirs,
+            runtime: tokio::runtime::Handle::current(),
+            machines: Mutex::default(),
+            attached: Mutex::default(),
+            behaviour: Mutex::new(Behaviour::Answers),
+        })
+    }
+
+    pub(crate) fn behave(&self, behaviour: Behaviour) {
+        *self.behaviour.lock().unwrap() = behaviour;
+    }
+
+    /// The machine that runs below `boot_dir`.
+    pub(crate) fn machine(&self, boot_dir: &Path) -> Option<Arc<Machine>> {
+        self.machines.lock().unwrap().get(boot_dir).filter(|machine| machine.is_alive()).cloned()
+    }
+
+    /// The boot directories of all machines that run.
+    pub(crate) fn running(&self) -> BTreeSet<PathBuf> {
+        let machines = self.machines.lock().unwrap();
+        machines.iter().filter(|(_, machine)| machine.is_alive()).map(|(dir, _)| dir.clone()).collect()
+    }
+
+    /// The boot directories of all NICs.
+    pub(crate) fn attached(&self) -> BTreeSet<PathBuf> {
+        self.attached.lock().unwrap().clone()
+    }
+
+    /// The only machine.
+    pub(crate) fn only(&self) -> Arc<Machine> {
+        let running = self.running();
+        assert_eq!(running.len(), 1, "{running:?}");
+        self.machine(running.first().unwrap()).unwrap()
+    }
+}
+
+/// One life of the daemon over a world.
+pub(crate) struct Daemon {
+    pub(crate) world: Arc<World>,
+    pub(crate) host: Arc<Host>,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) reboots: Option<mpsc::UnboundedReceiver<Reboot>>,
+}
+
+impl Daemon {
+    /// Opens the store and takes over what is there, as `main` does, up to the recovery of operations.
+    pub(crate) async fn start(world: &Arc<World>, faults: &str) -> Daemon {
+        Daemon::start_with(world, faults, Duration::from_secs(10)).await
+    }
+
+    pub(crate) async fn start_with(world: &Arc<World>, faults: &str, boot_timeout: Duration) -> Daemon {
+        let store = Store::open(&world.dirs.state.join("state.db")).unwrap();
+        let activity = Activity::default();
+        let drivers = Arc::new(Drivers(Arc::clone(world)));
+        let (supervisors, reboots) =
+            Supervisors::new(store.clone(), drivers.clone(), drivers.clone(), sys::clock::unix_ms, activity.clone());
+        let defaults = Defaults {
+            image: "debian-bookworm".into(),
+            kernel: "linux-image-cloud-amd64".into(),
+            vcpus: 1,
+            memory_mib: 512,
+            disk_bytes: 1 << 30,
+        };
+        let settings = Settings { defaults, boot_timeout, stop_timeout: Duration::from_secs(5) };
+        let host = Arc::new(Host {
+            store,
+            vmm: drivers.clone(),
+            storage: drivers.clone(),
+            network: drivers.clone(),
+            maker: drivers,
+            supervisors,
+            dirs: world.dirs.clone(),
+            settings,
+            guest_settings: Arc::new(GuestSettings::default),
+            now_ms: sys::clock::unix_ms,
+            faults: faults.parse::<Faults>().unwrap(),
+        });
+        host.supervisors.adopt_all().await.unwrap();
+        let engine = Engine::new(Arc::clone(&host), activity);
+        Daemon { world: Arc::clone(world), host, engine, reboots: Some(reboots) }
+    }
+
+    /// Goes on with open operations and waits for their ends.
+    pub(crate) async fn recover(&self) {
+        self.engine.recover().await.unwrap();
+        soon("open operations to end", self.engine.settled()).await;
+    }
+
+    /// Puts the default image and kernel on record.
+    pub(crate) async fn with_artifacts(self) -> Daemon {
+        let (image, kernel) = (image("debian-bookworm"), kernel("6.1"));
+        let dir = self.host.image_dir(&image.id);
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("rootfs.ext4"), b"rootfs").unwrap();
+        let dir = self.host.kernel_dir(&kernel.id);
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("vmlinux"), b"vmlinux").unwrap();
+        self.host.store.publish_image(image).await.unwrap();
+        self.host.store.publish_kernel(kernel).await.unwrap();
+        self
+    }
+}
+
+/// Waits for `what`, with a deadline.
+pub(crate) async fn soon<T>(what: &str, act: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(SOON, act).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited {SOON:?} for {what}"),
+    }
+}
+
+pub(crate) fn image_manifest(name: &str) -> ImageManifest {
+    ImageManifest {
+        name: name.into(),
+        variant: Some("full".into()),
+        digest: Digest::of(name.as_bytes()),
+        bytes: 6,
+        content_bytes: 6,
+        entries: 1,
+        packages: None,
+        recipe_sha256: None,
+        source: "test".into(),
+        init: None,
+        arch: "x86_64".into(),
+    }
+}
+
+pub(crate) fn image(name: &str) -> ImageRecord {
+    let manifest = image_manifest(name);
+    let id = daemon::ops::image_build::image_id(&manifest.digest);
+    ImageRecord { id, name: name.into(), manifest, created_at_ms: 1 }
+}
+
+pub(crate) fn kernel_manifest(release: &str) -> KernelManifest {
+    KernelManifest {
+        digest: Digest::of(release.as_bytes()),
+        release: release.into(),
+        arch: "x86_64".into(),
+        source: "test".into(),
+        vmlinux_sha256: Digest::of(b"vmlinux"),
+        vmlinux_bytes: 7,
+        pvh: true,
+        config_source: ConfigSource::File,
+        options: Default::default(),
+        module_compression: ModuleCompression::None,
+        modules: None,
+        load_order: Vec::new(),
+    }
+}
+
+pub(crate) fn kernel(release: &str) -> KernelRecord {
+    let manifest = kernel_manifest(release);
+    let id = daemon::ops::kernel_import::kernel_id(&manifest.digest);
+    KernelRecord { id, name: "linux-image-cloud-amd64".into(), manifest, created_at_ms: 1 }
+}
+
+/// All drivers of a world.
+pub(crate) struct Drivers(Arc<World>);
+
+#[async_trait]
+impl VmmDriver for Drivers {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn plan(&self, spec: &MachineSpec, _: &NicAttachment) -> Result<Launch, VmmError> {
+        Ok(Launch {
+            driver: "fake".into(),
+            argv: vec![spec.vm.to_string(), spec.boot.to_string()],
+            boot_dir: spec.boot_dir.clone(),
+            vmm_log: spec.vmm_log.clone(),
+            console_log: spec.console_log.clone(),
+        })
+    }
+
+    async fn spawn(&self, launch: &Launch) -> Result<Box<dyn Vmm>, VmmError> {
+        let behaviour = *self.0.behaviour.lock().unwrap();
+        let machine = Machine::boot(&self.0.runtime, launch, behaviour);
+        let before = self.0.machines.lock().unwrap().insert(launch.boot_dir.clone(), Arc::clone(&machine));
+        assert!(before.is_none_or(|before| !before.is_alive()), "a second VMM for one boot");
+        Ok(Box::new(FakeVmm(machine)))
+    }
+
+    async fn adopt(&self, launch: &Launch) -> Result<Option<Box<dyn Vmm>>, VmmError> {
+        Ok(self.0.machine(&launch.boot_dir).map(|machine| Box::new(FakeVmm(machine)) as Box<dyn Vmm>))
+    }
+
+    async fn ensure_gone(&self, launch: &Launch) -> Result<(), VmmError> {
+        if let Some(machine) = self.0.machine(&launch.boot_dir) {
+            machine.end(ExitReason::Killed);
+        }
+        Ok(())
+    }
+}
+
+struct FakeVmm(Arc<Machine>);
+
+#[async_trait]
+impl Vmm for FakeVmm {
+    fn identity(&self) -> Identity {
+        Identity { pid: 4_000_000, start_ticks: 1 }
+    }
+
+    async fn kill(&mut self) -> Result<(), VmmError> {
+        self.0.end(ExitReason::Killed);
+        Ok(())
+    }
+
+    async fn wait(&mut self) -> ExitReason {
+        self.0.ended().await
+    }
+}
+
+#[async_trait]
+impl StorageDriver for Drivers {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    async fn ensure_disk(&self, vm: &VmId, _: u64) -> Result<PathBuf, StorageError> {
+        let path = StorageDriver::path(self, vm);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        if !path.exists() {
+            std::fs::write(&path, b"disk").unwrap();
+        }
+        Ok(path)
+    }
+
+    async fn ensure_deleted(&self, vm: &VmId) -> Result<(), StorageError> {
+        sys::fs::remove_file(&StorageDriver::path(self, vm))
+            .map_err(|source| StorageError::Delete { vm: vm.clone(), source })
+    }
+
+    fn path(&self, vm: &VmId) -> PathBuf {
+        wire::naming::vm_disk(&self.0.dirs.state, vm)
+    }
+
+    fn allocated_bytes(&self, _: &VmId) -> u64 {
+        4
+    }
+}
+
+#[async_trait]
+impl NetworkDriver for Drivers {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn plan(&self, nic: &NicSpec, _: &Path) -> Result<NicAttachment, NetworkError> {
+        if nic.nat {
+            return Err(NetworkError::Missing { program: "passt", package: "passt" });
+        }
+        Ok(NicAttachment::QemuUser { publish: nic.publish.clone() })
+    }
+
+    fn guest(&self, nic: &NicSpec) -> GuestNetwork {
+        GuestNetwork { mac: nic.mac.clone(), addresses: Vec::new(), gateways: Vec::new(), dns: Vec::new() }
+    }
+
+    async fn ensure_attached(&self, _: &NicSpec, _: &NicAttachment, boot_dir: &Path) -> Result<(), NetworkError> {
+        assert!(boot_dir.is_dir(), "the boot directory is made first");
+        self.0.attached.lock().unwrap().insert(boot_dir.to_path_buf());
+        Ok(())
+    }
+
+    async fn ensure_detached(&self, _: &NicAttachment, boot_dir: &Path) -> Result<(), NetworkError> {
+        self.0.attached.lock().unwrap().remove(boot_dir);
+        Ok(())
+    }
+
+    fn possible_attachments(&self, _: &Path) -> Vec<NicAttachment> {
+        vec![NicAttachment::QemuUser { publish: Vec::new() }]
+    }
+}
+
+impl Maker for Drivers {
+    fn check_image(&self, request: &BuildImage) -> Result<String, Cause> {
+        if request.recipe == "none" {
+            return Err(Cause::new("not_found", "no recipe \"none\""));
+        }
+        Ok(request.recipe.clone())
+    }
+
+    fn build_image(&self, request: &BuildImage, staging: &Path, watcher: Watcher<'_>) -> Result<ImageManifest, Cause> {
+        watcher.stage("fetch packages");
+        watcher.bytes(5, Some(10));
+        std::fs::write(staging.join("rootfs.ext4"), b"rootfs").unwrap();
+        if request.recipe == "endless" {
+            while watcher.check().is_ok() {
+                std::thread::yield_now();
+            }
+            return Err(Cause::new("operation_failed", "interrupted"));
+        }
+        Ok(image_manifest(&request.recipe))
+    }
+
+    fn fetch_kernel(&self, package: &str, cache: &Path, _: Watcher<'_>) -> Result<PathBuf, Cause> {
+        let path = cache.join(format!("{package}.deb"));
+        std::fs::write(&path, b"deb").unwrap();
+        Ok(path)
+    }
+
+    fn import_kernel(&self, source: &KernelSource, staging: &Path, _: Watcher<'_>) -> Result<KernelManifest, Cause> {
+        let KernelSource::Path { path, .. } = source else { panic!("packages are fetched before") };
+        assert!(Path::new(path).exists());
+        std::fs::write(staging.join("vmlinux"), b"vmlinux").unwrap();
+        Ok(kernel_manifest("6.6"))
+    }
+
+    fn ensure_initramfs(&self, _: &Path, _: &KernelManifest) -> Result<PathBuf, Cause> {
+        let path = self.0.dirs.cache.join("initramfs.cpio");
+        std::fs::write(&path, b"initramfs").unwrap();
+        Ok(path)
+    }
+}

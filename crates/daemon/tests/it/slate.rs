@@ -1,0 +1,41 @@
+//! What must hold whenever no operation is open: nothing is half there.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use daemon::model::vm::VmState;
+use daemon::reconcile::{self, Swept};
+
+use crate::fake::Daemon;
+
+/// Panics unless every VM is at rest, and machines, NICs, directories and files are exactly those of VMs and rows.
+pub(crate) async fn assert_clean_slate(daemon: &Daemon) {
+    let (world, host) = (&daemon.world, &daemon.host);
+    let open = host.store.open_operations().await.unwrap();
+    assert!(open.is_empty(), "open operations: {open:?}");
+    let mut boots = BTreeSet::new();
+    for vm in host.store.vms().await.unwrap() {
+        match &vm.state {
+            VmState::Created | VmState::Stopped => {}
+            VmState::Running { boot } => {
+                boots.insert(wire::naming::boot_dir(&host.dirs.run, boot));
+            }
+            state => panic!("{} is {state:?}", vm.name),
+        }
+        assert!(wire::naming::vm_disk(&host.dirs.state, &vm.id).exists(), "{} has no disk", vm.name);
+    }
+    assert_eq!(world.running(), boots, "machines");
+    assert_eq!(world.attached(), boots, "NICs");
+    let open_boots = host.store.open_boots().await.unwrap();
+    let open_boots: BTreeSet<PathBuf> =
+        open_boots.iter().map(|boot| wire::naming::boot_dir(&host.dirs.run, &boot.id)).collect();
+    assert_eq!(open_boots, boots, "boots on record");
+    let found: BTreeSet<PathBuf> = std::fs::read_dir(host.dirs.run.join("boots"))
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(found, boots, "boot directories");
+    // Whatever else could be left is what the sweep looks for.
+    assert_eq!(reconcile::sweep(host).await.unwrap(), Swept::default());
+}

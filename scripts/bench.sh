@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# `make bench`: builds the release programs, prepares the tests' guest parts, and measures. Arguments go to `cargo xtask
+# bench`: `scripts/bench.sh --only boot --write`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+cargo xtask dist
+parts=$(scripts/test-cache.sh "$target/dist")
+{ read -r _ && read -r BANGER_TEST_HOME; } <<<"$parts"
+export BANGER_TEST_HOME BANGER_BENCH_PREFIX=$target/dist
+cargo xtask bench "$@"

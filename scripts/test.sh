@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# `make test` and `make soak`: builds what the tests drive, prepares the cache of guest parts, and runs every test.
+# The runner is cargo-nextest where it is installed, else `cargo test`; its closing lines are the last ones printed.
+#
+# What the tests find in their environment:
+#   BANGER_TEST_PREFIX       an installed tree of the programs under test
+#   BANGER_TEST_HOME         a banger home with the default kernel and image: copy or link from it, never write to it
+#   BANGER_TEST_KERNEL_DEB   Debian's cloud kernel package
+#   BANGER_SOAK              set by `make soak`: run the long lists instead of a sample
+#
+# Arguments go to the runner: `scripts/test.sh -p daemon exec`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if ! scripts/packages.sh missing run build test >/dev/null 2>&1; then
+    scripts/packages.sh install run build test
+fi
+
+profile=${TEST_PROFILE:-dev}
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+export BANGER_TEST_PREFIX=$target/dist-test
+cargo xtask dist --profile "$profile" --prefix "$BANGER_TEST_PREFIX"
+
+parts=$(scripts/test-cache.sh "$BANGER_TEST_PREFIX")
+{ read -r BANGER_TEST_KERNEL_DEB && read -r BANGER_TEST_HOME; } <<<"$parts"
+export BANGER_TEST_KERNEL_DEB BANGER_TEST_HOME
+
+if (($# == 0)); then set -- --workspace; fi
+if cargo nextest --version >/dev/null 2>&1; then
+    exec cargo nextest run --locked --no-fail-fast "$@"
+fi
+exec cargo test --locked --no-fail-fast "$@"

@@ -1,0 +1,63 @@
+//! `cargo xtask bench`: the figures the project holds itself to, each beside its floor or its peer, measured in one run.
+//!
+//! | rows | file |
+//! |---|---|
+//! | boot: against the same machine with an init that ends at once | `boot.rs` |
+//! | exec: against ssh to the same guest, and the guest's own fork and exec | `exec.rs` |
+//! | stream: against the bare virtio-serial port | `stream.rs` |
+//! | programs and disks: start-up, memory, idle CPU, making a disk | `parts.rs` |
+//!
+//! Machines differ and so do hours; what counts is the ratio within a run. The two sides of a ratio take turns, and the
+//! ratio quoted is the median of the pairs. `--write` puts the table into `docs/performance.md`.
+
+mod boot;
+mod exec;
+mod floor;
+mod host;
+mod parts;
+mod stream;
+mod table;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use host::Host;
+use table::Row;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Measure only rows whose group is named: boot, exec, stream, parts
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// How many pairs a ratio is the median of
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// Put the table into docs/performance.md
+    #[arg(long)]
+    write: bool,
+}
+
+type Group = fn(&Host, usize) -> Result<Vec<Row>>;
+
+const GROUPS: [(&str, Group); 4] =
+    [("parts", parts::rows), ("boot", boot::rows), ("exec", exec::rows), ("stream", stream::rows)];
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let host = Host::new()?;
+    let mut rows = Vec::new();
+    for (name, group) in GROUPS {
+        if args.only.is_empty() || args.only.iter().any(|only| only == name) {
+            eprintln!("measuring: {name}");
+            rows.extend(group(&host, args.runs)?);
+        }
+    }
+    host.end()?;
+    print!("{}", table::render(&rows));
+    if args.write {
+        table::write(&rows)?;
+    }
+    let missed = rows.iter().filter(|row| !row.is_met()).count();
+    eprintln!("{} rows, {missed} above their goal", rows.len());
+    Ok(ExitCode::SUCCESS)
+}

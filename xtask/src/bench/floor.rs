@@ -1,0 +1,102 @@
+//! The floor: the product's own VMM command line, kernel and drives, with an init that does next to nothing.
+//!
+//! The command line is read from a running VM, so that it is the product's and not a copy of it. Only the initramfs
+//! differs (the product's, with another `/init` laid over it as a second archive), the sockets, and the VM's disk.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::host::{Host, compile};
+
+/// A floor guest, ready to be run any number of times.
+pub(super) struct Floor {
+    argv: Vec<String>,
+    dir: PathBuf,
+}
+
+impl Floor {
+    /// Reads the command line of the VM `name`, which runs.
+    pub(super) fn of(host: &Host, name: &str) -> Result<Floor> {
+        let vm = host.show(name)?;
+        let pid = vm["boot"]["pid"].as_u64().context("the VM runs")?;
+        let id = vm["id"].as_str().context("a VM has an id")?;
+        let line = std::fs::read(format!("/proc/{pid}/cmdline"))?;
+        let argv: Vec<String> = line
+            .split(|b| *b == 0)
+            .filter(|a| !a.is_empty())
+            .map(|a| String::from_utf8_lossy(a).into_owned())
+            .collect();
+        let dir = host.home.join("floor");
+        std::fs::create_dir_all(&dir)?;
+        let initramfs = value_of(&argv, "-initrd")?;
+        lay_over(Path::new(&initramfs), &compile("floor_init.c")?, &dir.join("initramfs"))?;
+        let disk = host.home.join("state/vms").join(id).join("disk.ext4");
+        let own_disk = dir.join("disk.ext4");
+        super::host::output(Command::new("cp").arg("--sparse=always").arg(&disk).arg(&own_disk))?;
+        let boot = vm["boot"]["id"].as_str().context("a boot has an id")?;
+        let boot_dir = host.home.join("run/boots").join(boot);
+        let swap = |argument: &String| {
+            argument
+                .replace(&initramfs, &dir.join("initramfs").display().to_string())
+                .replace(&disk.display().to_string(), &own_disk.display().to_string())
+                .replace(&boot_dir.display().to_string(), &dir.display().to_string())
+                .replace(
+                    &host.home.join("state/vms").join(id).join("logs").display().to_string(),
+                    &dir.display().to_string(),
+                )
+        };
+        Ok(Floor { argv: argv.iter().map(swap).collect(), dir })
+    }
+
+    /// The command that runs it, with `floor` on the kernel command line.
+    pub(super) fn command(&self, floor: &str) -> Result<Command> {
+        let mut argv = self.argv.clone();
+        let at = argv.iter().position(|a| a == "-append").context("the VMM is given a kernel command line")? + 1;
+        argv[at] = format!("{} floor={floor}", argv[at]);
+        let mut command = Command::new(&argv[0]);
+        command.args(&argv[1..]);
+        Ok(command)
+    }
+
+    /// As [`Floor::command`], with one more virtio-serial port, called `floor`, at the Unix socket that is given back.
+    pub(super) fn with_port(&self, floor: &str) -> Result<(Command, PathBuf)> {
+        let socket = self.dir.join("floor.sock");
+        let mut command = self.command(floor)?;
+        command.args(["-chardev", &format!("socket,id=floor,path={},server=on,wait=off", socket.display())]);
+        command.args(["-device", "virtserialport,chardev=floor,name=floor"]);
+        Ok((command, socket))
+    }
+}
+
+fn value_of(argv: &[String], option: &str) -> Result<String> {
+    let at = argv.iter().position(|a| a == option).with_context(|| format!("the VMM is given {option}"))?;
+    argv.get(at + 1).cloned().with_context(|| format!("{option} has a value"))
+}
+
+/// Writes `initramfs` followed by a newc archive that holds `init` as `/init`: the kernel unpacks one after the other
+/// (Documentation/driver-api/early-userspace/buffer-format.rst).
+fn lay_over(initramfs: &Path, init: &Path, to: &Path) -> Result<()> {
+    let mut bytes = std::fs::read(initramfs)?;
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    let init = std::fs::read(init)?;
+    entry(&mut bytes, "init", 0o100_755, &init)?;
+    entry(&mut bytes, "TRAILER!!!", 0, &[])?;
+    std::fs::write(to, bytes)?;
+    Ok(())
+}
+
+fn entry(out: &mut Vec<u8>, name: &str, mode: u32, content: &[u8]) -> Result<()> {
+    let fields = [721, mode, 0, 0, 1, 0, u32::try_from(content.len())?, 0, 0, 0, 0, u32::try_from(name.len() + 1)?, 0];
+    write!(out, "070701")?;
+    for field in fields {
+        write!(out, "{field:08x}")?;
+    }
+    write!(out, "{name}\0")?;
+    out.resize(out.len().next_multiple_of(4), 0);
+    out.extend_from_slice(content);
+    out.resize(out.len().next_multiple_of(4), 0);
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! Programs that start, a daemon that idles, a disk that is made.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::host::{Host, output, pairs, time};
+use super::table::Row;
+use crate::root;
+
+/// VMs that run while the daemon's memory and processor time are looked at.
+const IDLE_VMS: usize = 10;
+/// How long nothing happens.
+const IDLE: Duration = Duration::from_secs(20);
+
+pub(super) fn rows(host: &Host, runs: usize) -> Result<Vec<Row>> {
+    let mut rows = starts(host, runs * 10)?;
+    rows.extend(disks(host, runs)?);
+    rows.extend(daemon(host)?);
+    rows.extend(quickstart()?);
+    Ok(rows)
+}
+
+fn starts(host: &Host, runs: usize) -> Result<Vec<Row>> {
+    ["--help", "version"]
+        .into_iter()
+        .map(|word| {
+            let measured = pairs(runs, || time(&mut host.banger(&[word])), || time(&mut Command::new("/bin/true")))?;
+            Ok(Row::ratio(&format!("`banger {word}`"), "`/bin/true`", 5.0, &measured))
+        })
+        .collect()
+}
+
+/// How long the step that makes a disk took, from the operation's own record, for a new VM with a disk of this size.
+fn disk_step(host: &Host, size: &str) -> Result<Duration> {
+    host.ok(&["vm", "create", "--no-start", "--name", "disk", "--disk-size", size])?;
+    let list: serde_json::Value = serde_json::from_str(&host.ok(&["ops", "list", "--format", "json"])?)?;
+    let steps = list["operations"][0]["steps"].as_array().context("an operation has steps")?;
+    let step = steps.iter().find(|step| step["name"] == "ensure_disk").context("a create makes a disk")?;
+    let at = |key: &str| step[key].as_u64().with_context(|| format!("the step has {key}"));
+    let took = Duration::from_millis(at("ended_at_ms")? - at("started_at_ms")?);
+    host.ok(&["vm", "delete", "disk"])?;
+    // The record counts whole milliseconds; what took less took at most one.
+    Ok(took.max(Duration::from_millis(1)))
+}
+
+fn mkfs(host: &Host, size: &str) -> Result<Duration> {
+    let file = host.home.join("mkfs.ext4");
+    output(Command::new("truncate").args(["-s", size]).arg(&file))?;
+    let took = time(Command::new("mkfs.ext4").arg("-qF").arg(&file));
+    std::fs::remove_file(&file)?;
+    took
+}
+
+fn disks(host: &Host, runs: usize) -> Result<Vec<Row>> {
+    let small = pairs(runs, || disk_step(host, "1G"), || mkfs(host, "1G"))?;
+    let usual = pairs(runs, || disk_step(host, "8G"), || mkfs(host, "8G"))?;
+    let huge = pairs(runs, || disk_step(host, "1T"), || disk_step(host, "1G"))?;
+    Ok(vec![
+        Row::ratio("making a VM's disk of 1 GiB", "`mkfs.ext4`", 0.5, &small),
+        Row::ratio("making a VM's disk of 8 GiB", "`mkfs.ext4`", 0.5, &usual),
+        Row::ratio("making a VM's disk of 1 TiB", "the same of 1 GiB", 1.25, &huge),
+    ])
+}
+
+fn daemon(host: &Host) -> Result<Vec<Row>> {
+    let names: Vec<String> = (0..IDLE_VMS).map(|n| format!("idle-{n}")).collect();
+    for name in &names {
+        host.ok(&["vm", "run", "--name", name, "-d", "--wait", "agent", "--memory", "256M", "--vcpu", "1"])?;
+    }
+    let status: serde_json::Value = serde_json::from_str(&host.ok(&["daemon", "status", "--format", "json"])?)?;
+    let pid = status["pid"].as_u64().context("a daemon has a pid")?;
+    let before = cpu_seconds(pid)?;
+    let begun = Instant::now();
+    std::thread::sleep(IDLE);
+    let used = cpu_seconds(pid)? - before;
+    let resident = resident_mib(pid)?;
+    let share = used / begun.elapsed().as_secs_f64() * 100.0;
+    for name in &names {
+        host.ok(&["vm", "delete", name])?;
+    }
+    Ok(vec![
+        Row::limit("daemon with 10 idle VMs: resident memory", "30 MiB", 30.0, resident, "MiB"),
+        Row::limit("daemon with 10 idle VMs: processor while nothing happens", "nothing", 0.05, share, "%"),
+    ])
+}
+
+fn resident_mib(pid: u64) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a process has VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").trim().parse::<f64>()? / 1024.0)
+}
+
+/// User and system time: fields 14 and 15 of `/proc/pid/stat`, in hundredths of a second on Linux.
+fn cpu_seconds(pid: u64) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit_once(')').context("stat has a name")?.1.split_ascii_whitespace().collect();
+    Ok((fields[11].parse::<f64>()? + fields[12].parse::<f64>()?) / 100.0)
+}
+
+/// The last `make quickstart`: the whole against the `vm run` in it.
+fn quickstart() -> Result<Vec<Row>> {
+    let Ok(text) = std::fs::read_to_string(root::repository().join("target/quickstart-times.txt")) else {
+        return Ok(Vec::new());
+    };
+    let seconds = |step: &str| {
+        let line =
+            text.lines().find(|line| line.trim_end().ends_with(step)).with_context(|| format!("no step {step}"))?;
+        let number = line.split_ascii_whitespace().next().context("a step has seconds")?;
+        Ok::<_, anyhow::Error>(Duration::from_secs_f64(number.parse()?))
+    };
+    let measured = [(seconds("total")?, seconds("vm run")?)];
+    Ok(vec![Row::ratio("`make quickstart` again", "the `vm run` in it", 1.3, &measured)])
+}

@@ -1,0 +1,81 @@
+//! One gibibyte into the guest and back: through `exec`, and through a bare virtio-serial port with socat(1).
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::floor::Floor;
+use super::host::{Host, pairs};
+use super::table::Row;
+
+const BYTES: u64 = 1 << 30;
+
+pub(super) fn rows(host: &Host, runs: usize) -> Result<Vec<Row>> {
+    let source = host.home.join("gibibyte");
+    std::io::copy(&mut File::open("/dev/urandom")?.take(BYTES), &mut File::create(&source)?)?;
+    host.ok(&["vm", "run", "--name", "pipe", "-d", "--wait", "agent"])?;
+    let floor = Floor::of(host, "pipe")?;
+    let (mut command, socket) = floor.with_port("echo")?;
+    let mut guest = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let measured = (|| {
+        wait_for(&socket)?;
+        pairs(
+            runs.min(3),
+            || through(&mut host.banger(&["vm", "exec", "-i", "pipe", "--", "cat"]), &source),
+            || bare(&socket, &source),
+        )
+    })();
+    guest.kill()?;
+    guest.wait()?;
+    host.ok(&["vm", "delete", "pipe"])?;
+    Ok(vec![Row::ratio(
+        "1 GiB stdin → guest → stdout, `vm exec -i`",
+        "bare virtio-serial port, socat",
+        1.5,
+        &measured?,
+    )])
+}
+
+/// Waits for the byte that the floor guest sends when its port is open.
+fn wait_for(socket: &Path) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut stream = loop {
+        match UnixStream::connect(socket) {
+            Ok(stream) => break stream,
+            Err(error) if Instant::now() > deadline => return Err(error).context("the floor guest has no port"),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    stream.read_exact(&mut [0]).context("the floor guest does not answer")
+}
+
+fn bare(socket: &Path, source: &Path) -> Result<Duration> {
+    through(
+        Command::new("socat")
+            .args(["-b", "65536", "-t", "60", "STDIO"])
+            .arg(format!("UNIX-CONNECT:{}", socket.display())),
+        source,
+    )
+}
+
+/// How long it takes until as many bytes came out as the file has.
+fn through(command: &mut Command, source: &Path) -> Result<Duration> {
+    let begun = Instant::now();
+    let mut child = command.stdin(File::open(source)?).stdout(Stdio::piped()).spawn()?;
+    let mut out = child.stdout.take().context("stdout is a pipe")?;
+    let got = std::io::copy(&mut out.by_ref().take(BYTES), &mut std::io::sink())?;
+    let took = begun.elapsed();
+    drop(out);
+    child.kill()?;
+    child.wait()?;
+    if got != BYTES {
+        bail!("{got} of {BYTES} bytes came back from {command:?}");
+    }
+    Ok(took)
+}
