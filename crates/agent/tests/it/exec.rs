@@ -87,7 +87,10 @@ fn the_environment_is_layered() {
     }
     assert!(text.split('\0').any(|l| l.starts_with("PATH=/usr/local/sbin:")));
     assert!(!text.contains("TERM="));
-    host = { drop(host); agent.host() };
+    host = {
+        drop(host);
+        agent.host()
+    };
     assert_eq!(host.hello.as_ref().unwrap().stage, Stage::Serving);
 }
 

@@ -212,8 +212,14 @@ impl Host {
     /// Begins a command and waits until it runs.
     pub(crate) fn start(&mut self, request: &ExecRequest) -> u32 {
         let stream = self.begin(&Request::Exec(Box::new(request.clone())));
-        let frame = self.frame();
-        assert_eq!((frame.head.kind, frame.head.stream), (Kind::Reply, stream));
+        // Frames of a stream that was reset may be on their way still.
+        let frame = loop {
+            let frame = self.frame();
+            if frame.head.stream == stream {
+                break frame;
+            }
+        };
+        assert_eq!(frame.head.kind, Kind::Reply);
         let reply: Reply = serde_json::from_slice(&frame.payload).unwrap();
         assert!(matches!(reply, Reply::Started { .. }), "{reply:?}");
         stream

@@ -7,6 +7,8 @@
 //! | `resync` | connections that end or begin in the middle of anything |
 //! | `trees` | tar streams in and out |
 
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests arrange and inspect the real world")]
+
 mod exec;
 mod host;
 mod resync;
