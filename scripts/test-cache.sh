@@ -10,7 +10,8 @@
 #                   running; a test copies or links from it and never writes to it
 #
 # The key is a hash of what the home's content depends on: recipes, the code that makes images and kernels, the
-# database's migrations, and the script that asks for them. An older home is deleted when a new one is made.
+# database's migrations, and the script that asks for them. Homes of other keys are deleted when they have not been
+# used for two days.
 # Prints two lines at the end: the kernel package and the home.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -53,7 +54,9 @@ key=$(git ls-files -z --cached --others --exclude-standard -- images tests/image
     scripts/guest-parts.sh | xargs -0 sha256sum | sha256sum | cut -c1-12)
 home=$cache/home-$key
 if [[ ! -e $home/complete ]]; then
-    rm -rf "$cache"/home-*
+    rm -rf "$home"
+    # Another checkout may be testing with its own home: only those that nobody made or asked for in two days go.
+    find "$cache" -maxdepth 1 -name 'home-*' -mtime +1 -exec rm -rf {} +
     mkdir "$home"
     export BANGER_HOME=$home
     scripts/guest-parts.sh "$banger" kernel "$(kernel_deb)" 9>&- >&2
@@ -62,4 +65,5 @@ if [[ ! -e $home/complete ]]; then
     "$banger" daemon stop 9>&- >&2
     touch "$home/complete"
 fi
+touch "$home"
 printf '%s\n%s\n' "$(kernel_deb)" "$home"

@@ -33,10 +33,8 @@ use rustix::system::RebootCommand;
 use sys::clock::monotonic;
 use wire::agent::message::Ending;
 
-use crate::boot::handover::become_server;
-use crate::boot::{BootError, log, plain};
+use crate::boot::{log, plain};
 use crate::mounts::{self, Mount};
-use crate::serve::Server;
 
 /// The root in memory.
 const HOOK_ROOT: &str = "/run/initramfs";
@@ -52,6 +50,9 @@ const TERM_WAIT: Duration = Duration::from_secs(5);
 const UNMOUNT_WAIT: Duration = Duration::from_secs(10);
 /// How often to look again at what announces nothing.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Number of the signal that says that a child ended: signal(7).
+pub const SIGCHLD: i32 = 17;
 
 /// What the serving agent is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -272,76 +273,8 @@ fn reap() {
     while matches!(rustix::process::wait(WaitOptions::NOHANG), Ok(Some(_))) {}
 }
 
-const SIGCHLD: i32 = 17;
-const SIGPWR: i32 = 30;
-
-/// What ends a guest whose process 1 we stay, by the signals that busybox's and sysvinit's programs send to process 1.
-fn meaning(signal: i32) -> Option<Ending> {
-    match Signal::from_named_raw(signal)? {
-        Signal::TERM | Signal::INT => Some(Ending::Reboot),
-        Signal::USR1 | Signal::USR2 => Some(Ending::PowerOff),
-        other if other.as_raw() == SIGPWR => Some(Ending::PowerOff),
-        _ => None,
-    }
-}
-
-/// The signal that asks process 1 of ours to end in `how`.
-#[must_use]
-pub fn signal_for(how: Ending) -> Signal {
-    match how {
-        Ending::PowerOff => Signal::USR2,
-        Ending::Reboot => Signal::TERM,
-    }
-}
-
-/// Stays process 1 of a guest without an init: reaps, serves through a child, ends when asked. Returns only when that
-/// failed.
-pub fn stay(mut server: Server) -> BootError {
-    let failed = BootError::during::<io::Error>;
-    let asks = [Signal::TERM, Signal::INT, Signal::USR1, Signal::USR2].map(Signal::as_raw);
-    let signals: Vec<i32> = asks.into_iter().chain([SIGPWR, SIGCHLD]).collect();
-    if let Err(error) = sys::signals::block(&signals) {
-        return failed("block signals")(error);
-    }
-    let mut serving = match serve_in_child(&mut server) {
-        Ok(pid) => pid,
-        Err(error) => return failed("fork the serving agent")(error),
-    };
-    // The socket's second owner would keep it alive after the first is gone.
-    drop(server);
-    loop {
-        match sys::signals::wait(&signals, None) {
-            Ok(Some(SIGCHLD)) => {
-                while let Ok(Some((pid, _))) = rustix::process::wait(WaitOptions::NOHANG) {
-                    if Some(pid) == serving {
-                        log("the serving agent is gone; this machine can only be asked to end by a signal");
-                        serving = None;
-                    }
-                }
-            }
-            Ok(Some(signal)) => {
-                if let Some(how) = meaning(signal) {
-                    end_from_here(how, serving);
-                }
-            }
-            Ok(None) => {}
-            Err(error) => return failed("wait for signals")(error),
-        }
-    }
-}
-
-fn serve_in_child(server: &mut Server) -> io::Result<Option<Pid>> {
-    if let Some(pid) = sys::spawn::fork()? {
-        return Ok(i32::try_from(pid).ok().and_then(Pid::from_raw));
-    }
-    become_server();
-    let error = server.run();
-    log(&format!("the agent ends: {error:?}"));
-    sys::spawn::exit_at_once(1)
-}
-
 /// Ends the guest from its own root: asks processes to end, moves to a root in memory, finishes.
-fn end_from_here(how: Ending, serving: Option<Pid>) -> ! {
+pub fn end_from_here(how: Ending, serving: Option<Pid>) -> ! {
     let deadline: Instant = monotonic() + TERM_WAIT;
     signal_all(Signal::TERM, serving);
     while monotonic() < deadline {
@@ -390,14 +323,5 @@ mod tests {
             assert_eq!(Word::parse(word.bytes()), Some(word));
         }
         assert_eq!(Word::parse(b"ended"), None);
-    }
-
-    #[test]
-    fn signals_mean_what_other_programs_mean_by_them() {
-        for how in [Ending::PowerOff, Ending::Reboot] {
-            assert_eq!(meaning(signal_for(how).as_raw()), Some(how));
-        }
-        assert_eq!(meaning(SIGPWR), Some(Ending::PowerOff));
-        assert_eq!(meaning(Signal::HUP.as_raw()), None);
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`boot`] | process 1: from the kernel's first program to the image's init |
 //! | [`ending`] | the end: everything unmounted, the host told, the machine reset |
+//! | [`process_one`] | staying process 1, alone or around an init other than systemd |
 //! | [`serve`] | answers the host: commands, trees, readiness, shutdown |
 //! | [`tree`] | file trees as tar streams, out and in |
 //! | [`root_dir`], [`mounts`] | a root whose content is hostile; what is mounted |
@@ -14,6 +15,7 @@
 pub mod boot;
 pub mod ending;
 pub mod mounts;
+pub mod process_one;
 pub mod root_dir;
 pub mod serve;
 pub mod tree;

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use wire::api::{ApiError, BASE, ErrorBody, ErrorCode};
+use wire::api::{BASE, ErrorBody, ErrorCode};
 
 use crate::daemon::Daemon;
 use crate::error::Failure;
@@ -120,6 +120,14 @@ impl Client {
     /// Puts a tar stream.
     pub(crate) async fn put_tar<T: DeserializeOwned>(&self, path: &str, body: Chunks) -> Result<T, Failure> {
         self.exchange(Method::PUT, path, BodyExt::boxed_unsync(body), Some("application/x-tar")).await
+    }
+
+    /// Asks the daemon to end, whatever its version.
+    pub(crate) async fn shut_down(&self) -> Result<(), Failure> {
+        let (mut sender, _connection) = self.connect().await?;
+        let request = build(Method::POST, &format!("{BASE}/shutdown"), empty(), None);
+        let response = sender.send_request(request).await.map_err(ClientError::Broken)?;
+        if response.status().is_success() { Ok(()) } else { Err(told(response).await?) }
     }
 
     /// Opens an answer that goes on.
@@ -237,20 +245,31 @@ async fn refused(response: Response<Incoming>) -> Result<Response<Incoming>, Fai
     if response.status().is_success() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response);
     }
+    Err(told(response).await?)
+}
+
+/// What an answer outside 2xx says.
+async fn told(response: Response<Incoming>) -> Result<Failure, ClientError> {
     let status = response.status();
     let bytes = collect(response).await?;
-    match serde_json::from_slice::<ErrorBody>(&bytes) {
-        Ok(body) => Err(body.error.into()),
-        Err(_) => {
-            Err(ApiError::new(ErrorCode::Internal, format!("the daemon answered {status} without a reason")).into())
-        }
-    }
+    Ok(match serde_json::from_slice::<ErrorBody>(&bytes) {
+        Ok(body) => body.error.into(),
+        Err(_) => Failure::new(ErrorCode::Internal, format!("the daemon answered {status} without a reason")),
+    })
 }
 
 /// The same major and minor version on both sides, where the daemon says its own (`server: bangerd/1.2.3`).
 fn check_version(response: &Response<Incoming>) -> Result<(), ClientError> {
     let server = response.headers().get(SERVER).and_then(|value| value.to_str().ok());
     let Some(daemon) = server.and_then(|text| text.strip_prefix("bangerd/")) else { return Ok(()) };
+    same_series(daemon)
+}
+
+/// Whether `daemon` has our major and minor version.
+///
+/// # Errors
+/// When it has another.
+pub(crate) fn same_series(daemon: &str) -> Result<(), ClientError> {
     let series = |version: &str| version.splitn(3, '.').take(2).map(str::to_owned).collect::<Vec<_>>();
     if series(daemon) == series(VERSION) { Ok(()) } else { Err(ClientError::Version { daemon: daemon.to_owned() }) }
 }

@@ -159,6 +159,11 @@ impl Daemon {
         self.dirs.daemon_log()
     }
 
+    /// Whether somebody listens on its socket.
+    pub(crate) async fn is_listening(&self) -> bool {
+        matches!(self.try_connect().await, Ok(Some(_)))
+    }
+
     /// A connection, with a daemon started for it where that is wanted.
     pub(crate) async fn connect(&self) -> Result<UnixStream, Failure> {
         self.connect_or_start().await.map_err(|error| error.into_failure(&self.dirs))

@@ -48,6 +48,18 @@ impl Failure {
         }
     }
 
+    /// The same, said to have happened during `act` on `object`, unless it says so itself.
+    pub(crate) fn during(self, act: &str, object: &str) -> Failure {
+        match self {
+            Failure::Told(mut error) if !error.message.starts_with("cannot ") => {
+                let cause = error.message.strip_prefix(object).and_then(|rest| rest.strip_prefix(": "));
+                error.message = format!("cannot {act}: {}", cause.unwrap_or(&error.message));
+                Failure::Told(error)
+            }
+            other => other,
+        }
+    }
+
     /// The kind, when it is one that is told.
     pub(crate) fn code(&self) -> Option<ErrorCode> {
         match self {
@@ -157,6 +169,17 @@ mod tests {
         let error = Read("/x", std::io::Error::from_raw_os_error(2));
         assert_eq!(chain(&error), "cannot read /x: no such file or directory");
         assert_eq!(plain("HTTP went wrong"), "HTTP went wrong");
+    }
+
+    #[test]
+    fn the_act_is_named_once() {
+        let message = |text: &str| match Failure::new(ErrorCode::NotFound, text).during("run x in web", "x") {
+            Failure::Told(error) => error.message,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(message("x: not found in the guest"), "cannot run x in web: not found in the guest");
+        assert_eq!(message("no such user"), "cannot run x in web: no such user");
+        assert_eq!(message("cannot run x: no"), "cannot run x: no");
     }
 
     #[test]

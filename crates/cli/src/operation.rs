@@ -18,6 +18,9 @@ const LOST_DAEMON_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two looks for it.
 const LOST_DAEMON_POLL: Duration = Duration::from_millis(200);
 
+/// How long a watch must have lasted for its loss to be a new one.
+const SETTLED: Duration = Duration::from_secs(5);
+
 /// What Ctrl-C does to the operation that is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OnInterrupt {
@@ -61,10 +64,15 @@ pub(crate) async fn follow(
     let mut asked_to_cancel = None;
     let mut lost_since: Option<Instant> = None;
     loop {
-        let ended = match app.client.stream(&path("operations", operation.as_str(), "/events")).await {
+        let target = path("operations", operation.as_str(), "/events");
+        let ended = match app.interrupts.guard_twice(since, app.client.stream(&target)).await {
             Ok(mut events) => {
+                let began = Instant::now();
                 let watched =
                     watch(app, operation, &mut events, track, since, on_interrupt, &mut asked_to_cancel).await;
+                if began.elapsed() > SETTLED {
+                    lost_since = None;
+                }
                 lost_since.get_or_insert_with(Instant::now);
                 watched
             }
@@ -72,9 +80,10 @@ pub(crate) async fn follow(
         };
         match ended {
             Ok(Some(operation)) => return outcome(operation, asked_to_cancel),
-            Ok(None) => {}
+            Ok(None) if lost_for(&mut lost_since) <= LOST_DAEMON_TIMEOUT => {}
+            Ok(None) => return Err(cut_off(operation)),
             Err(failure) if failure.code() == Some(ErrorCode::DaemonUnavailable) => {
-                if lost_since.get_or_insert_with(Instant::now).elapsed() > LOST_DAEMON_TIMEOUT {
+                if lost_for(&mut lost_since) > LOST_DAEMON_TIMEOUT {
                     return Err(failure);
                 }
             }
@@ -88,6 +97,15 @@ pub(crate) async fn follow(
         };
         app.interrupts.guard_twice(since, pause).await?;
     }
+}
+
+fn lost_for(lost_since: &mut Option<Instant>) -> Duration {
+    lost_since.get_or_insert_with(Instant::now).elapsed()
+}
+
+fn cut_off(operation: &OpId) -> Failure {
+    let message = format!("cannot follow {operation}: the daemon keeps breaking off");
+    Failure::new(ErrorCode::DaemonUnavailable, message).hint("see its log: banger daemon status")
 }
 
 /// Reads events until the operation ends; none when the stream ends before.

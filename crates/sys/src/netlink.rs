@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::netlink::{KOBJECT_UEVENT, SocketAddrNetlink};
-use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with};
+use rustix::net::{
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with,
+};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_NEWADDR: u16 = 20;
@@ -200,7 +202,8 @@ mod tests {
 
     #[test]
     fn messages_have_their_length_and_attributes() {
-        let bytes = Message::new(RTM_NEWADDR, 0, &[2, 24, 0, 0, 1, 0, 0, 0]).attribute(IFA_LOCAL, &[10, 0, 2, 15]).finish();
+        let bytes =
+            Message::new(RTM_NEWADDR, 0, &[2, 24, 0, 0, 1, 0, 0, 0]).attribute(IFA_LOCAL, &[10, 0, 2, 15]).finish();
         assert_eq!(bytes.len(), 16 + 8 + 8);
         assert_eq!(bytes[..4], 32_u32.to_ne_bytes());
         assert_eq!(bytes[24..], [8, 0, 2, 0, 10, 0, 2, 15]);

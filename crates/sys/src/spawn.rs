@@ -332,6 +332,16 @@ pub fn fork() -> io::Result<Option<u32>> {
     }
 }
 
+/// From here on every child of this process is born into a new PID namespace, whose process 1 is the first: unshare(2).
+///
+/// # Errors
+/// When this process may not, or the kernel has no such namespaces.
+pub fn children_in_new_pid_namespace() -> io::Result<()> {
+    // SAFETY: only CLONE_FILES changes what descriptors other threads have.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWPID) }?;
+    Ok(())
+}
+
 /// Ends this process at once, running no destructor: the way out of a forked child.
 pub fn exit_at_once(code: i32) -> ! {
     // SAFETY: _exit(2) does nothing but end the process.
@@ -390,12 +400,18 @@ fn keep_only<const N: usize>(fds: [OwnedFd; N]) -> io::Result<[OwnedFd; N]> {
     }))
 }
 
-/// Replaces this process by a program: execve(2), with `SIGPIPE` as programs expect it. Returns only when that failed.
+/// Replaces this process by a program: execve(2), with no signal blocked and `SIGPIPE` as programs expect it. Returns only
+/// when that failed.
 #[must_use]
 pub fn exec(path: &CStr, argv: &[CString], env: &[CString]) -> io::Error {
     let (argv, env) = (pointers(argv, true), pointers(env, true));
     // SAFETY: sets a signal's disposition to the default.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    // SAFETY: an empty set is all zeros, and is only read.
+    unsafe {
+        let none = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
     // SAFETY: both arrays end in a null pointer and outlive the call.
     unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), env.as_ptr()) };
     io::Error::last_os_error()

@@ -5,7 +5,8 @@ use super::rules::Rules;
 use super::source::{line_of, word_offsets};
 use super::tree::Tree;
 
-const STORE: [&str; 2] = ["crates/daemon/src/store/", "crates/daemon/src/store.rs"];
+/// The store, and the tests that look at its files from outside.
+const STORE: [&str; 3] = ["crates/daemon/src/store/", "crates/daemon/src/store.rs", "crates/daemon/tests/it/store"];
 
 /// How a statement of SQL starts. Statements are written in capitals, so prose in a message is not one.
 const STATEMENTS: [&str; 12] = [

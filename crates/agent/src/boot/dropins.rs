@@ -5,7 +5,9 @@
 use wire::agent::message::BootConfig;
 
 use super::Report;
+use super::devices::release;
 use super::handover::Init;
+use super::root::DIRECT;
 use crate::root_dir::RootDir;
 
 /// A service that waits for a network which is there before any service starts, and would wait for ever for managers that
@@ -18,6 +20,9 @@ const WAITERS: [&str; 3] =
 const SYSTEM: &str = "[Manager]\nDefaultTimeoutStopSec=20s\n";
 /// The image's line for `/tmp` without its `D`: what commands put there before the init got so far stays.
 const TMPFILES: &str = "q /tmp 1777 root root 10d\nq /var/tmp 1777 root root 30d\n";
+
+/// Mounts of ours are nothing for the init to undo one by one with a process each: they are undone at the very end.
+const NOT_YOURS: &str = "[Unit]\nDefaultDependencies=no\n";
 
 /// Writes them.
 pub fn write(root: &RootDir, config: &BootConfig, init: Option<&Init>, report: &mut Report) {
@@ -34,6 +39,11 @@ fn files(config: &BootConfig, is_systemd: bool) -> Vec<(String, String)> {
     if is_systemd {
         add("/run/systemd/system.conf.d/50-banger.conf", SYSTEM);
         add("/run/tmpfiles.d/tmp.conf", TMPFILES);
+        let release = release();
+        let modules = ["/lib/modules", "/usr/lib/modules"].map(|directory| format!("{directory}/{release}"));
+        for point in DIRECT.into_iter().chain(["/root"]).chain(modules.iter().map(String::as_str)) {
+            add(&format!("/run/systemd/system/{}.mount.d/50-banger.conf", escaped(point)), NOT_YOURS);
+        }
     }
     let Some(network) = &config.network else {
         return files;
@@ -58,6 +68,20 @@ fn files(config: &BootConfig, is_systemd: bool) -> Vec<(String, String)> {
     files
 }
 
+/// A path as systemd names its mount unit: systemd.unit(5), "string escaping".
+fn escaped(path: &str) -> String {
+    let mut name = String::new();
+    for (at, byte) in path.trim_matches('/').bytes().enumerate() {
+        match byte {
+            b'/' => name.push('-'),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b':' | b'_' => name.push(char::from(byte)),
+            b'.' if at > 0 => name.push('.'),
+            other => name.push_str(&format!("\\x{other:02x}")),
+        }
+    }
+    name
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +96,12 @@ mod tests {
         assert!(files.len() > 6);
         assert!(files.iter().all(|(path, _)| path.starts_with("/run/")));
         assert!(files.iter().any(|(_, text)| text.contains("MACAddress=52:54:00:00:00:01")));
+    }
+
+    #[test]
+    fn mount_units_are_named_as_systemd_names_them() {
+        assert_eq!(escaped("/var/lib/docker"), "var-lib-docker");
+        assert_eq!(escaped("/usr/lib/modules/6.1.0-56"), "usr-lib-modules-6.1.0\\x2d56");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use sys::spawn::{c_string, exec, exit_at_once, fork};
 use super::root::{NEW_ROOT, detach_layers, move_pseudo};
 use super::{BootError, log, plain};
 use crate::ending;
+use crate::process_one;
 use crate::root_dir::RootDir;
 use crate::serve::{Server, readiness};
 
@@ -58,16 +59,23 @@ pub fn find_init(root: &RootDir) -> Option<Init> {
 }
 
 /// Switches root, forks the serving agent and becomes the init. Returns only when that failed.
-pub fn hand_over(mut server: Server, built: &Built) -> BootError {
-    if let Err(error) = switch_root(&built.root) {
+pub fn hand_over(mut server: Server, built: Built) -> BootError {
+    let Built { root, init } = built;
+    if let Err(error) = switch_root(&root) {
         return error;
     }
-    match prepare_server(&mut server, built) {
+    // An open directory would keep the guest's root from being unmounted at the end.
+    drop(root);
+    match prepare_server(&mut server, init.as_ref()) {
         Ok(()) => {}
         Err(source) => return BootError { act: "prepare the serving agent".to_owned(), source },
     }
-    let Some(init) = &built.init else {
-        return ending::stay(server);
+    let (init, other) = match init {
+        Some(init) if init.is_systemd => (Some(init), None),
+        other => (None, other),
+    };
+    let Some(init) = init else {
+        return process_one::stay(server, other.as_ref());
     };
     match fork() {
         Ok(None) => {
@@ -80,7 +88,7 @@ pub fn hand_over(mut server: Server, built: &Built) -> BootError {
         Err(source) => return BootError { act: "fork the serving agent".to_owned(), source },
     }
     drop(server);
-    run_init(init)
+    run_init(&init)
 }
 
 fn switch_root(root: &RootDir) -> Result<(), BootError> {
@@ -97,8 +105,8 @@ fn switch_root(root: &RootDir) -> Result<(), BootError> {
 }
 
 /// What the server needs of the running root: its cgroups, the sockets the init and the shutdown hook talk to.
-fn prepare_server(server: &mut Server, built: &Built) -> io::Result<()> {
-    let is_systemd = built.init.as_ref().is_some_and(|init| init.is_systemd);
+fn prepare_server(server: &mut Server, init: Option<&Init>) -> io::Result<()> {
+    let is_systemd = init.is_some_and(|init| init.is_systemd);
     // Without cgroups commands run without; the boot has warned.
     for path in [CGROUPS.to_owned(), format!("{CGROUPS}/agent")] {
         let _: rustix::io::Result<()> = rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755));
@@ -106,7 +114,7 @@ fn prepare_server(server: &mut Server, built: &Built) -> io::Result<()> {
     if is_systemd {
         ending::install_hook()?;
     }
-    server.root_is_ready(readiness::Tells::of(built.init.as_ref())?, ending::hook_listener()?);
+    server.root_is_ready(readiness::Tells::of(init)?, ending::hook_listener()?);
     Ok(())
 }
 
@@ -145,7 +153,9 @@ fn redirect_to_log() -> io::Result<()> {
     Ok(rustix::stdio::dup2_stderr(&log)?)
 }
 
-fn run_init(init: &Init) -> BootError {
+/// Becomes the init. Returns only when that failed.
+#[must_use]
+pub fn run_init(init: &Init) -> BootError {
     let act = format!("run {}", init.path);
     let strings = |all: &[&str]| all.iter().map(|s| c_string(*s)).collect::<io::Result<Vec<CString>>>();
     // `container` is not set: to systemd this is a machine, with a kernel of its own.

@@ -121,7 +121,7 @@ pub fn boot() -> BootError {
             Ok(built) => {
                 let configured = summary(&built, &mut report);
                 server.configured(stream, *config, configured);
-                return handover::hand_over(server, &built);
+                return handover::hand_over(server, built);
             }
             Err(error) => {
                 log(&format!("{error}: {}", plain(&error.source)));

@@ -12,7 +12,8 @@ use wire::agent::frame::{Channel, Kind};
 use wire::agent::message::{Ending, Event, Failure, Reply};
 
 use super::Server;
-use crate::ending::{DONE, Word, signal_for};
+use crate::ending::{DONE, Word};
+use crate::process_one::signal_for;
 
 /// Longest wait for the host to take the last bytes.
 const FLUSH_WAIT: Duration = Duration::from_secs(2);

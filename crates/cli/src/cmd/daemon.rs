@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use wire::api::{BASE, DaemonStatus, ErrorCode};
 
 use crate::args::Record;
 use crate::clock;
 use crate::cmd::App;
-use crate::error::{Failure, Io};
+use crate::error::Failure;
 use crate::output::Format;
 use crate::table::{elapsed, pairs};
 
@@ -30,7 +29,7 @@ pub(crate) enum Verb {
     /// Show whether it runs, and where it keeps what
     Status(Args),
     /// End it; running VMs keep running
-    Stop(Args),
+    Stop,
 }
 
 /// How to print.
@@ -44,7 +43,8 @@ impl Verb {
     /// How to print.
     pub(crate) fn format(&self) -> Format {
         match self {
-            Verb::Status(args) | Verb::Stop(args) => args.record.format,
+            Verb::Status(args) => args.record.format,
+            Verb::Stop => Format::Table,
         }
     }
 }
@@ -53,7 +53,7 @@ impl Verb {
 pub(crate) async fn run(app: &App, verb: Verb) -> Result<u8, Failure> {
     match verb {
         Verb::Status(_) => status(app).await,
-        Verb::Stop(_) => stop(app).await,
+        Verb::Stop => stop(app).await,
     }
 }
 
@@ -81,18 +81,16 @@ async fn status(app: &App) -> Result<u8, Failure> {
 }
 
 async fn stop(app: &App) -> Result<u8, Failure> {
-    let status = ask(app).await?;
-    let failed = |why: String| Failure::new(ErrorCode::OperationFailed, format!("cannot stop the daemon: {why}"));
-    let pid =
-        i32::try_from(status.pid).ok().and_then(Pid::from_raw).ok_or_else(|| failed("it has no pid".to_owned()))?;
-    kill_process(pid, Signal::TERM).map_err(|errno| failed(Io::from(errno).to_string()))?;
+    let daemon = app.client.daemon();
+    app.interrupts.guard(app.interrupts.start(), app.client.shut_down()).await?;
     let deadline = clock::now() + STOP_TIMEOUT;
-    while test_kill_process(pid).is_ok() {
+    while daemon.is_listening().await {
         if clock::now() > deadline {
-            return Err(failed(format!("process {} did not end within {} s", status.pid, STOP_TIMEOUT.as_secs())));
+            let message = format!("cannot stop the daemon: it still listens after {} s", STOP_TIMEOUT.as_secs());
+            return Err(Failure::new(ErrorCode::Timeout, message).hint(format!("its log: {}", daemon.log().display())));
         }
         tokio::time::sleep(POLL).await;
     }
-    app.out.record(&status, |_| "the daemon is stopped\n".to_owned(), |status| format!("{}\n", status.pid))?;
+    app.out.note("The daemon is stopped.");
     Ok(0)
 }

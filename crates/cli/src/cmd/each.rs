@@ -45,12 +45,15 @@ fn find(kind: &str, things: &[Thing], reference: &str) -> Result<Thing, ApiError
     match fitting[..] {
         [thing] => Ok(thing.clone()),
         [] => {
-            let error = ApiError::new(ErrorCode::NotFound, format!("there is no {kind} {reference:?}"));
+            let error = ApiError::new(
+                ErrorCode::NotFound,
+                format!("cannot find {kind} {reference}: there is none of that name or id"),
+            );
             Err(error.with_hint(format!("see what there is: banger {} list", kind.to_ascii_lowercase())))
         }
         _ => {
             let names: Vec<&str> = fitting.iter().map(|thing| thing.name.as_str()).collect();
-            let message = format!("{reference:?} is the beginning of several {kind} ids: {}", names.join(", "));
+            let message = format!("cannot tell which {kind} {reference} is: it begins the ids of {}", names.join(", "));
             Err(ApiError::new(ErrorCode::Ambiguous, message))
         }
     }

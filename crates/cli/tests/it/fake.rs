@@ -81,6 +81,11 @@ impl Connection {
         self.bytes(format!("{event}\n").as_bytes());
     }
 
+    /// The path of the socket this came in by.
+    pub(crate) fn socket(&self) -> std::path::PathBuf {
+        self.stream.local_addr().unwrap().as_pathname().unwrap().to_owned()
+    }
+
     pub(crate) fn log(&self) -> Arc<Log> {
         Arc::clone(&self.log)
     }
@@ -137,6 +142,8 @@ impl Script {
             .answer("GET /v1/vms ", &json!({"vms": [vm("web", "running"), vm("db", "stopped")]}))
             .answer("GET /v1/vms/web ", &vm("web", "running"))
             .answer("GET /v1/vms/fox ", &vm("fox", "running"))
+            .answer("GET /v1/images/debian-bookworm ", &image())
+            .answer("GET /v1/kernels/debian-cloud ", &kernel())
             .answer("GET /v1/images ", &json!({"images": [image()]}))
             .answer("GET /v1/kernels ", &json!({"kernels": [kernel()]}))
             .answer("POST /v1/vms ", &json!({"operation": OP, "vm": null, "subject": "fox"}))
@@ -263,7 +270,11 @@ impl Home {
 }
 
 pub(crate) fn transcript(home: &Home, output: &Output) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(home.path().to_str().unwrap(), "$HOME");
+    let text = |bytes: &[u8]| {
+        String::from_utf8_lossy(bytes)
+            .replace(home.path().to_str().unwrap(), "$HOME")
+            .replace(env!("CARGO_PKG_VERSION"), "$VERSION")
+    };
     let status = output.status.code().map_or_else(|| output.status.to_string(), |code| code.to_string());
     format!("status {status}\n--- stdout\n{}--- stderr\n{}", text(&output.stdout), text(&output.stderr))
 }

@@ -75,7 +75,7 @@ fn usage_errors() {
         &["run", "-d", "--", "true"],
         &["run", "--wait", "forever"],
         &["show", ""],
-        &["kernel", "import"],
+        &["kernel", "import", "x", "--debian"],
     ];
     for args in wrong {
         let output = home.banger(args).output().unwrap();

@@ -1,6 +1,7 @@
 //! `banger` as a whole program, against a daemon that is a script: what it prints, what it asks for, how it ends.
 
 #![allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world")]
+#![allow(clippy::unwrap_used, reason = "clippy allows it in test functions by itself, not in what they share")]
 
 mod completion;
 mod exec;

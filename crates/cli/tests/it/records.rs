@@ -8,8 +8,6 @@ use crate::fake::{Home, Script, vm};
 #[test]
 fn lists_and_pages() {
     let home = Script::new()
-        .answer("GET /v1/images/debian-bookworm ", &crate::fake::image())
-        .answer("GET /v1/kernels/debian-cloud ", &crate::fake::kernel())
         .answer(
             "GET /v1/doctor",
             &json!({"checks": [

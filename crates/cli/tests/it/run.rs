@@ -54,15 +54,14 @@ fn a_command_and_its_status() {
     let home = runs(Script::new(), 42).run();
     let output = home.banger(&["run", "--rm", "-e", "A=b", "--", "sh", "-c", "exit 42"]).output().unwrap();
     assert_snapshot!(without_time(&transcript(&home, &output)));
-    let mut asked = home.log.lines();
-    asked[1..3].sort();
+    let asked = home.log.lines();
     let events = format!("GET /v1/operations/{OP}/events");
     assert_eq!(
         asked,
         [
             "GET /v1/status",
-            "GET /v1/images",
-            "GET /v1/kernels",
+            "GET /v1/images/debian-bookworm",
+            "GET /v1/kernels/debian-cloud",
             "POST /v1/vms",
             &events,
             "POST /v1/vms/fox/wait",
@@ -114,7 +113,10 @@ fn what_is_left_running_is_said() {
 
 #[test]
 fn the_machine_as_asked() {
-    let home = runs(Script::new(), 0).run();
+    let home = runs(Script::new(), 0)
+        .answer("GET /v1/images/i ", &crate::fake::image())
+        .answer("GET /v1/kernels/k ", &crate::fake::kernel())
+        .run();
     let args = [
         "run",
         "-d",
@@ -139,10 +141,6 @@ fn the_machine_as_asked() {
         serde_json::from_slice::<Value>(&home.log.wait_for("POST /v1/vms").body).unwrap(),
         json!({"name": "fox", "image": "i", "kernel": "k", "vcpus": 1, "memory_mib": 1536, "disk_bytes": 4_u64 << 30, "nat": true,
             "publish": [{"host_port": 8080, "guest_port": 80}], "start": true, "workspace": null})
-    );
-    assert!(
-        !home.log.lines().iter().any(|line| line.contains("/images") || line.contains("/kernels")),
-        "asked for by name"
     );
 }
 
@@ -221,8 +219,8 @@ fn paths_that_are_no_workspace() {
 #[test]
 fn a_default_image_and_kernel_are_made() {
     let home = runs(Script::new(), 0)
-        .answer("GET /v1/images ", &json!({"images": []}))
-        .answer("GET /v1/kernels ", &json!({"kernels": []}))
+        .refuse("GET /v1/images/debian-bookworm ", 404, "not_found", "no such image")
+        .refuse("GET /v1/kernels/debian-cloud ", 404, "not_found", "no such kernel")
         .answer("POST /v1/images/build", &json!({"operation": OP, "vm": null, "subject": "debian-bookworm"}))
         .refuse("POST /v1/kernels/import", 409, "already_exists", "cannot import: debian-cloud is there")
         .run();
@@ -243,7 +241,7 @@ fn a_default_image_and_kernel_are_made() {
 #[test]
 fn an_image_somebody_else_is_making_is_waited_for() {
     let home = runs(Script::new(), 0)
-        .answer("GET /v1/images ", &json!({"images": []}))
+        .refuse("GET /v1/images/debian-bookworm ", 404, "not_found", "no such image")
         .on("POST /v1/images/build", |_, connection| {
             let error = json!({"code": "busy", "message": "debian-bookworm is being built", "operation": "op-00000000000000bb"});
             connection.json(409, &json!({"error": error}));
@@ -251,6 +249,16 @@ fn an_image_somebody_else_is_making_is_waited_for() {
         .run();
     assert!(home.banger(&["run", "--", "true"]).output().unwrap().status.success());
     home.log.wait_for("GET /v1/operations/op-00000000000000bb/events");
+}
+
+#[test]
+fn nothing_is_made_for_a_vm_that_cannot_be() {
+    let home = runs(Script::new(), 0)
+        .refuse("GET /v1/images/mine ", 404, "not_found", "no image \"mine\"")
+        .refuse("GET /v1/kernels/debian-cloud ", 404, "not_found", "no such kernel")
+        .run();
+    assert_eq!(home.banger(&["run", "--image", "mine", "--", "true"]).output().unwrap().status.code(), Some(125));
+    assert!(!home.log.lines().iter().any(|line| line.starts_with("POST")), "something was made for nothing");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use insta::assert_snapshot;
 
-use crate::fake::{Home, transcript};
+use crate::fake::{Home, Script, transcript};
 
 /// An installed tree below `home` whose daemon is a shell script.
 fn installed(home: &Home, daemon: Option<&str>) -> PathBuf {
@@ -129,6 +129,26 @@ fn a_runtime_directory_that_may_not_be_entered() {
     }
     let home = Home::empty();
     std::fs::create_dir_all(home.path().join("run")).unwrap();
-    std::fs::set_permissions(home.path().join("run"), std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(home.path().join("run"), std::fs::Permissions::from_mode(0o000)).unwrap();
     assert!(home.transcript(&["ps"]).contains("permission denied"));
+}
+
+#[test]
+fn a_daemon_asked_to_end() {
+    let home = Home::empty();
+    assert_eq!(home.banger(&["daemon", "stop"]).output().unwrap().status.code(), Some(1), "there is none");
+    let home = Script::new()
+        .on("POST /v1/shutdown", |_, connection| {
+            std::fs::remove_file(connection.socket()).unwrap();
+            connection.bytes(b"HTTP/1.1 204 No Content\r\nserver: bangerd/9.9.9\r\n\r\n");
+        })
+        .run();
+    assert_snapshot!(home.transcript(&["daemon", "stop"]), @"
+    status 0
+    --- stdout
+    --- stderr
+    The daemon is stopped.
+    ");
+    let home = Script::new().refuse("POST /v1/shutdown", 500, "internal", "cannot end: no").run();
+    assert_eq!(home.banger(&["daemon", "stop"]).output().unwrap().status.code(), Some(1));
 }

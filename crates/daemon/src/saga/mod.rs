@@ -201,3 +201,6 @@ impl<P, W> Saga<P, W> {
         self.steps.iter().map(|step| (step.name(), step.undo_policy())).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,3 +48,40 @@ pub fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreErro
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Store;
+    use super::*;
+
+    #[test]
+    fn every_step_is_applied_once_and_a_newer_schema_is_refused_untouched() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        let mut connection = Connection::open(&path).unwrap();
+        migrate(&mut connection, &path).unwrap();
+        migrate(&mut connection, &path).unwrap();
+        assert_eq!(version(&connection, &path).unwrap(), known());
+        connection.pragma_update(None, "user_version", known() + 1).unwrap();
+        drop(connection);
+        let before = std::fs::read(&path).unwrap();
+        let error = Store::open(&path).err().unwrap();
+        assert!(matches!(error, StoreError::Newer { .. }), "{error:?}");
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn a_step_that_fails_leaves_the_database_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        let mut connection = Connection::open(&path).unwrap();
+        connection.execute_batch("CREATE TABLE vms (x)").unwrap();
+        let error = migrate(&mut connection, &path).unwrap_err();
+        assert!(matches!(error, StoreError::Migrate { to: 1, .. }), "{error:?}");
+        assert_eq!(version(&connection, &path).unwrap(), 0);
+        let tables: i64 = connection
+            .query_row("SELECT count(*) FROM sqlite_master WHERE type = 'table'", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(tables, 1);
+    }
+}

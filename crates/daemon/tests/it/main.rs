@@ -8,6 +8,7 @@ mod crash;
 mod fake;
 mod network;
 mod ops;
+mod reconcile;
 mod slate;
 mod store;
 mod vmm;

@@ -16,7 +16,7 @@ use crate::values;
 
 const EXAMPLES: &str = "\
 Examples:
-  banger kernel import --debian
+  banger kernel import                  Debian's cloud kernel, by apt
   banger kernel import --debian linux-image-amd64 --name full
   banger kernel import ./linux-image-6.12.deb
   banger kernel import ./vmlinux --config ./.config --modules ./lib/modules";
@@ -25,17 +25,17 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// A .deb, a vmlinuz, a vmlinux, or a directory with one
-    #[arg(required_unless_present = "debian", value_parser = values::reference, value_hint = clap::ValueHint::AnyPath)]
+    /// A .deb, a vmlinuz, a vmlinux, or a directory with one; Debian's cloud kernel when left out
+    #[arg(value_parser = values::reference, value_hint = clap::ValueHint::AnyPath)]
     path: Option<String>,
     /// A kernel package of the host's Debian archive instead
     #[arg(long, value_name = "PACKAGE", num_args = 0..=1, default_missing_value = KERNEL_PACKAGE, conflicts_with = "path")]
     debian: Option<String>,
     /// The kernel's configuration, when the file carries none
-    #[arg(long, value_name = "FILE", conflicts_with = "debian")]
+    #[arg(long, value_name = "FILE", requires = "path")]
     config: Option<String>,
     /// Its module tree
-    #[arg(long, value_name = "DIR", conflicts_with = "debian")]
+    #[arg(long, value_name = "DIR", requires = "path")]
     modules: Option<String>,
     /// What to call it, instead of its release
     #[arg(long)]
@@ -68,10 +68,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
 }
 
 fn source(args: &Args) -> Result<KernelSource, Failure> {
-    if let Some(package) = &args.debian {
-        return Ok(KernelSource::Debian { package: package.clone() });
-    }
-    let given = args.path.as_deref().expect("clap asks for a path when there is no package");
+    let Some(given) = &args.path else {
+        let package = args.debian.as_deref().unwrap_or(KERNEL_PACKAGE);
+        return Ok(KernelSource::Debian { package: package.to_owned() });
+    };
     Ok(KernelSource::Path {
         path: absolute(given)?,
         config: args.config.as_deref().map(absolute).transpose()?,

@@ -18,7 +18,7 @@ Most of the time there is nothing to do: `banger run` imports a kernel.
 
 Examples:
   banger kernel list
-  banger kernel import --debian         from the host's Debian archive, by apt
+  banger kernel import                  Debian's cloud kernel, by apt
   banger kernel import ./linux-image-6.12.deb
   banger kernel import ./vmlinux --config ./.config --name mine
   banger run --kernel mine";

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use wire::api::{BASE, Begun, BuildImage, DaemonStatus, ErrorCode, ImageList, ImportKernel, KernelList, KernelSource};
+use wire::api::{BASE, Begun, BuildImage, DaemonStatus, ErrorCode, ImportKernel, KernelSource};
 use wire::size::human;
 
+use crate::client::{path, same_series};
 use crate::cmd::App;
 use crate::cmd::vm::Machine;
 use crate::error::Failure;
@@ -23,6 +24,7 @@ pub(crate) const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
 /// When the image or the kernel cannot be made.
 pub(crate) async fn ensure(app: &App, machine: &Machine, since: Since) -> Result<(), Failure> {
     let status: DaemonStatus = app.interrupts.guard(since, app.client.get(&format!("{BASE}/status"))).await?;
+    same_series(&status.version.version)?;
     let defaults = &status.defaults;
     app.out.aside(&format!(
         "spec: {} vcpu | {} memory | {} disk",
@@ -30,21 +32,31 @@ pub(crate) async fn ensure(app: &App, machine: &Machine, since: Since) -> Result
         human(machine.memory.unwrap_or(defaults.memory_mib) << 20),
         human(machine.disk_size.unwrap_or(defaults.disk_bytes)),
     ));
-    let image =
-        async { if machine.image.is_some() { Ok(()) } else { ensure_image(app, &defaults.image, since).await } };
-    let kernel =
-        async { if machine.kernel.is_some() { Ok(()) } else { ensure_kernel(app, &defaults.kernel, since).await } };
+    // Nothing is made for a VM that cannot be: what was asked for by name is looked up first.
+    let has_image = has(app, "images", machine.image.as_deref(), &defaults.image, since).await?;
+    let has_kernel = has(app, "kernels", machine.kernel.as_deref(), &defaults.kernel, since).await?;
+    let image = async { if has_image { Ok(()) } else { make_image(app, &defaults.image, since).await } };
+    let kernel = async { if has_kernel { Ok(()) } else { make_kernel(app, &defaults.kernel, since).await } };
     let (image, kernel) = tokio::join!(image, kernel);
     image.and(kernel)
 }
 
-async fn ensure_image(app: &App, name: &str, since: Since) -> Result<(), Failure> {
-    let list: ImageList = app.interrupts.guard(since, app.client.get(&format!("{BASE}/images"))).await?;
-    if list.images.iter().any(|image| image.name == name || image.id.as_str() == name) {
-        return Ok(());
+/// Whether what was `asked` for, else the `default`, is there.
+///
+/// # Errors
+/// When what was asked for is not there.
+async fn has(app: &App, kind: &str, asked: Option<&str>, default: &str, since: Since) -> Result<bool, Failure> {
+    let target = path(kind, asked.unwrap_or(default), "");
+    match app.interrupts.guard(since, app.client.get::<serde_json::Value>(&target)).await {
+        Ok(_) => Ok(true),
+        Err(failure) if asked.is_none() && failure.code() == Some(ErrorCode::NotFound) => Ok(false),
+        Err(failure) => Err(failure),
     }
+}
+
+async fn make_image(app: &App, name: &str, since: Since) -> Result<(), Failure> {
     let Some(variant) = variant_of(name) else {
-        let failure = Failure::new(ErrorCode::NotFound, format!("the default image {name:?} is not there"));
+        let failure = Failure::new(ErrorCode::NotFound, format!("cannot find the default image {name}"));
         return Err(failure.hint("build it with: banger image build, or choose another with --image"));
     };
     app.out.note(&format!("The default image {name} is not there yet: building it, once."));
@@ -60,11 +72,7 @@ fn variant_of(name: &str) -> Option<Option<String>> {
     }
 }
 
-async fn ensure_kernel(app: &App, name: &str, since: Since) -> Result<(), Failure> {
-    let list: KernelList = app.interrupts.guard(since, app.client.get(&format!("{BASE}/kernels"))).await?;
-    if list.kernels.iter().any(|kernel| kernel.name == name || kernel.id.as_str() == name) {
-        return Ok(());
-    }
+async fn make_kernel(app: &App, name: &str, since: Since) -> Result<(), Failure> {
     app.out.note(&format!("The default kernel {name} is not there yet: importing Debian's, once."));
     let source = KernelSource::Debian { package: KERNEL_PACKAGE.to_owned() };
     let request = ImportKernel { source, name: Some(name.to_owned()) };

@@ -183,7 +183,8 @@ async fn copy(app: &App, vm: &str, workspace: Workspace, since: Since) -> Result
             }
         }
     };
-    app.interrupts.guard(since, put).await?;
+    let sent = app.interrupts.guard(since, put).await;
+    sent.map_err(|failure| failure.during(&format!("copy the workspace to {vm}"), workspace::GUEST_PATH))?;
     track.finish();
     Ok(())
 }

@@ -43,7 +43,9 @@ pub(crate) async fn run(app: &App, vm: &str, mut spec: ExecSpec, wanted: Termina
             app.out.aside(&format!("{what} runs in {vm} as process {pid}"));
             Ok(0)
         }
-        Ok(Ending::Told(Ended::Failed { error })) => Err(error.into()),
+        Ok(Ending::Told(Ended::Failed { error })) => {
+            Err(Failure::from(error).during(&format!("run {what} in {vm}"), &what))
+        }
         Ok(Ending::OutputClosed) => Err(Failure::OutputClosed),
         Ok(Ending::GaveUp) => Err(Failure::Interrupted { signal: SIGINT }),
         Err(error) => Err(broken(vm, &what, &error)),

@@ -42,8 +42,9 @@ impl Ran {
 }
 
 fn from_environment(variable: &str) -> PathBuf {
-    let value = std::env::var_os(variable)
-        .unwrap_or_else(|| panic!("{variable} is not set: run these tests with `make test`, which makes what they need"));
+    let value = std::env::var_os(variable).unwrap_or_else(|| {
+        panic!("{variable} is not set: run these tests with `make test`, which makes what they need")
+    });
     PathBuf::from(value)
 }
 

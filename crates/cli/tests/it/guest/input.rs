@@ -12,7 +12,7 @@ fn bad_input_is_refused_before_anything_happens() {
         (&["vm", "create", "--name", "-x"], 2, "-"),
         (&["vm", "create", "--name", ""], 2, "empty"),
         (&["vm", "create", "--vcpu", "0"], 2, "vcpu"),
-        (&["vm", "create", "--vcpu", "1000"], 1, "processors"),
+        (&["vm", "create", "--vcpu", "1000"], 1, "vCPUs"),
         (&["vm", "create", "--memory", "0"], 2, "size"),
         (&["vm", "create", "--memory", "1M"], 1, "memory"),
         (&["vm", "create", "--memory", "900T"], 1, "memory"),

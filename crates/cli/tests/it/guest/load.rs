@@ -60,7 +60,8 @@ fn no_boot_hangs_while_every_core_is_busy() {
 fn the_clock_is_the_tsc_and_keeps_time_under_load() {
     let host = Host::new();
     host.ok(&["run", "--name", "clock", "-d", "--wait", "agent"]);
-    let source = host.ok(&["exec", "clock", "--", "cat", "/sys/devices/system/clocksource/clocksource0/current_clocksource"]);
+    let source =
+        host.ok(&["exec", "clock", "--", "cat", "/sys/devices/system/clocksource/clocksource0/current_clocksource"]);
     assert_eq!(source, "tsc");
     let busy = Busy::every_core();
     // Each reading is taken in the guest between two readings of the host's clock; the tightest of several is kept.
@@ -68,7 +69,8 @@ fn the_clock_is_the_tsc_and_keeps_time_under_load() {
         (0..8)
             .map(|_| {
                 let before = std::time::Instant::now();
-                let guest: f64 = host.ok(&["exec", "clock", "--", "cut", "-d ", "-f1", "/proc/uptime"]).parse().unwrap();
+                let guest: f64 =
+                    host.ok(&["exec", "clock", "--", "cut", "-d ", "-f1", "/proc/uptime"]).parse().unwrap();
                 (before, before.elapsed(), guest)
             })
             .min_by_key(|(_, took, _)| *took)
@@ -82,6 +84,9 @@ fn the_clock_is_the_tsc_and_keeps_time_under_load() {
     let drift = ((last_guest - first_guest) - host_seconds).abs();
     // A reading is uncertain by half of what it took, and /proc/uptime by a hundredth of a second.
     let uncertain = (first_took + last_took).as_secs_f64() / 2.0 + 0.01;
-    assert!(drift <= 0.001 * host_seconds + uncertain, "{drift:.3} s in {host_seconds:.3} s, uncertain by {uncertain:.3} s");
+    assert!(
+        drift <= 0.001 * host_seconds + uncertain,
+        "{drift:.3} s in {host_seconds:.3} s, uncertain by {uncertain:.3} s"
+    );
     host.leaves_nothing();
 }

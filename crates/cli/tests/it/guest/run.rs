@@ -66,7 +66,8 @@ fn the_tracked_files_are_there_and_nothing_else() {
     fs::write(repo.join("untracked"), "x").unwrap();
     fs::write(repo.join("secret"), "x").unwrap();
     fs::remove_file(repo.join("gone")).unwrap();
-    let script = "pwd; cat tracked; echo; readlink link; 'sub dir/script'; find . -path ./.git -prune -o -type f -print | sort";
+    let script =
+        "pwd; cat tracked; echo; readlink link; 'sub dir/script'; find . -path ./.git -prune -o -type f -print | sort";
     let out = host.ok(&["run", "--rm", "--wait", "agent", repo.to_str().unwrap(), "--", "sh", "-c", script]);
     assert_eq!(out, "/root/repo\nedited\ntracked\nran\n./.gitignore\n./sub dir/script\n./tracked");
     host.is_clean();
@@ -78,7 +79,9 @@ fn two_runs_at_once_do_not_meet() {
     std::thread::scope(|scope| {
         let runs = ["one", "two"].map(|word| {
             let host = &host;
-            scope.spawn(move || host.ok(&["run", "--rm", "--wait", "agent", "--", "sh", "-c", &format!("echo {word}; hostname")]))
+            scope.spawn(move || {
+                host.ok(&["run", "--rm", "--wait", "agent", "--", "sh", "-c", &format!("echo {word}; hostname")])
+            })
         });
         let outs = runs.map(|run| run.join().unwrap());
         assert!(outs[0].starts_with("one\n") && outs[1].starts_with("two\n"), "{outs:?}");

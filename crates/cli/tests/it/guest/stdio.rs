@@ -57,7 +57,12 @@ fn terminal() -> (std::fs::File, OwnedFd) {
     grantpt(&ours).unwrap();
     unlockpt(&ours).unwrap();
     let name = ptsname(&ours, Vec::new()).unwrap();
-    let theirs = rustix::fs::open(name.as_c_str(), rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY, rustix::fs::Mode::empty()).unwrap();
+    let theirs = rustix::fs::open(
+        name.as_c_str(),
+        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY,
+        rustix::fs::Mode::empty(),
+    )
+    .unwrap();
     let size = rustix::termios::Winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
     rustix::termios::tcsetwinsize(&ours, size).unwrap();
     (std::fs::File::from(ours), theirs)
@@ -79,7 +84,13 @@ fn a_terminal_is_a_terminal() {
     host.ok(&["run", "--name", "tty", "-d", "--wait", "agent"]);
     let (mut ours, theirs) = terminal();
     let stdio = || Stdio::from(theirs.try_clone().unwrap());
-    let mut child = host.command(&["exec", "-it", "tty", "--", "sh"]).stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap();
+    let mut child = host
+        .command(&["exec", "-it", "tty", "--", "sh"])
+        .stdin(stdio())
+        .stdout(stdio())
+        .stderr(stdio())
+        .spawn()
+        .unwrap();
     let mut seen = String::new();
     ours.write_all(b"tty; stty size; echo size-done\n").unwrap();
     shows(&mut ours, &mut seen, "\nsize-done");

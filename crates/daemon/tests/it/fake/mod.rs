@@ -39,7 +39,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// The host: its directories, its machines, its NICs.
 pub(crate) struct World {
-    pub(crate) dir: tempfile::TempDir,
+    /// Removes everything when the world is dropped.
+    _dir: tempfile::TempDir,
     pub(crate) dirs: UserDirs,
     /// Machines run here, so that they outlive the daemon that started them.
     runtime: tokio::runtime::Handle,
@@ -50,14 +51,17 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Arc<World> {
-        let dir = tempfile::Builder::new().prefix("b").tempdir().unwrap();
+        // In memory where the host can: hundreds of databases are made here, and what a machine's crash loses is not tested.
+        let shared = Path::new("/dev/shm");
+        let base = if shared.is_dir() { shared.to_path_buf() } else { std::env::temp_dir() };
+        let dir = tempfile::Builder::new().prefix("b").tempdir_in(base).unwrap();
         let at = |name: &str| dir.path().join(name);
         let dirs = UserDirs { state: at("state"), cache: at("cache"), config: at("config"), run: at("run") };
         for path in [&dirs.state, &dirs.cache, &dirs.run] {
             std::fs::create_dir(path).unwrap();
         }
         Arc::new(World {
-            dir,
+            _dir: dir,
             dirs,
             runtime: tokio::runtime::Handle::current(),
             machines: Mutex::default(),
