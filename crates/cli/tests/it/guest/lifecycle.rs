@@ -49,6 +49,19 @@ fn home_and_packages_stay_and_the_disk_is_clean() {
 }
 
 #[test]
+fn a_guest_that_has_barely_begun_stops_by_itself_and_loses_nothing() {
+    let host = Host::new();
+    host.ok(&["run", "--name", "early", "-d", "--wait", "agent"]);
+    host.ok(&["exec", "early", "--", "sh", "-c", "echo one >/root/x; echo two >/etc/x"]);
+    let stop = host.run(&["stop", "early"]).code(0);
+    assert!(!stop.stderr.contains("killed"), "{}", stop.stderr);
+    disk_is_clean(&host, "early");
+    host.ok(&["start", "early", "--wait", "agent"]);
+    assert_eq!(host.ok(&["exec", "early", "--", "cat", "/root/x", "/etc/x"]), "one\ntwo");
+    host.leaves_nothing();
+}
+
+#[test]
 fn poweroff_from_inside_stops_and_reboot_boots_again() {
     let host = Host::new();
     host.ok(&["run", "--name", "inside", "-d"]);
