@@ -97,11 +97,11 @@ fn the_environment_is_layered() {
 #[test]
 fn directory_and_user_are_as_asked() {
     let agent = Agent::start();
-    std::fs::create_dir_all(agent.root().join("work/here")).unwrap();
+    std::fs::create_dir_all(agent.root().join("somewhere/here")).unwrap();
     sys::fs::set_mode(agent.root().parent().unwrap(), 0o755).unwrap();
     let mut host = agent.host();
-    let here = ExecRequest { cwd: Some("/work/here".into()), ..exec(&["pwd"]) };
-    assert_eq!(host.run(&here).text().trim(), agent.root().join("work/here").to_str().unwrap());
+    let here = ExecRequest { cwd: Some("/somewhere/here".into()), ..exec(&["pwd"]) };
+    assert_eq!(host.run(&here).text().trim(), agent.root().join("somewhere/here").to_str().unwrap());
     if !rustix::process::geteuid().is_root() {
         return;
     }

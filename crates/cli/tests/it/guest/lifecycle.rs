@@ -45,7 +45,7 @@ fn home_and_packages_stay_and_the_disk_is_clean() {
     let again = host.ok(&["vm", "exec", "web", "--", "cat", "/etc/machine-id", "/etc/ssh/ssh_host_ed25519_key.pub"]);
     assert_eq!(again, machine, "identity stays");
     host.ok(&["vm", "delete", "web"]);
-    host.is_clean();
+    host.ends_clean();
 }
 
 #[test]
