@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 use wire::api::ErrorCode;
-use wire::layout::{Install, NoHome, UserDirs};
+use wire::layout::{Install, HomeError, UserDirs};
 
 use crate::error::{Failure, Io};
 use crate::output::printable;
@@ -51,7 +51,7 @@ pub(crate) enum Start {
 pub(crate) enum DaemonError {
     /// No directory for its files.
     #[error("cannot find the daemon")]
-    Home(#[source] NoHome),
+    Home(#[source] HomeError),
     /// Nobody listens and nobody was to be started.
     #[error("the daemon is not running")]
     NotRunning,
@@ -93,6 +93,12 @@ pub(crate) enum DaemonError {
         #[source]
         source: Io,
     },
+    /// It ended instead of listening, and said why.
+    #[error("cannot start the daemon: {reason}")]
+    Refused {
+        /// Its last line.
+        reason: String,
+    },
     /// It ended instead of listening.
     #[error("cannot start the daemon {}: it ended with {status}{}", program.display(), said(last_line))]
     Ended {
@@ -121,7 +127,7 @@ impl DaemonError {
     fn into_failure(self, dirs: &UserDirs) -> Failure {
         let failure = Failure::from_error(ErrorCode::DaemonUnavailable, &self);
         match self {
-            DaemonError::Ended { .. } | DaemonError::Slow { .. } | DaemonError::Spawn { .. } => {
+            DaemonError::Refused { .. } | DaemonError::Ended { .. } | DaemonError::Slow { .. } | DaemonError::Spawn { .. } => {
                 failure.hint(format!("its log: {}", dirs.daemon_log().display()))
             }
             DaemonError::Missing { .. } => {
@@ -197,6 +203,7 @@ impl Daemon {
         let (own_exe, program) = self.program()?;
         let log_path = self.log();
         let log = self.open_log().map_err(|source| DaemonError::Log { log: log_path.clone(), source: Io(source) })?;
+        let log_start = log.metadata().map_or(0, |meta| meta.len());
         let mut child = process::spawn_daemon(own_exe, &program, &log)
             .map_err(|source| DaemonError::Spawn { program: program.clone(), source: Io(source) })?;
         let deadline = clock::now() + START_TIMEOUT;
@@ -205,11 +212,14 @@ impl Daemon {
                 return Ok(stream);
             }
             if let Some(status) = ended_badly(&mut child) {
-                let last_line = last_line(&log_path);
-                return Err(DaemonError::Ended { program, status, last_line });
+                let last_line = last_line(&log_path, log_start);
+                return Err(match last_line.as_deref().and_then(|line| line.strip_prefix("bangerd: ")) {
+                    Some(reason) => DaemonError::Refused { reason: reason.to_owned() },
+                    None => DaemonError::Ended { program, status, last_line },
+                });
             }
             if clock::now() > deadline {
-                let last_line = last_line(&log_path);
+                let last_line = last_line(&log_path, log_start);
                 return Err(DaemonError::Slow { program, last_line });
             }
             tokio::time::sleep(POLL).await;
@@ -251,11 +261,13 @@ fn ended_badly(child: &mut Child) -> Option<String> {
     }
 }
 
-/// The last line of the daemon's log.
-fn last_line(log: &Path) -> Option<String> {
+/// The last line of the daemon's log beyond its first `start` bytes, which an earlier daemon wrote. A daemon begins a log
+/// anew that grew too long.
+fn last_line(log: &Path, start: u64) -> Option<String> {
     let mut file = File::open(log).ok()?;
     let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES))).ok()?;
+    let start = if start <= length { start } else { 0 };
+    file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES).max(start))).ok()?;
     let mut bytes = Vec::new();
     file.take(LOG_TAIL_BYTES).read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes);

@@ -13,7 +13,8 @@
 use std::error::Error;
 use std::fmt;
 
-use wire::api::{ApiError, ErrorCode};
+pub(crate) use wire::api::chain;
+use wire::api::{ApiError, ErrorCode, plain};
 
 /// The end of a command that did not succeed.
 #[derive(Debug)]
@@ -75,38 +76,6 @@ impl From<ApiError> for Failure {
     }
 }
 
-/// `error` and its causes, each once, without the numbers of errno(3).
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut message = plain(&error.to_string());
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let text = plain(&cause.to_string());
-        if !message.ends_with(&text) {
-            message.push_str(": ");
-            message.push_str(&text);
-        }
-        source = cause.source();
-    }
-    message
-}
-
-/// `text` without ` (os error N)`, its first letter lower when it begins an ordinary word.
-fn plain(text: &str) -> String {
-    let mut text = text.to_owned();
-    while let Some(start) = text.find(" (os error ") {
-        let Some(end) = text[start..].find(')') else { break };
-        text.replace_range(start..=start + end, "");
-    }
-    let mut letters = text.chars();
-    match (letters.next(), letters.next()) {
-        (Some(first), Some(second)) if first.is_ascii_uppercase() && second.is_ascii_lowercase() => {
-            text.replace_range(..1, &first.to_ascii_lowercase().to_string());
-        }
-        _ => {}
-    }
-    text
-}
-
 /// An I/O error as a person reads it.
 #[derive(Debug)]
 pub(crate) struct Io(pub(crate) std::io::Error);
@@ -159,17 +128,6 @@ impl Statuses {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("cannot read {0}")]
-    struct Read(&'static str, #[source] std::io::Error);
-
-    #[test]
-    fn causes_are_told_once_and_without_numbers() {
-        let error = Read("/x", std::io::Error::from_raw_os_error(2));
-        assert_eq!(chain(&error), "cannot read /x: no such file or directory");
-        assert_eq!(plain("HTTP went wrong"), "HTTP went wrong");
-    }
 
     #[test]
     fn the_act_is_named_once() {

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use wire::layout::{Environment, NoHome, UserDirs};
+use wire::layout::{Environment, HomeError, UserDirs};
 
 /// The process's surroundings.
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ impl Settings {
     ///
     /// # Errors
     /// When no home is known.
-    pub(crate) fn dirs(&self) -> Result<UserDirs, NoHome> {
+    pub(crate) fn dirs(&self) -> Result<UserDirs, HomeError> {
         UserDirs::from_environment(&self.environment)
     }
 

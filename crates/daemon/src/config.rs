@@ -92,13 +92,14 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// It is no TOML, or has a key nobody knows.
-    #[error("cannot understand {}", path.display())]
+    #[error("cannot understand {}, line {line}: {why}", path.display())]
     Parse {
         /// The file.
         path: PathBuf,
-        /// Where and why.
-        #[source]
-        source: Box<toml::de::Error>,
+        /// Where, counted from 1.
+        line: usize,
+        /// Why, on one line.
+        why: String,
     },
     /// A size that is none.
     #[error("{key} in config.toml is no size")]
@@ -119,6 +120,11 @@ pub enum ConfigError {
     },
 }
 
+/// The line of the byte at `offset`, counted from 1.
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+}
+
 impl Config {
     /// Reads `dir/config.toml`; a missing file is an empty one.
     ///
@@ -132,7 +138,11 @@ impl Config {
             Err(source) => return Err(ConfigError::Read { path, source }),
         };
         let config: Config =
-            toml::from_str(&text).map_err(|source| ConfigError::Parse { path, source: Box::new(source) })?;
+            toml::from_str(&text).map_err(|error| ConfigError::Parse {
+                path,
+                line: line_of(&text, error.span().map_or(0, |span| span.start)),
+                why: error.message().replace('\n', ", "),
+            })?;
         config.check()?;
         Ok(config)
     }

@@ -225,7 +225,8 @@ fn artifact(what: &str, (name, is_there): &(String, bool), fix: &str) -> Check {
 }
 
 fn stuck(operation: &str) -> Check {
-    fixed_by(check("operation", CheckStatus::Fail, format!("{operation} is stuck: an undo failed")), "banger ops show")
+    let found = check("operation", CheckStatus::Fail, format!("{operation} is stuck: an undo failed"));
+    fixed_by(found, &format!("banger op show {operation}"))
 }
 
 #[cfg(test)]

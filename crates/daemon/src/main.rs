@@ -37,8 +37,9 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let text = wire::api::ApiError::from_chain(wire::api::ErrorCode::Internal, &error).message;
-            say(&format!("bangerd: {text}"));
+            // One line: it is quoted by whoever started this daemon.
+            let text = wire::api::chain(&error);
+            say(&format!("bangerd: {}", text.split_whitespace().collect::<Vec<_>>().join(" ")));
             ExitCode::FAILURE
         }
     }

@@ -21,7 +21,7 @@ use sys::kvm::Kvm;
 use tokio::sync::mpsc::UnboundedReceiver;
 use wire::agent::message::GitIdentity;
 use wire::api::VersionInfo;
-use wire::layout::{Environment, Install, NoHome, UserDirs};
+use wire::layout::{Environment, Install, HomeError, UserDirs};
 
 /// How long a guest may take to answer where the processor is emulated: ten times the usual, for a busy host.
 const BOOT_TIMEOUT_EMULATED: Duration = Duration::from_secs(90);
@@ -35,7 +35,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) enum StartError {
     /// No home directory.
     #[error(transparent)]
-    Home(#[from] NoHome),
+    Home(#[from] HomeError),
     /// `BANGER_FAULT` makes no sense.
     #[error("cannot understand BANGER_FAULT")]
     Fault(#[from] FaultError),

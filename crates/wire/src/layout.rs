@@ -83,19 +83,28 @@ pub struct UserDirs {
     pub run: PathBuf,
 }
 
-/// Neither `HOME` nor `BANGER_HOME` names an absolute directory.
+/// Why a user's directories are unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cannot tell where your files live: neither HOME nor BANGER_HOME is set to an absolute path")]
-pub struct NoHome;
+pub enum HomeError {
+    /// Neither `HOME` nor `BANGER_HOME` names an absolute directory.
+    #[error("cannot tell where your files live: neither HOME nor BANGER_HOME is set to an absolute path")]
+    Unknown,
+    /// `BANGER_HOME` would mean another place in every directory; falling back to `HOME` would use the wrong VMs.
+    #[error("BANGER_HOME must be an absolute path, not {}", .0.display())]
+    Relative(PathBuf),
+}
 
 impl UserDirs {
-    /// Where `env` puts them. Relative values are ignored, as the XDG specification asks.
+    /// Where `env` puts them. Relative values of XDG variables are ignored, as their specification asks.
     ///
     /// # Errors
-    /// When no absolute home is known.
-    pub fn from_environment(env: &Environment) -> Result<UserDirs, NoHome> {
+    /// When no absolute home is known, or `BANGER_HOME` is relative.
+    pub fn from_environment(env: &Environment) -> Result<UserDirs, HomeError> {
         let absolute = |path: &Option<PathBuf>| path.clone().filter(|p| p.is_absolute());
-        if let Some(base) = absolute(&env.banger_home) {
+        if let Some(base) = &env.banger_home {
+            if !base.is_absolute() {
+                return Err(HomeError::Relative(base.clone()));
+            }
             return Ok(UserDirs {
                 state: base.join("state"),
                 cache: base.join("cache"),
@@ -105,7 +114,7 @@ impl UserDirs {
         }
         let home = absolute(&env.home);
         let below = |xdg: &Option<PathBuf>, default: &str| {
-            absolute(xdg).or_else(|| home.as_ref().map(|h| h.join(default))).map(|p| p.join("banger")).ok_or(NoHome)
+            absolute(xdg).or_else(|| home.as_ref().map(|h| h.join(default))).map(|p| p.join("banger")).ok_or(HomeError::Unknown)
         };
         Ok(UserDirs {
             state: below(&env.xdg_state_home, ".local/state")?,
@@ -160,6 +169,8 @@ mod tests {
         assert_eq!(dirs.daemon_socket(), Path::new("/run/user/7/banger/bangerd.sock"));
         env.banger_home = Some("/b".into());
         assert_eq!(UserDirs::from_environment(&env).unwrap().run, Path::new("/b/run"));
-        assert_eq!(UserDirs::from_environment(&Environment::default()), Err(NoHome));
+        assert_eq!(UserDirs::from_environment(&Environment::default()), Err(HomeError::Unknown));
+        env.banger_home = Some("b".into());
+        assert_eq!(UserDirs::from_environment(&env), Err(HomeError::Relative("b".into())));
     }
 }

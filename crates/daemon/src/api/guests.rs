@@ -188,8 +188,13 @@ pub async fn logs(
         LogSource::Vmm => naming::vmm_log(state, &record.id, &boot),
     };
     let file = tokio::fs::File::open(&path).await.map_err(|error| {
-        let text = format!("there is no log of boot {boot} of {}: {}", record.name, error.kind());
-        Refusal(ApiError::new(ErrorCode::NotFound, text))
+        let name = &record.name;
+        if error.kind() == std::io::ErrorKind::NotFound {
+            let missing = ApiError::new(ErrorCode::NotFound, format!("{name} has no log of a boot {boot}"));
+            return Refusal(missing.with_hint(format!("banger show {name} names its last boot")));
+        }
+        let text = format!("cannot read the log of boot {boot} of {name}: {}", error.kind());
+        Refusal(ApiError::new(ErrorCode::OperationFailed, text))
     })?;
     let follow = query.follow.then(|| Following { api, vm: record.id, boot });
     Ok(Body::from_stream(log_chunks(file, follow)))

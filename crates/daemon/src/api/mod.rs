@@ -26,6 +26,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::HeaderValue;
+use axum::http::header::SERVER;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use tokio_util::sync::CancellationToken;
@@ -113,10 +115,13 @@ pub fn openapi_json() -> String {
     json
 }
 
-/// A request is work: the daemon does not end under it.
+/// A request is work: the daemon does not end under it. Every answer says whose it is, so that a client of another version
+/// notices.
 async fn awake(State(api): State<Api>, request: Request, next: Next) -> Response {
     let _busy = api.activity.begin();
-    next.run(request).await
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(SERVER, HeaderValue::from_static(concat!("bangerd/", env!("CARGO_PKG_VERSION"))));
+    response
 }
 
 async fn unknown(request: Request) -> error::Refusal {

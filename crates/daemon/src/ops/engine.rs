@@ -223,7 +223,7 @@ impl Engine {
                 for failure in failures {
                     cause.message.push_str(&format!("; {} could not be taken back: {}", failure.step, failure.cause));
                 }
-                cause.hint.get_or_insert_with(|| format!("something is left: see `banger ops show {}`", record.id));
+                cause.hint.get_or_insert_with(|| format!("something is left: see `banger op show {}`", record.id));
                 (OperationState::Stuck, Some(cause))
             }
             Err(error) => (OperationState::Stuck, Some(explain(plan, caused(ErrorCode::Internal, &error)))),

@@ -64,7 +64,7 @@ impl From<StoreError> for Cause {
             StoreError::Ambiguous { .. } => caused(ErrorCode::Ambiguous, &error),
             StoreError::NameTaken { .. } => caused(ErrorCode::AlreadyExists, &error),
             StoreError::Busy { operation, .. } => {
-                let hint = format!("watch it with `banger ops show {operation}`, or try again when it is over");
+                let hint = format!("watch it with `banger op watch {operation}`, or try again when it is over");
                 caused(ErrorCode::Busy, &error).with_hint(hint).retryable()
             }
             StoreError::InUse { .. } => caused(ErrorCode::InUse, &error),

@@ -8,7 +8,7 @@ use super::records::OperationRecord;
 use super::{Store, StoreError, from_json, id, int, is_unique_violation, ms, sql, to_json};
 use crate::saga::journal::{Durability, Edge, EdgeKind, Journal, JournalError};
 
-/// Ended operations kept for `banger ops`; stuck ones stay until somebody has looked.
+/// Ended operations kept for `banger op list`; stuck ones stay until somebody has looked.
 const ENDED_KEPT: i64 = 500;
 
 const COLUMNS: &str = "id, kind, subject, holds, plan_json, state, error_json, started_at_ms, ended_at_ms";

@@ -34,17 +34,7 @@ impl ApiError {
     /// An error whose message is `error` and the chain of its sources, joined by `: `, each once.
     #[must_use]
     pub fn from_chain(code: ErrorCode, error: &dyn std::error::Error) -> ApiError {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            if !message.ends_with(&text) {
-                message.push_str(": ");
-                message.push_str(&text);
-            }
-            source = cause.source();
-        }
-        ApiError::new(code, message)
+        ApiError::new(code, chain(error))
     }
 
     /// The same error with a hint.
@@ -67,6 +57,43 @@ impl ApiError {
         self.retryable = true;
         self
     }
+}
+
+/// `error` and its causes, joined by `: `, each once and without numbers of errno(3) and SQLite.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut message = plain(&error.to_string());
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = plain(&cause.to_string());
+        if !message.contains(&text) {
+            message.push_str(": ");
+            message.push_str(&text);
+        }
+        source = cause.source();
+    }
+    message
+}
+
+/// `text` without ` (os error N)` and `Error code N: `, its first letter lower when it begins an ordinary word.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    let mut text = text.to_owned();
+    while let Some(start) = text.find(" (os error ") {
+        let Some(end) = text[start..].find(')') else { break };
+        text.replace_range(start..=start + end, "");
+    }
+    if let Some((_, rest)) = text.strip_prefix("Error code ").and_then(|rest| rest.split_once(": ")) {
+        text = rest.to_owned();
+    }
+    let mut letters = text.chars();
+    match (letters.next(), letters.next()) {
+        (Some(first), Some(second)) if first.is_ascii_uppercase() && second.is_ascii_lowercase() => {
+            text.replace_range(..1, &first.to_ascii_lowercase().to_string());
+        }
+        _ => {}
+    }
+    text
 }
 
 /// Kinds of failure; the text is stable.
@@ -136,5 +163,13 @@ mod tests {
             json,
             r#"{"error":{"code":"exhausted","message":"cannot make a disk for web: no space left","retryable":false}}"#
         );
+    }
+    #[test]
+    fn numbers_are_left_out_and_causes_told_once() {
+        let error = Outer(std::io::Error::from_raw_os_error(2));
+        assert_eq!(chain(&error), "cannot make a disk for web: no such file or directory");
+        let error = Outer(std::io::Error::other("Error code 26: cannot make a disk"));
+        assert_eq!(chain(&error), "cannot make a disk for web");
+        assert_eq!(plain("HTTP went wrong"), "HTTP went wrong");
     }
 }

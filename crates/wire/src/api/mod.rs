@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /v1/status` | → [`DaemonStatus`] |
 //! | `GET /v1/doctor` | → [`DoctorReport`] |
+//! | `POST /v1/shutdown` | ends the daemon; VMs go on |
 //! | `GET /v1/vms`, `GET /v1/vms/{vm}` | → [`VmList`], [`Vm`] |
 //! | `POST /v1/vms` | [`CreateVm`] → [`Begun`] |
 //! | `POST /v1/vms/{vm}/start`, `…/stop`, `…/restart` | [`StartVm`], [`StopVm`], [`StartVm`] → [`Begun`] |
@@ -30,7 +31,7 @@ mod operation;
 mod system;
 mod vm;
 
-pub use error::{ApiError, ErrorBody, ErrorCode};
+pub use error::{ApiError, ErrorBody, ErrorCode, chain, plain};
 pub use image::{BuildImage, Image, ImageList, ImportKernel, Kernel, KernelFacts, KernelList, KernelSource};
 pub use operation::{Begun, Operation, OperationEvent, OperationList, OperationState, StepReport, StepState, Unit};
 pub use system::{Check, CheckStatus, DaemonStatus, Defaults, DoctorReport, VersionInfo};
