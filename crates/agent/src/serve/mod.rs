@@ -143,6 +143,7 @@ impl Server {
     /// When polling fails, which nothing here can cure.
     pub fn run(&mut self) -> io::Result<()> {
         self.hook.claim()?;
+        self.guest.cgroups.prepare();
         while !self.is_over {
             self.turn()?;
         }

@@ -106,7 +106,7 @@ fn directory_and_user_are_as_asked() {
         return;
     }
     std::fs::create_dir(agent.root().join("etc")).unwrap();
-    std::fs::write(agent.root().join("etc/passwd"), "web:x:1234:1235:w:/work:/bin/bash\n").unwrap();
+    std::fs::write(agent.root().join("etc/passwd"), "web:x:1234:1235:w:/somewhere:/bin/bash\n").unwrap();
     std::fs::write(agent.root().join("etc/group"), "web:x:1235:\nextra:x:77:web\n").unwrap();
     for (user, expected) in
         [("web", "1234 1235 1235 77"), ("1234:77", "1234 77 77"), ("4711", "4711 0 0"), ("web:extra", "1234 77 77")]
@@ -119,7 +119,7 @@ fn directory_and_user_are_as_asked() {
     assert_eq!(host.run(&login).text(), "a b|$HOME|");
     let home = ExecRequest { user: Some("web".into()), ..shell("echo $USER $SHELL; pwd") };
     let text = host.run(&home).text();
-    assert_eq!(text, format!("web /bin/bash\n{}\n", agent.root().join("work").display()));
+    assert_eq!(text, format!("web /bin/bash\n{}\n", agent.root().join("somewhere").display()));
 }
 
 #[test]

@@ -89,11 +89,10 @@ fn input_nobody_takes_is_not_granted() {
     for _ in 0..16 {
         host.send(Kind::Data, Channel::Input, stream, &chunk);
     }
-    let reset = until("the overrun ends the stream", || {
+    until("the overrun ends the stream", || {
         let frame = host.frame();
         (frame.head.stream == stream && frame.head.kind == Kind::Reset).then_some(())
     });
-    assert_eq!(reset, ());
     assert_eq!(host.sh("echo works").text(), "works\n");
     assert!(agent.peak_kib() < PEAK_KIB_MAX, "{} KiB", agent.peak_kib());
 }
