@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 use wire::api::ErrorCode;
-use wire::layout::{Install, HomeError, UserDirs};
+use wire::layout::{HomeError, Install, UserDirs};
 
 use crate::error::{Failure, Io};
 use crate::output::printable;
@@ -127,9 +127,10 @@ impl DaemonError {
     fn into_failure(self, dirs: &UserDirs) -> Failure {
         let failure = Failure::from_error(ErrorCode::DaemonUnavailable, &self);
         match self {
-            DaemonError::Refused { .. } | DaemonError::Ended { .. } | DaemonError::Slow { .. } | DaemonError::Spawn { .. } => {
-                failure.hint(format!("its log: {}", dirs.daemon_log().display()))
-            }
+            DaemonError::Refused { .. }
+            | DaemonError::Ended { .. }
+            | DaemonError::Slow { .. }
+            | DaemonError::Spawn { .. } => failure.hint(format!("its log: {}", dirs.daemon_log().display())),
             DaemonError::Missing { .. } => {
                 failure.hint("install banger whole, for example: make install PREFIX=$HOME/.local")
             }

@@ -45,6 +45,7 @@ pub(crate) async fn perform(
     app.interrupts.check(since)?;
     let mut track = app.progress.track(subject);
     let begun = app.interrupts.guard_twice(since, begin).await?;
+    track.rename(&begun.subject);
     follow(app, &begun.operation, &mut track, since, OnInterrupt::Cancel).await?;
     track.finish();
     Ok(begun)
@@ -129,7 +130,7 @@ async fn watch(
                     return Err(Failure::Interrupted { signal });
                 }
                 if cancelled.is_some() {
-                    app.out.note(&format!("the daemon goes on unwinding: banger op show {operation}"));
+                    app.out.note(&format!("the daemon goes on unwinding: banger op watch {operation}"));
                     return Err(Failure::Interrupted { signal });
                 }
                 *cancelled = Some(signal);

@@ -102,6 +102,11 @@ impl Progress {
 }
 
 impl Track {
+    /// What is followed turned out to be called `subject`.
+    pub(crate) fn rename(&mut self, subject: &str) {
+        self.subject = printable(subject);
+    }
+
     /// A new stage; the one before is over.
     pub(crate) fn stage(&mut self, label: &str) {
         let label = printable(label).replace('_', " ");
@@ -199,6 +204,8 @@ impl Drop for Track {
 }
 
 fn draw(bar: &ProgressBar, subject: &str, stage: &Stage, now: Instant) {
+    // First, because each of the settings below may draw.
+    bar.set_message(format!("{subject}: {} {}", stage.label, elapsed(now.duration_since(stage.began))));
     let template = match stage.amount {
         Some(Amount { total: Some(_), unit: Unit::Bytes, .. }) => {
             "{spinner} {msg} [{bar:20}] {bytes}/{total_bytes} {bytes_per_sec}"
@@ -222,6 +229,5 @@ fn draw(bar: &ProgressBar, subject: &str, stage: &Stage, now: Instant) {
         }
         bar.set_position(amount.done);
     }
-    bar.set_message(format!("{subject}: {} {}", stage.label, elapsed(now.duration_since(stage.began))));
     bar.tick();
 }

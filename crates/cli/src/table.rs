@@ -15,10 +15,17 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     all().map(|row| line(row, &widths)).collect()
 }
 
-/// `rows` of a name and a value, without a header.
+/// `rows` of a name and a value, without a header. Further lines of a value stand below its first one.
 pub(crate) fn pairs(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    rows.iter().map(|(name, value)| line(&[(*name).to_owned(), value.clone()], &[width, 0])).collect()
+    let mut text = String::new();
+    for (name, value) in rows {
+        let titles = std::iter::once(*name).chain(std::iter::repeat(""));
+        for (title, part) in titles.zip(value.split('\n')) {
+            text.push_str(&line(&[title.to_owned(), part.to_owned()], &[width, 0]));
+        }
+    }
+    text
 }
 
 /// A table without the columns that are empty in every row; the titles of `keep` stay.

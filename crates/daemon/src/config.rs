@@ -137,12 +137,11 @@ impl Config {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Config::default()),
             Err(source) => return Err(ConfigError::Read { path, source }),
         };
-        let config: Config =
-            toml::from_str(&text).map_err(|error| ConfigError::Parse {
-                path,
-                line: line_of(&text, error.span().map_or(0, |span| span.start)),
-                why: error.message().replace('\n', ", "),
-            })?;
+        let config: Config = toml::from_str(&text).map_err(|error| ConfigError::Parse {
+            path,
+            line: line_of(&text, error.span().map_or(0, |span| span.start)),
+            why: error.message().replace('\n', ", "),
+        })?;
         config.check()?;
         Ok(config)
     }

@@ -21,7 +21,7 @@ use sys::kvm::Kvm;
 use tokio::sync::mpsc::UnboundedReceiver;
 use wire::agent::message::GitIdentity;
 use wire::api::VersionInfo;
-use wire::layout::{Environment, Install, HomeError, UserDirs};
+use wire::layout::{Environment, HomeError, Install, UserDirs};
 
 /// How long a guest may take to answer where the processor is emulated: ten times the usual, for a busy host.
 const BOOT_TIMEOUT_EMULATED: Duration = Duration::from_secs(90);

@@ -114,7 +114,10 @@ impl UserDirs {
         }
         let home = absolute(&env.home);
         let below = |xdg: &Option<PathBuf>, default: &str| {
-            absolute(xdg).or_else(|| home.as_ref().map(|h| h.join(default))).map(|p| p.join("banger")).ok_or(HomeError::Unknown)
+            absolute(xdg)
+                .or_else(|| home.as_ref().map(|h| h.join(default)))
+                .map(|p| p.join("banger"))
+                .ok_or(HomeError::Unknown)
         };
         Ok(UserDirs {
             state: below(&env.xdg_state_home, ".local/state")?,

@@ -45,15 +45,12 @@ fn find(kind: &str, things: &[Thing], reference: &str) -> Result<Thing, ApiError
     match fitting[..] {
         [thing] => Ok(thing.clone()),
         [] => {
-            let error = ApiError::new(
-                ErrorCode::NotFound,
-                format!("cannot find {kind} {reference}: there is none of that name or id"),
-            );
+            let error = ApiError::new(ErrorCode::NotFound, format!("there is no {kind} of that name or id"));
             Err(error.with_hint(format!("see what there is: banger {} list", kind.to_ascii_lowercase())))
         }
         _ => {
             let names: Vec<&str> = fitting.iter().map(|thing| thing.name.as_str()).collect();
-            let message = format!("cannot tell which {kind} {reference} is: it begins the ids of {}", names.join(", "));
+            let message = format!("it begins the ids of {}", names.join(", "));
             Err(ApiError::new(ErrorCode::Ambiguous, message))
         }
     }
@@ -75,12 +72,14 @@ fn resolve(kind: &str, things: &[Thing], references: &[String]) -> Vec<(String, 
     found
 }
 
-/// Does `act` to all of `references` and prints how each came out; the exit status is 1 when one failed.
+/// Does `act`, which is called `verb`, to all of `references` and prints how each came out; the exit status is 1 when one
+/// failed.
 ///
 /// # Errors
 /// When the outcomes cannot be printed, or a person interrupted.
 pub(crate) async fn act<F, A>(
     app: &App,
+    verb: &str,
     kind: &str,
     things: Vec<Thing>,
     references: &[String],
@@ -91,12 +90,15 @@ where
     A: Future<Output = Result<(), Failure>>,
 {
     let found = resolve(kind, &things, references);
-    let ended = join_all(found.into_iter().map(async |(reference, thing)| match thing {
-        Ok(thing) => {
-            let ended = act(thing.clone()).await;
-            (reference, Some(thing), ended)
-        }
-        Err(error) => (reference, None, Err(Failure::from(error))),
+    let ended = join_all(found.into_iter().map(async |(reference, thing)| {
+        let (thing, ended) = match thing {
+            Ok(thing) => (Some(thing.clone()), act(thing).await),
+            Err(error) => (None, Err(Failure::from(error))),
+        };
+        let name = thing.as_ref().map_or(&reference, |thing| &thing.name);
+        let noun = if kind == "VM" { String::new() } else { format!("{kind} ") };
+        let ended = ended.map_err(|failure| failure.during(&format!("{verb} {noun}{name}"), name));
+        (reference, thing, ended)
     }))
     .await;
     report(app, ended)

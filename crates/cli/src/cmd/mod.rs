@@ -47,6 +47,7 @@ pub(crate) fn run(command: Command, settings: Settings) -> u8 {
     match result {
         Ok(status) => status,
         Err(failure) => {
+            let failure = way.name(failure);
             if let Failure::Told(error) = &failure {
                 way.output.error(error);
             }
@@ -57,6 +58,8 @@ pub(crate) fn run(command: Command, settings: Settings) -> u8 {
 
 /// How a command prints and ends.
 struct Way {
+    /// What is being done to what, for failures that do not say it themselves.
+    act: Option<(String, String)>,
     output: Output,
     statuses: Statuses,
     start: Start,
@@ -64,12 +67,18 @@ struct Way {
 
 impl Way {
     fn of(command: &Command) -> Way {
-        let way = |format, quiet, statuses| Way { output: Output { format, quiet }, statuses, start: Start::OnDemand };
+        let act = act(command);
+        let way = |format, quiet, statuses| Way {
+            act: act.clone(),
+            output: Output { format, quiet },
+            statuses,
+            start: Start::OnDemand,
+        };
         let ordinary = |format, quiet| way(format, quiet, Statuses::Ordinary);
         match command {
             Command::Verb(verb) | Command::Vm { verb } => match verb.as_ref() {
                 Verb::Run(args) => way(args.act.format, args.act.quiet, Statuses::Exec),
-                Verb::Exec(args) => way(Format::Table, args.quiet, Statuses::Exec),
+                Verb::Exec(args) => way(args.format, args.quiet, Statuses::Exec),
                 Verb::Create(args) => ordinary(args.act.format, args.act.quiet),
                 Verb::Start(args) => ordinary(args.act.format, args.act.quiet),
                 Verb::Stop(args) => ordinary(args.act.format, args.act.quiet),
@@ -78,7 +87,7 @@ impl Way {
                 Verb::Wait(args) => ordinary(args.act.format, args.act.quiet),
                 Verb::List(args) => ordinary(args.records.format, false),
                 Verb::Show(args) => ordinary(args.record.format, false),
-                Verb::Logs(_) => ordinary(Format::Table, false),
+                Verb::Logs(args) => ordinary(args.format, false),
             },
             Command::Image { verb } => ordinary(verb.format(), verb.quiet()),
             Command::Kernel { verb } => ordinary(verb.format(), verb.quiet()),
@@ -88,6 +97,40 @@ impl Way {
             Command::Version(args) => ordinary(args.record.format, false),
             Command::Completion(_) => ordinary(Format::Table, false),
         }
+    }
+}
+
+impl Way {
+    fn name(&self, failure: Failure) -> Failure {
+        match &self.act {
+            Some((act, object)) => failure.during(act, object),
+            None => failure,
+        }
+    }
+}
+
+/// What `command` does, after "cannot", and its object. Verbs on several things name each themselves.
+fn act(command: &Command) -> Option<(String, String)> {
+    let of = |verb: &str, object: &str| Some((format!("{verb} {object}"), object.to_owned()));
+    match command {
+        Command::Verb(verb) | Command::Vm { verb } => match verb.as_ref() {
+            Verb::Run(_) => of("run", "a VM"),
+            Verb::Create(_) => of("create", "a VM"),
+            Verb::Start(_) => of("start", "VMs"),
+            Verb::Stop(_) => of("stop", "VMs"),
+            Verb::Restart(_) => of("restart", "VMs"),
+            Verb::Delete(_) => of("delete", "VMs"),
+            Verb::Wait(args) => of("wait for", &args.vm),
+            Verb::List(_) => of("list", "VMs"),
+            Verb::Show(args) => of("show", &args.vm),
+            Verb::Exec(args) => of("run a command in", &args.vm),
+            Verb::Logs(args) => of("print the log of", &args.vm),
+        },
+        Command::Image { verb } => Some(verb.act()),
+        Command::Kernel { verb } => Some(verb.act()),
+        Command::Op { verb } => Some(verb.act()),
+        Command::Doctor(_) => of("look at", "this host"),
+        Command::Daemon { .. } | Command::Version(_) | Command::Completion(_) => None,
     }
 }
 

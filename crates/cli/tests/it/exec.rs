@@ -269,3 +269,13 @@ fn a_non_blocking_output_is_waited_for() {
     assert_eq!(bytes.len(), LENGTH);
     assert!(child.wait().unwrap().success());
 }
+
+#[test]
+fn failures_as_json() {
+    let home = Script::new()
+        .refuse("POST /v1/vms/web/exec", 409, "wrong_state", "web is not running")
+        .refuse("GET /v1/vms/web/logs", 404, "not_found", "no VM \"web\"")
+        .run();
+    assert_snapshot!(home.transcript(&["exec", "--format", "json", "web", "--", "true"]));
+    assert_snapshot!(home.transcript(&["logs", "--format", "json", "web"]));
+}

@@ -138,7 +138,7 @@ fn a_second_interrupt_leaves_the_unwinding_to_the_daemon() {
     let (status, output) = end(child);
     assert_eq!(status, Some(130));
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(stderr.contains(&format!("banger op show {OP}")), "{stderr}");
+    assert!(stderr.contains(&format!("banger op watch {OP}")), "{stderr}");
 }
 
 #[test]

@@ -45,6 +45,18 @@ fn a_daemon_that_does_not_start() {
         installed(&home, Some("echo first; printf 'cannot open the database: it is newer\\033[2J\\n\\n' >&2; exit 3"));
     assert_snapshot!(run(&home, &banger, &["ps"]));
     let home = Home::empty();
+    let banger = installed(&home, Some("echo 'bangerd: cannot use the configuration: line 1: no'; exit 1"));
+    assert_snapshot!(run(&home, &banger, &["ps"]), @"
+    status 1
+    --- stdout
+    --- stderr
+    banger: cannot start the daemon: cannot use the configuration: line 1: no
+    hint: its log: $HOME/state/bangerd.log
+    ");
+    // What an earlier daemon said last is not what this one said.
+    let banger = installed(&home, Some("exit 1"));
+    assert!(!run(&home, &banger, &["ps"]).contains("configuration"));
+    let home = Home::empty();
     let banger = installed(&home, Some("kill -9 $$"));
     assert_snapshot!(run(&home, &banger, &["ps", "--format", "json"]));
 }
@@ -120,6 +132,8 @@ fn without_a_home() {
     let home = Home::empty();
     let output = home.banger(&["ps"]).env_remove("HOME").env_remove("BANGER_HOME").output().unwrap();
     assert_snapshot!(transcript(&home, &output));
+    let output = home.banger(&["ps"]).env("BANGER_HOME", "relative").output().unwrap();
+    assert!(transcript(&home, &output).contains("BANGER_HOME must be an absolute path, not relative"));
 }
 
 #[test]

@@ -196,7 +196,7 @@ fn progress_is_drawn_and_cleared() {
     person.sees("3.00 MiB/4.00 MiB");
     let (status, screen) = person.leaves();
     assert_eq!(status, Some(0));
-    assert!(screen.contains("new VM: download 1."), "{screen}");
+    assert!(screen.contains("fox: download 1."), "{screen}");
     assert!(screen.ends_with("fox\r\n"), "{screen:?}");
 }
 

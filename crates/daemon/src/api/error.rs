@@ -41,9 +41,19 @@ impl From<Cause> for Refusal {
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Refusal {
-        let is_vm = matches!(error, StoreError::NotFound { what: "VM", .. });
+        let missing = match error {
+            StoreError::NotFound { what, .. } => Some(what),
+            _ => None,
+        };
         let api = ApiError::from(Cause::from(error));
-        Refusal(if is_vm { api.with_hint("banger list shows the VMs there are") } else { api })
+        Refusal(match missing {
+            Some("VM") => api.with_hint("banger list shows the VMs there are"),
+            Some(what @ ("image" | "kernel")) => {
+                api.with_hint(format!("banger {what} list shows the {what}s there are"))
+            }
+            Some("operation") => api.with_hint("banger op list shows the latest operations"),
+            Some(_) | None => api,
+        })
     }
 }
 

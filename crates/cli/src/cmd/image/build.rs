@@ -27,7 +27,7 @@ Examples:
 pub(crate) struct Args {
     /// A recipe's name, or the path of its directory (with a slash)
     #[arg(default_value = RECIPE, value_parser = values::reference)]
-    recipe: String,
+    pub(super) recipe: String,
     /// Which variant, instead of the recipe's default
     #[arg(long)]
     variant: Option<String>,

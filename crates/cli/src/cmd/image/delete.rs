@@ -21,7 +21,7 @@ pub(crate) struct Args {
 /// Deletes them.
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     let things = super::things(app).await?;
-    each::act(app, "image", things, &args.images, async |image| {
+    each::act(app, "delete", "image", things, &args.images, async |image| {
         let target = path("images", &image.id, "");
         each::operate(app, &image, app.client.delete(&target)).await
     })

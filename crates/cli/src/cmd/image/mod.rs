@@ -51,6 +51,17 @@ impl Verb {
         }
     }
 
+    /// What is being done, after "cannot", and to what.
+    pub(crate) fn act(&self) -> (String, String) {
+        let of = |verb: &str, object: &str| (format!("{verb} image {object}"), object.to_owned());
+        match self {
+            Verb::List(_) => ("list images".to_owned(), String::new()),
+            Verb::Show(args) => of("show", &args.image),
+            Verb::Build(args) => of("build", &args.recipe),
+            Verb::Delete(_) => ("delete images".to_owned(), String::new()),
+        }
+    }
+
     /// Whether to say nothing meanwhile.
     pub(crate) fn quiet(&self) -> bool {
         match self {

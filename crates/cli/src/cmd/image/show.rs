@@ -18,7 +18,7 @@ use crate::values;
 pub(crate) struct Args {
     /// The image, by name or id
     #[arg(value_parser = values::reference, add = complete::images())]
-    image: String,
+    pub(super) image: String,
     #[command(flatten)]
     pub(crate) record: Record,
 }

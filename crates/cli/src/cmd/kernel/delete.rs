@@ -21,7 +21,7 @@ pub(crate) struct Args {
 /// Deletes them.
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     let things = super::things(app).await?;
-    each::act(app, "kernel", things, &args.kernels, async |kernel| {
+    each::act(app, "delete", "kernel", things, &args.kernels, async |kernel| {
         let target = path("kernels", &kernel.id, "");
         each::operate(app, &kernel, app.client.delete(&target)).await
     })

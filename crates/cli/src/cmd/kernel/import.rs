@@ -27,7 +27,7 @@ Examples:
 pub(crate) struct Args {
     /// A .deb, a vmlinuz, a vmlinux, or a directory with one; Debian's cloud kernel when left out
     #[arg(value_parser = values::reference, value_hint = clap::ValueHint::AnyPath)]
-    path: Option<String>,
+    pub(super) path: Option<String>,
     /// A kernel package of the host's Debian archive instead
     #[arg(long, value_name = "PACKAGE", num_args = 0..=1, default_missing_value = KERNEL_PACKAGE, conflicts_with = "path")]
     debian: Option<String>,

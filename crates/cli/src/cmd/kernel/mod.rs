@@ -49,6 +49,19 @@ impl Verb {
         }
     }
 
+    /// What is being done, after "cannot", and to what.
+    pub(crate) fn act(&self) -> (String, String) {
+        let of = |verb: &str, object: &str| (format!("{verb} kernel {object}"), object.to_owned());
+        match self {
+            Verb::List(_) => ("list kernels".to_owned(), String::new()),
+            Verb::Show(args) => of("show", &args.kernel),
+            Verb::Import(args) => {
+                of("import", args.path.as_deref().unwrap_or(crate::cmd::vm::defaults::KERNEL_PACKAGE))
+            }
+            Verb::Delete(_) => ("delete kernels".to_owned(), String::new()),
+        }
+    }
+
     /// Whether to say nothing meanwhile.
     pub(crate) fn quiet(&self) -> bool {
         match self {

@@ -18,7 +18,7 @@ use crate::values;
 pub(crate) struct Args {
     /// The kernel, by name or id
     #[arg(value_parser = values::reference, add = complete::kernels())]
-    kernel: String,
+    pub(super) kernel: String,
     #[command(flatten)]
     pub(crate) record: Record,
 }

@@ -5,7 +5,7 @@ use wire::api::{Operation, OperationState};
 use crate::clock;
 use crate::cmd::App;
 use crate::error::Failure;
-use crate::output::{Format, printable};
+use crate::output::{Format, printable, printable_lines};
 use crate::table::{age, elapsed, pairs};
 
 mod cancel;
@@ -42,6 +42,17 @@ impl Verb {
             Verb::Show(args) => args.record.format,
             Verb::Watch(args) => args.act.format,
             Verb::Cancel(args) => args.act.format,
+        }
+    }
+
+    /// What is being done, after "cannot", and to what.
+    pub(crate) fn act(&self) -> (String, String) {
+        let of = |verb: &str, object: &str| (format!("{verb} {object}"), object.to_owned());
+        match self {
+            Verb::List(_) => of("list", "operations"),
+            Verb::Show(args) => of("show", &args.operation),
+            Verb::Watch(args) => of("watch", &args.operation),
+            Verb::Cancel(args) => of("cancel", &args.operation),
         }
     }
 
@@ -98,7 +109,7 @@ fn render(operation: &Operation, now_ms: u64) -> String {
         ("took", took(operation, now_ms)),
     ];
     if let Some(error) = &operation.error {
-        rows.push(("error", printable(&error.message)));
+        rows.push(("error", printable_lines(&error.message)));
     }
     for step in &operation.steps {
         let state = serde_json::to_value(step.state).expect("a state is plain data");

@@ -15,7 +15,7 @@ use crate::values;
 pub(crate) struct Args {
     /// The operation's id
     #[arg(value_parser = values::reference, add = complete::operations())]
-    operation: String,
+    pub(super) operation: String,
     #[command(flatten)]
     pub(crate) act: Act,
 }

@@ -36,11 +36,13 @@ pub(crate) struct Args {
 /// Creates it and prints its name.
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     let since = app.interrupts.start();
-    defaults::ensure(app, &args.machine, since).await?;
+    defaults::ensure(app, &args.machine, since).await.map_err(|failure| args.machine.not_created(failure))?;
     let began = clock::now();
     let request = args.machine.request(!args.no_start, None);
     let subject = args.machine.name.as_ref().map_or("new VM", |name| name.as_str());
-    let begun = operation::perform(app, subject, since, app.client.send(&format!("{BASE}/vms"), &request)).await?;
+    let begun = operation::perform(app, subject, since, app.client.send(&format!("{BASE}/vms"), &request))
+        .await
+        .map_err(|failure| args.machine.not_created(failure))?;
     if !args.no_start {
         if args.wait != Level::Agent {
             wait_until_ready(app, &begun.subject, args.wait, None, since).await?;

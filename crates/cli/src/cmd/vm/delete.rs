@@ -28,7 +28,7 @@ pub(crate) struct Args {
 /// Deletes them, all at the same time.
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     let things = things(app).await?;
-    each::act(app, "VM", things, &args.vms, async |vm| {
+    each::act(app, "delete", "VM", things, &args.vms, async |vm| {
         let target = path("vms", &vm.id, "");
         each::operate(app, &vm, app.client.delete(&target)).await
     })

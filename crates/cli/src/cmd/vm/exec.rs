@@ -8,7 +8,7 @@ use crate::cmd::App;
 use crate::cmd::vm::session::{self, Terminal};
 use crate::complete;
 use crate::error::Failure;
-use crate::output;
+use crate::output::{self, Format};
 use crate::terminal;
 use crate::values::{self, command_line};
 use wire::api::ErrorCode;
@@ -42,9 +42,12 @@ pub(crate) struct Args {
     /// Say nothing beside the command
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// How to tell a failure of ours
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", hide_default_value = true)]
+    pub(crate) format: Format,
     /// The VM, by name or id
     #[arg(value_parser = values::reference, add = complete::vms())]
-    vm: String,
+    pub(crate) vm: String,
     /// The command and its arguments; a shell when left out
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<OsString>,

@@ -9,7 +9,7 @@ use crate::client::encode;
 use crate::cmd::App;
 use crate::complete;
 use crate::error::Failure;
-use crate::output::{self, printable_lines, raw};
+use crate::output::{self, Format, printable_lines, raw};
 use crate::values;
 
 const EXAMPLES: &str = "\
@@ -25,7 +25,7 @@ Examples:
 pub(crate) struct Args {
     /// The VM, by name or id
     #[arg(value_parser = values::reference, add = complete::vms())]
-    vm: String,
+    pub(crate) vm: String,
     /// Go on until the boot ends
     #[arg(short, long)]
     follow: bool,
@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// Which boot: an id of `banger show`
     #[arg(long, value_name = "ID")]
     boot: Option<BootId>,
+    /// How to tell a failure
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", hide_default_value = true)]
+    pub(crate) format: Format,
     /// Exact bytes on a terminal too
     #[arg(long)]
     raw: bool,

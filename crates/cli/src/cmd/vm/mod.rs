@@ -72,6 +72,12 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
+    /// `failure`, said to have happened while this VM was being created.
+    pub(crate) fn not_created(&self, failure: Failure) -> Failure {
+        let name = self.name.as_ref().map_or("a VM", |name| name.as_str());
+        failure.during(&format!("create {name}"), name)
+    }
+
     /// As the API wants it.
     pub(crate) fn request(&self, start: bool, workspace: Option<Workspace>) -> CreateVm {
         CreateVm {
@@ -144,7 +150,7 @@ pub(crate) async fn wait_until_ready(
             }
         }
     });
-    let ready = ready.await?;
+    let ready = ready.await.map_err(|failure| failure.during(&format!("wait for {vm}"), vm))?;
     if !ready.failed_units.is_empty() {
         let units: Vec<String> = ready.failed_units.iter().map(|unit| printable(unit)).collect();
         track.warn(&format!("booted, but {} failed: see banger exec {vm} -- systemctl status", units.join(", ")));

@@ -97,9 +97,10 @@ pub(crate) async fn run(app: &App, mut args: Args) -> Result<u8, Failure> {
     let since = app.interrupts.start();
     let attached = attached(&args)?;
     let workspace = args.path.as_deref().map(Workspace::inspect).transpose()?;
-    defaults::ensure(app, &args.machine, since).await?;
+    defaults::ensure(app, &args.machine, since).await.map_err(|failure| args.machine.not_created(failure))?;
     let began = clock::now();
-    let begun = create(app, &args, workspace.as_ref(), since).await?;
+    let begun =
+        create(app, &args, workspace.as_ref(), since).await.map_err(|failure| args.machine.not_created(failure))?;
     let vm = begun.subject.clone();
     let has_workspace = workspace.is_some();
     let prepared = prepare(app, &args, &vm, workspace, since).await;
@@ -272,5 +273,6 @@ async fn leave_running(app: &App, args: &Args, vm: &str) -> Result<u8, Failure> 
 }
 
 fn say_how_to_go_on(app: &App, vm: &str) {
-    app.out.aside(&format!("{vm} is still running: banger exec -it {vm} opens a shell, banger stop {vm} stops it"));
+    app.out.aside(&format!("{vm} is still running; a shell in it: banger exec -it {vm}"));
+    app.out.aside(&format!("off: banger stop {vm}, gone: banger delete {vm}"));
 }

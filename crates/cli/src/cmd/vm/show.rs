@@ -10,7 +10,7 @@ use crate::cmd::App;
 use crate::cmd::vm::{list, print_one};
 use crate::complete;
 use crate::error::Failure;
-use crate::output::printable;
+use crate::output::{printable, printable_lines};
 use crate::table::{age, pairs};
 use crate::values;
 
@@ -25,7 +25,7 @@ Examples:
 pub(crate) struct Args {
     /// The VM, by name or id
     #[arg(value_parser = values::reference, add = complete::vms())]
-    vm: String,
+    pub(crate) vm: String,
     #[command(flatten)]
     pub(crate) record: Record,
 }
@@ -67,7 +67,7 @@ pub(crate) fn render(vm: &Vm) -> String {
         rows.push(("operation", operation.to_string()));
     }
     if let Some(error) = &vm.last_error {
-        rows.push(("last error", printable(error)));
+        rows.push(("last error", printable_lines(error)));
     }
     pairs(&rows)
 }

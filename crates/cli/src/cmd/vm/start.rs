@@ -33,7 +33,7 @@ pub(crate) struct Args {
 /// Starts them, all at the same time.
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     let things = things(app).await?;
-    each::act(app, "VM", things, &args.vms, async |vm| {
+    each::act(app, "start", "VM", things, &args.vms, async |vm| {
         let target = path("vms", &vm.id, "/start");
         each::operate(app, &vm, app.client.send(&target, &StartVm {})).await?;
         if args.wait != Level::Agent {

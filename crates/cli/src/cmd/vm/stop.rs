@@ -34,7 +34,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     let things = things(app).await?;
     let request = StopVm { timeout_ms: args.timeout };
-    each::act(app, "VM", things, &args.vms, async |vm| {
+    each::act(app, "stop", "VM", things, &args.vms, async |vm| {
         let target = path("vms", &vm.id, "/stop");
         each::operate(app, &vm, app.client.send(&target, &request)).await
     })

@@ -24,7 +24,7 @@ Examples:
 pub(crate) struct Args {
     /// The VM, by name or id
     #[arg(value_parser = values::reference, add = complete::vms())]
-    vm: String,
+    pub(crate) vm: String,
     /// How ready
     #[arg(long = "for", visible_alias = "wait", value_enum, default_value_t, value_name = "LEVEL")]
     level: Level,
