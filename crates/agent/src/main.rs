@@ -90,6 +90,7 @@ impl Hosted {
     }
 
     fn serve(&self) -> std::io::Result<()> {
+        sys::spawn::keep_inherited_private()?;
         let root = std::path::absolute(&self.root)?;
         let listener = listen(&self.socket)?;
         let guest = Guest::new(Some(root), BootConfig::default(), Cgroups::default());

@@ -226,7 +226,7 @@ fn artifact(what: &str, (name, is_there): &(String, bool), fix: &str) -> Check {
 
 fn stuck(operation: &str) -> Check {
     let found = check("operation", CheckStatus::Fail, format!("{operation} is stuck: an undo failed"));
-    fixed_by(found, &format!("banger op show {operation}"))
+    fixed_by(found, format!("banger op show {operation}"))
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 //! ```
 //! VMs outlive it: they run in sessions of their own, and the next daemon takes them over.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world"))]
+
 mod lock;
 mod serve;
 mod setup;

@@ -367,6 +367,19 @@ pub fn fork_with<const N: usize>(fds: [OwnedFd; N], body: impl FnOnce([OwnedFd; 
     exit_at_once(code)
 }
 
+/// Keeps what this process inherited, but for the standard descriptors, from the programs it starts: close_range(2).
+///
+/// # Errors
+/// When the kernel does not know the call (Linux before 5.11).
+pub fn keep_inherited_private() -> io::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: usize = 4;
+    // SAFETY: sets a flag on descriptors, closing none.
+    if unsafe { libc::syscall(libc::SYS_close_range, FIRST_FD, u32::MAX, CLOSE_RANGE_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Moves `fds` to the numbers behind the standard ones and closes all others. Only for a forked child that never returns
 /// to what owned them.
 fn keep_only<const N: usize>(fds: [OwnedFd; N]) -> io::Result<[OwnedFd; N]> {

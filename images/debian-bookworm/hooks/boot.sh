@@ -44,12 +44,14 @@ ln -sf /dev/null "$root/etc/tmpfiles.d/systemd-nologin.conf"
 
 # Cold-plugging replays the "add" event of every device, about 200 of them with 64 virtual
 # terminals, and loads modules for the processor's features. Replay what somebody can ask
-# about: disks (by-uuid links), network interfaces, and permissions of devices such as kvm.
+# about: disks (by-uuid links), network interfaces, permissions of devices such as kvm, and the
+# console lines, because a getty unmasked by somebody waits for the device unit of its line.
 # Devices that appear later are handled as always.
 drop_in systemd-udev-trigger.service <<'CONF'
 [Service]
 ExecStart=
 ExecStart=-udevadm trigger --type=devices --action=add --subsystem-match=block --subsystem-match=net --subsystem-match=misc --subsystem-match=rtc --subsystem-match=virtio-ports
+ExecStart=-udevadm trigger --type=devices --action=add --subsystem-match=tty --sysname-match=ttyS0 --sysname-match=hvc0
 CONF
 
 # Each credential costs a mount of its own at boot, and nobody passes any: identity comes

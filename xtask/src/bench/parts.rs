@@ -37,7 +37,7 @@ fn disk_step(host: &Host, size: &str) -> Result<Duration> {
     host.ok(&["vm", "create", "--no-start", "--name", "disk", "--disk-size", size])?;
     let list: serde_json::Value = serde_json::from_str(&host.ok(&["ops", "list", "--format", "json"])?)?;
     let steps = list["operations"][0]["steps"].as_array().context("an operation has steps")?;
-    let step = steps.iter().find(|step| step["name"] == "ensure_disk").context("a create makes a disk")?;
+    let step = steps.iter().find(|step| step["name"] == "make_disk").context("a creation makes a disk")?;
     let at = |key: &str| step[key].as_u64().with_context(|| format!("the step has {key}"));
     let took = Duration::from_millis(at("ended_at_ms")? - at("started_at_ms")?);
     host.ok(&["vm", "delete", "disk"])?;

@@ -70,6 +70,8 @@ pub fn hand_over(mut server: Server, built: Built) -> BootError {
         Ok(()) => {}
         Err(source) => return BootError { act: "prepare the serving agent".to_owned(), source },
     }
+    // The host may begin while the agent settles down.
+    server.flush();
     let (init, other) = match init {
         Some(init) if init.is_systemd => (Some(init), None),
         other => (None, other),
@@ -128,6 +130,14 @@ pub fn become_server() {
     let write = |path: &str, text: &str| File::options().write(true).open(path)?.write_all(text.as_bytes());
     note("start a session", rustix::process::setsid().map(|_| ()).map_err(io::Error::from));
     note("enter its cgroup", write(&format!("{CGROUPS}/agent/cgroup.procs"), "0"));
+    // What newer versions of systemd look at besides the name: systemd.kill(5), SurviveFinalKillSignal=.
+    let survive = rustix::fs::setxattr(
+        format!("{CGROUPS}/agent"),
+        "user.survive_final_kill_signal",
+        b"1",
+        rustix::fs::XattrFlags::empty(),
+    );
+    note("ask to be spared", survive.map_err(io::Error::from));
     note("protect itself from the OOM killer", write("/proc/self/oom_score_adj", "-1000"));
     note("name itself", rustix::thread::set_name(c"banger-agent").map_err(io::Error::from));
     note("mark itself as not to be killed", mark_arguments());

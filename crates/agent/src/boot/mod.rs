@@ -23,7 +23,6 @@ use std::io::{self, Write};
 
 use wire::agent::message::{BootConfig, Configured, Failure, Reply, Stage};
 
-use crate::ending;
 use crate::serve::cgroup::Cgroups;
 use crate::serve::guest::Guest;
 use crate::serve::port::Port;
@@ -111,23 +110,20 @@ pub fn boot() -> BootError {
     };
     let guest = Guest::new(None, BootConfig::default(), Cgroups::default());
     let mut server = Server::new(name, Stage::Unconfigured, port, guest);
-    loop {
-        let (stream, config) = match server.await_configuration() {
-            Ok(asked) => asked,
-            Err(source) => return BootError { act: "talk to the host".to_owned(), source },
-        };
-        report.reached("configuration");
-        match build(&config, &mut report) {
-            Ok(built) => {
-                let configured = summary(&built, &mut report);
-                server.configured(stream, *config, configured);
-                return handover::hand_over(server, built);
-            }
-            Err(error) => {
-                log(&format!("{error}: {}", plain(&error.source)));
-                server.reply_and_flush(stream, &Reply::Failed(error.failure()));
-                ending::give_up();
-            }
+    let (stream, config) = match server.await_configuration() {
+        Ok(asked) => asked,
+        Err(source) => return BootError { act: "talk to the host".to_owned(), source },
+    };
+    report.reached("configuration");
+    match build(&config, &mut report) {
+        Ok(built) => {
+            let configured = summary(&built, &mut report);
+            server.configured(stream, *config, configured);
+            handover::hand_over(server, built)
+        }
+        Err(error) => {
+            server.reply_and_flush(stream, &Reply::Failed(error.failure()));
+            error
         }
     }
 }

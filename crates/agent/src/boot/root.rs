@@ -70,6 +70,7 @@ pub fn assemble(drives: &Drives, disk: &RootDir, report: &mut Report) -> Result<
         report.note(&format!("mount {path} directly"), bind_kept(&root, &lower, disk, path, &name));
     }
     bind_modules(drives, &root, report);
+    report.note("mount /tmp", mount_tmp(&root));
     // The rest of the boot writes below the guest's /run.
     move_into(&root, "/run").map_err(BootError::during("move /run into the guest's root"))?;
     Ok(root)
@@ -129,6 +130,20 @@ fn bind_modules(drives: &Drives, root: &RootDir, report: &mut Report) {
         Ok(unmount(MODULES, UnmountFlags::DETACH)?)
     })();
     report.note("bind the kernel's modules", bound);
+}
+
+/// Mounts a tmpfs at `/tmp` where the image's systemd would: what early commands put there would vanish below a later one.
+fn mount_tmp(root: &RootDir) -> io::Result<()> {
+    let is_masked = root.read_link("/etc/systemd/system/tmp.mount").is_some_and(|target| target == "/dev/null");
+    let is_wanted = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"]
+        .iter()
+        .any(|directory| root.read_link(&format!("{directory}/local-fs.target.wants/tmp.mount")).is_some());
+    if is_masked || !is_wanted {
+        return Ok(());
+    }
+    let target = root.ensure_dir("/tmp", 0o1777)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    Ok(mount("tmpfs", path_of(&target), "tmpfs", flags, c"mode=1777,size=50%,nr_inodes=1m")?)
 }
 
 fn move_into(root: &RootDir, path: &str) -> io::Result<()> {

@@ -25,6 +25,8 @@ pub const GRACE: Duration = Duration::from_millis(250);
 pub const HANGUP: Duration = Duration::from_secs(5);
 /// Granted at once rather than in crumbs.
 const GRANT_BYTES: u32 = WINDOW_BYTES / 4;
+/// Taken bytes that may stay in a queue: moving the rest down costs more than they take.
+const KEPT_BYTES: usize = 64 * 1024;
 /// A pipe's size once much goes through it.
 const PIPE_BYTES: usize = 256 * 1024;
 /// End of file as typed on a terminal: `VEOF` of termios(3).
@@ -342,6 +344,9 @@ impl Input {
         if self.at == self.queue.len() {
             self.at = 0;
             self.queue = Vec::new();
+        } else if self.at >= KEPT_BYTES {
+            self.queue.drain(..self.at);
+            self.at = 0;
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send};
@@ -17,6 +17,8 @@ use crate::process_one::signal_for;
 
 /// Longest wait for the host to take the last bytes.
 const FLUSH_WAIT: Duration = Duration::from_secs(2);
+/// How often systemd is asked to end the guest until it does.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 /// `SIGRTMIN` as systemd counts: the first two real-time signals are the C library's own.
 const SIGRTMIN: i32 = 34;
 
@@ -168,14 +170,33 @@ impl Server {
             return Ok(Reply::Done { bytes: 0 });
         }
         if self.tells.is_systemd() {
-            // systemd(1): SIGRTMIN+4 starts poweroff.target, SIGRTMIN+5 reboot.target.
-            let offset = if how == Ending::PowerOff { 4 } else { 5 };
-            sys::signals::send_to_init(SIGRTMIN + offset)
-                .map_err(|error| super::requests::os("cannot ask the init", &error))?;
+            ask_systemd(how).map_err(|error| super::requests::os("cannot ask the init", &error))?;
+            self.asked_end = Some((how, monotonic() + ASK_EVERY));
         } else {
             kill_process(rustix::process::Pid::INIT, signal_for(how))
                 .map_err(|errno| super::requests::os("cannot ask the init", &errno.into()))?;
         }
         Ok(Reply::Done { bytes: 0 })
     }
+
+    /// Asks systemd again until it comes to its end: one that has not yet set its signals up, moments after it was
+    /// started, loses them. Asking twice changes nothing (systemd(1): the job is there already).
+    pub fn ask_again(&mut self, now: Instant) {
+        let Some((how, at)) = self.asked_end else {
+            return;
+        };
+        if self.is_ending {
+            self.asked_end = None;
+        } else if at <= now {
+            // What cannot be asked now may be in a moment; the host has a deadline of its own.
+            let _: io::Result<()> = ask_systemd(how);
+            self.asked_end = Some((how, now + ASK_EVERY));
+        }
+    }
+}
+
+/// Asks systemd to end the guest: SIGRTMIN+4 starts poweroff.target, SIGRTMIN+5 reboot.target (systemd(1)).
+fn ask_systemd(how: Ending) -> io::Result<()> {
+    let offset = if how == Ending::PowerOff { 4 } else { 5 };
+    sys::signals::send_to_init(SIGRTMIN + offset)
 }

@@ -35,7 +35,7 @@ use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use wire::agent::frame::{Channel, FROM_AGENT_MAX, Head, Kind, NONCE_BYTES};
-use wire::agent::message::{BootConfig, Configured, Control, Failure, Hello, Reply, Stage};
+use wire::agent::message::{BootConfig, Configured, Control, Ending, Failure, Hello, Reply, Stage};
 use wire::agent::{GENERATION, STREAMS_MAX};
 
 use cgroup::Cgroups;
@@ -70,6 +70,8 @@ pub struct Server {
     next_job: u32,
     /// Nothing but `Started` waits to be sent, and it may wait until then: a short command's `Exited` goes with it.
     hold_until: Option<Instant>,
+    /// The end that was asked for, and when the init is asked again.
+    asked_end: Option<(Ending, Instant)>,
     tells: Tells,
     hook: Hook,
     /// What the host wants of this boot, until process 1 takes it.
@@ -94,6 +96,7 @@ impl Server {
             jobs: BTreeMap::new(),
             next_job: 1,
             hold_until: None,
+            asked_end: None,
             tells: Tells::default(),
             hook: Hook::default(),
             asked: None,
@@ -140,6 +143,7 @@ impl Server {
     /// When polling fails, which nothing here can cure.
     pub fn run(&mut self) -> io::Result<()> {
         self.hook.claim()?;
+        self.guest.cgroups.prepare();
         while !self.is_over {
             self.turn()?;
         }

@@ -109,7 +109,8 @@ impl Server {
             return Some(Duration::ZERO);
         }
         let deadlines = self.jobs.values().flat_map(|job| [job.grace_until, job.kill_at]);
-        deadlines.chain([self.hold_until]).flatten().min().map(|at| at.saturating_duration_since(now))
+        let asked_again = self.asked_end.map(|(_, at)| at);
+        deadlines.chain([self.hold_until, asked_again]).flatten().min().map(|at| at.saturating_duration_since(now))
     }
 
     fn may_receive(&self) -> bool {
@@ -208,6 +209,7 @@ impl Server {
         if self.hold_until.is_some_and(|at| at <= now) {
             self.hold_until = None;
         }
+        self.ask_again(now);
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let ids: Vec<u32> =
             self.jobs.iter().filter(|(_, job)| due(job.grace_until) || due(job.kill_at)).map(|(id, _)| *id).collect();

@@ -237,7 +237,7 @@ impl Write for Placed<'_> {
 /// `offset,length,offset,length…`
 fn parse_map(text: &str) -> Option<Vec<Run>> {
     let numbers: Vec<u64> = text.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
-    (numbers.len() % 2 == 0).then(|| numbers.chunks(2).map(|pair| (pair[0], pair[1])).collect())
+    numbers.len().is_multiple_of(2).then(|| numbers.chunks(2).map(|pair| (pair[0], pair[1])).collect())
 }
 
 /// The map of version 1.0: decimal numbers, one a line, their count first, padded to whole blocks.

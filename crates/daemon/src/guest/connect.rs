@@ -2,8 +2,13 @@
 //!
 //! A VMM's socket takes a connection long before the guest has opened its port, so having connected means nothing and the
 //! hello is what is waited for. Bytes stay in the socket until the guest reads them; once they have left it and no answer
-//! came, the agent was in the middle of something (a frame of a host that died): then come zeros that complete whatever it
-//! was, and a new preamble. Each preamble carries a new nonce and only the last one's answer counts.
+//! comes, something is left of a host that died, and two things are done about it until there is an answer:
+//!
+//! - The connection is made anew: QEMU (7.2, `hw/char/virtio-console.c`) takes no more of a guest's bytes when the guest
+//!   wrote between the old host's end and hearing of it, and the end of another connection makes it take them again.
+//! - Zeros are sent before the next preamble: they complete whatever frame the agent is in the middle of.
+//!
+//! Each preamble carries a new nonce and only the last one's answer counts.
 
 use std::io;
 use std::path::Path;
@@ -21,8 +26,8 @@ use super::link::{Incoming, Link};
 
 /// How often a socket that is not there yet is tried again.
 const RETRY_EVERY: Duration = Duration::from_millis(10);
-/// How long an agent that has taken the preamble may think before it is sent another one; doubled each time.
-const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+/// How long an agent that has taken the preamble may think, twice, before it is sent another one; doubled each time.
+const ANSWER_WITHIN: Duration = Duration::from_millis(250);
 /// The longest of these times.
 const ANSWER_WITHIN_MAX: Duration = Duration::from_secs(16);
 
@@ -51,12 +56,16 @@ pub(crate) async fn dial(path: &Path, deadline: Instant) -> Result<UnixStream, G
     }
 }
 
-/// Greets the agent behind `socket`.
-pub(crate) async fn greet(socket: UnixStream, deadline: Instant) -> Result<Opened, GuestError> {
+/// Greets the agent behind `socket`; `path` is where to connect anew.
+pub(crate) async fn greet(
+    mut socket: UnixStream,
+    path: Option<&Path>,
+    deadline: Instant,
+) -> Result<Opened, GuestError> {
     let began = Instant::now();
     let mut input = Input::new();
     let mut greeting = Greeting::new();
-    let mut link = greeting.first();
+    let mut link = greeting.begin();
     loop {
         let mut hello = None;
         input.consume(&mut link, &mut |incoming| {
@@ -76,9 +85,16 @@ pub(crate) async fn greet(socket: UnixStream, deadline: Instant) -> Result<Opene
             ready = socket.writable(), if greeting.is_unwritten() => ready.map_err(GuestError::channel)?,
             () = sleep_until(deadline) => return Err(GuestError::Unanswered { waited: began.elapsed() }),
             () = sleep_until(greeting.due), if !greeting.is_unwritten() => {
-                if let Some(fresh) = greeting.again(&socket)? {
-                    link = fresh;
+                if !greeting.has_waited_enough(&socket)? {
+                    continue;
                 }
+                if let Some(path) = path {
+                    drop(socket);
+                    socket = dial(path, deadline).await?;
+                    input = Input::new();
+                }
+                greeting.filler_left = FILLER_BYTES;
+                link = greeting.begin();
             }
         }
     }
@@ -108,7 +124,8 @@ impl Greeting {
         }
     }
 
-    fn first(&mut self) -> Link {
+    /// A new preamble, behind the filler if there is some.
+    fn begin(&mut self) -> Link {
         let nonce = sys::rand::bytes();
         self.unwritten = Bytes::copy_from_slice(&preamble(&nonce));
         self.taken = false;
@@ -137,17 +154,15 @@ impl Greeting {
         Ok(())
     }
 
-    /// Begins again when the agent has had everything for a while; else looks again later.
-    fn again(&mut self, socket: &UnixStream) -> Result<Option<Link>, GuestError> {
-        let unsent = sys::socket::unread_by_peer(socket).map_err(GuestError::channel)?;
-        let had_it = std::mem::replace(&mut self.taken, unsent == 0);
-        self.due = Instant::now() + self.patience;
-        if unsent > 0 || !had_it {
-            return Ok(None);
+    /// Whether the agent has had everything for long enough to have answered; else when to look again is set.
+    fn has_waited_enough(&mut self, socket: &UnixStream) -> Result<bool, GuestError> {
+        let is_taken = sys::socket::unread_by_peer(socket).map_err(GuestError::channel)? == 0;
+        let was_taken = std::mem::replace(&mut self.taken, is_taken);
+        let enough = is_taken && was_taken;
+        if enough {
+            self.patience = (self.patience * 2).min(ANSWER_WITHIN_MAX);
         }
-        self.patience = (self.patience * 2).min(ANSWER_WITHIN_MAX);
         self.due = Instant::now() + self.patience;
-        self.filler_left = FILLER_BYTES;
-        Ok(Some(self.first()))
+        Ok(enough)
     }
 }

@@ -152,8 +152,8 @@ impl Guest {
     /// # Errors
     /// When there is no hello before `deadline`, or what answers is no agent.
     pub async fn connect(socket: &Path, deadline: Instant) -> Result<Guest, GuestError> {
-        let socket = connect::dial(socket, deadline).await?;
-        Guest::over(socket, deadline).await
+        let connection = connect::dial(socket, deadline).await?;
+        Guest::begin(connection, Some(socket), deadline).await
     }
 
     /// The same over a connection that is there already.
@@ -161,7 +161,11 @@ impl Guest {
     /// # Errors
     /// As [`Guest::connect`].
     pub async fn over(socket: UnixStream, deadline: Instant) -> Result<Guest, GuestError> {
-        let opened = connect::greet(socket, deadline).await?;
+        Guest::begin(socket, None, deadline).await
+    }
+
+    async fn begin(socket: UnixStream, path: Option<&Path>, deadline: Instant) -> Result<Guest, GuestError> {
+        let opened = connect::greet(socket, path, deadline).await?;
         let (handle, events, first_listener) = connection::start(opened.socket, opened.link, &opened.unread);
         let parts = Parts { hello: opened.hello, events, first_listener: Mutex::new(Some(first_listener)) };
         Ok(Guest { handle, parts: Arc::new(parts) })

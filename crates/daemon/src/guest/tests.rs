@@ -153,6 +153,25 @@ async fn an_agent_in_the_middle_of_a_frame_is_helped_out() {
 }
 
 #[tokio::test]
+async fn a_channel_that_takes_and_never_gives_is_connected_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let agent = async {
+        let (mut stuck, _) = listener.accept().await.unwrap();
+        let mut seen = Vec::new();
+        stuck.read_to_end(&mut seen).await.unwrap();
+        assert_eq!(seen.len(), PREAMBLE_BYTES);
+        let (mut busy, _) = listener.accept().await.unwrap();
+        let mut filled = vec![0; FILLER_BYTES];
+        busy.read_exact(&mut filled).await.unwrap();
+        Peer::greet(busy).await
+    };
+    let (guest, _peer) = tokio::join!(Guest::connect(&path, Instant::now() + SOON), agent);
+    guest.unwrap();
+}
+
+#[tokio::test]
 async fn what_the_guest_has_not_read_is_not_sent_again() {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let error = Guest::over(ours, Instant::now() + Duration::from_millis(2500)).await.unwrap_err();

@@ -459,6 +459,7 @@ impl<P: Booting + Sync> Step<P, Host> for Configure {
                 return Err(with_console(plan, ErrorCode::Timeout, what));
             }
         };
+        tracing::info!(boot = %plan.boot, timeline = ?configured.timeline, "the guest is configured");
         for warning in &configured.warnings {
             cx.warning(warning);
             store.warn_boot(&plan.boot, warning).await?;

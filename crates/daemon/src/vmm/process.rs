@@ -18,7 +18,7 @@ use rustix::process::Signal;
 use sys::process::Identity;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, timeout_at};
 
 use super::{Launch, Vmm, VmmError, logs};
 use crate::model::machine::ExitReason;
@@ -59,7 +59,7 @@ where
     let program = || launch.argv.first().cloned().unwrap_or_default();
     let deadline = Instant::now() + within;
     loop {
-        if is_up().await {
+        if timeout_at(deadline, is_up()).await == Ok(true) {
             return Ok(());
         }
         tokio::select! {

@@ -1,6 +1,7 @@
 //! The daemon's drivers against real processes, and its operations, store and loops against a small host in memory.
 
 #![allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 mod agent;
 mod crash;

@@ -222,7 +222,8 @@ async fn refusals_come_first() {
         change(&mut boot.spec);
         boot.plan(&qemu).unwrap_err().to_string()
     };
-    let table: [(&dyn Fn(&mut MachineSpec), &str); 7] = [
+    type Change = dyn Fn(&mut MachineSpec);
+    let table: [(&Change, &str); 7] = [
         (&|spec| spec.vcpus = 0, "a VM has 1 to 64 processors, not 0"),
         (&|spec| spec.vcpus = 65, "a VM has 1 to 64 processors, not 65"),
         (&|spec| spec.memory_mib = 127, "a VM has at least 128 MiB of memory, not 127"),

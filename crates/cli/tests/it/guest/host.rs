@@ -169,12 +169,12 @@ impl Host {
         for name in names.lines() {
             self.ok(&["vm", "delete", name]);
         }
-        self.is_clean();
+        self.ends_clean();
     }
 
     /// As [`Host::leaves_nothing`], and there must be no VM to delete.
     #[track_caller]
-    pub(super) fn is_clean(self) {
+    pub(super) fn ends_clean(self) {
         assert_eq!(self.ok(&["vm", "list", "--format", "name"]), "", "VMs are left");
         for dir in ["state/vms", "run/boots"] {
             let left: Vec<_> = fs::read_dir(self.home.path().join(dir))

@@ -33,7 +33,7 @@ fn bad_input_is_refused_before_anything_happens() {
     fs::create_dir(&plain).unwrap();
     let ran = host.run(&["run", plain.to_str().unwrap(), "--", "true"]).code(125);
     assert!(ran.stderr.contains("git"), "{}", ran.stderr);
-    host.is_clean();
+    host.ends_clean();
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn a_guest_that_never_answers_is_given_up_with_its_console() {
     let ran = host.run(&["run", "--rm", "--", "true"]).code(125);
     assert!(ran.stderr.contains("did not answer"), "{}", ran.stderr);
     assert!(ran.stderr.contains("console"), "the console log is named: {}", ran.stderr);
-    host.is_clean();
+    host.ends_clean();
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn a_damaged_kernel_is_refused() {
     fs::write(&half, &bytes[..bytes.len() / 2]).unwrap();
     let ran = host.run(&["kernel", "import", half.to_str().unwrap()]).code(1);
     assert!(ran.stderr.contains("half.deb"), "{}", ran.stderr);
-    host.is_clean();
+    host.ends_clean();
 }
 
 #[test]
@@ -68,5 +68,5 @@ fn errors_are_json_where_json_is_asked() {
     let ran = host.run(&["vm", "show", "nobody", "--format", "json"]).code(1);
     let body: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
     assert_eq!(body["error"]["code"], "not_found");
-    host.is_clean();
+    host.ends_clean();
 }

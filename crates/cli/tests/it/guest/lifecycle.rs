@@ -45,7 +45,20 @@ fn home_and_packages_stay_and_the_disk_is_clean() {
     let again = host.ok(&["vm", "exec", "web", "--", "cat", "/etc/machine-id", "/etc/ssh/ssh_host_ed25519_key.pub"]);
     assert_eq!(again, machine, "identity stays");
     host.ok(&["vm", "delete", "web"]);
-    host.is_clean();
+    host.ends_clean();
+}
+
+#[test]
+fn a_guest_that_has_barely_begun_stops_by_itself_and_loses_nothing() {
+    let host = Host::new();
+    host.ok(&["run", "--name", "early", "-d", "--wait", "agent"]);
+    host.ok(&["exec", "early", "--", "sh", "-c", "echo one >/root/x; echo two >/etc/x"]);
+    let stop = host.run(&["stop", "early"]).code(0);
+    assert!(!stop.stderr.contains("killed"), "{}", stop.stderr);
+    disk_is_clean(&host, "early");
+    host.ok(&["start", "early", "--wait", "agent"]);
+    assert_eq!(host.ok(&["exec", "early", "--", "cat", "/root/x", "/etc/x"]), "one\ntwo");
+    host.leaves_nothing();
 }
 
 #[test]
@@ -58,6 +71,7 @@ fn poweroff_from_inside_stops_and_reboot_boots_again() {
         let ran = host.run(&["exec", "inside", "--", "cat", "/proc/sys/kernel/random/boot_id"]);
         ran.code == 0 && ran.text() != boot
     });
+    host.ok(&["wait", "inside"]);
     host.run(&["exec", "inside", "--", "systemctl", "--no-block", "poweroff"]);
     eventually("it is off", || state(&host, "inside") == "stopped");
     disk_is_clean(&host, "inside");

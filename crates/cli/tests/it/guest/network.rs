@@ -62,7 +62,7 @@ fn a_closed_guest_has_no_way_out() {
     let host = Host::new();
     let out = host.ok(&["run", "--rm", "--wait", "agent", "--", "sh", "-c", "ip route show default | wc -l"]);
     assert_eq!(out, "0");
-    host.is_clean();
+    host.ends_clean();
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn words_with_spaces_and_quotes_arrive_as_they_are() {
     let mut args = vec!["run", "--rm", "--wait", "agent", "--", "printf", "%s|"];
     args.extend(odd);
     assert_eq!(host.run(&args).code(0).stdout, format!("{}|", odd.join("|")).into_bytes());
-    host.is_clean();
+    host.ends_clean();
 }
 
 fn git(dir: &Path, args: &[&str]) {
@@ -70,7 +70,7 @@ fn the_tracked_files_are_there_and_nothing_else() {
         "pwd; cat tracked; echo; readlink link; 'sub dir/script'; find . -path ./.git -prune -o -type f -print | sort";
     let out = host.ok(&["run", "--rm", "--wait", "agent", repo.to_str().unwrap(), "--", "sh", "-c", script]);
     assert_eq!(out, "/root/repo\nedited\ntracked\nran\n./.gitignore\n./sub dir/script\n./tracked");
-    host.is_clean();
+    host.ends_clean();
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn two_runs_at_once_do_not_meet() {
         assert!(outs[0].starts_with("one\n") && outs[1].starts_with("two\n"), "{outs:?}");
         assert_ne!(outs[0][4..], outs[1][4..], "both VMs have the same name");
     });
-    host.is_clean();
+    host.ends_clean();
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn ctrl_c_during_a_boot_leaves_nothing() {
     let output = child.wait_with_output().unwrap();
     assert!(!output.status.success());
     eventually("its VMM is gone", || !host.processes().iter().any(|(_, line)| line.contains("qemu-system")));
-    host.is_clean();
+    host.ends_clean();
 }
 
 #[test]

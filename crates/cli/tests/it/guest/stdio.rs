@@ -27,7 +27,7 @@ fn sixty_four_mebibytes_go_in_and_come_back() {
     let ran = host.pipe(&["run", "--rm", "--wait", "agent", "--", "cat"], &bytes).code(0);
     assert_eq!(ran.stdout.len(), bytes.len());
     assert!(ran.stdout == bytes, "the bytes differ");
-    host.is_clean();
+    host.ends_clean();
 }
 
 #[test]

@@ -23,18 +23,25 @@ fn vm(number: u64) -> VmId {
 #[tokio::test]
 async fn a_disk_is_a_clean_filesystem_of_the_size_asked() {
     let Place { dir, driver } = place();
+    let check = sys::process::find_program("e2fsck", SBIN.as_ref()).unwrap();
+    for (number, bytes) in [(2, super::super::DISK_BYTES_MIN), (3, 3 << 30), (4, 8 << 30)] {
+        let disk = driver.ensure_disk(&vm(number), bytes).await.unwrap();
+        assert_eq!(std::fs::metadata(&disk).unwrap().len(), bytes);
+        run(command(&check).args(["-f", "-n"]).arg(&disk)).unwrap();
+    }
     let disk = driver.ensure_disk(&vm(1), 10 << 30).await.unwrap();
     assert_eq!(disk, driver.path(&vm(1)));
     let meta = std::fs::metadata(&disk).unwrap();
     assert_eq!((meta.len(), meta.mode() & 0o777), (10 << 30, 0o600));
     assert!(driver.allocated_bytes(&vm(1)) < 8 << 20, "{}", driver.allocated_bytes(&vm(1)));
-    let check = sys::process::find_program("e2fsck", SBIN.as_ref()).unwrap();
     run(command(check).args(["-f", "-n"]).arg(&disk)).unwrap();
     let mut label = [0; 16];
     std::fs::File::open(&disk).unwrap().read_exact_at(&mut label, 1024 + 0x78).unwrap();
     assert_eq!(std::str::from_utf8(&label).unwrap().trim_end_matches('\0'), LABEL);
-    let files: Vec<_> = std::fs::read_dir(dir.path().join("cache")).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(files, [TEMPLATE_NAME]);
+    let mut files: Vec<_> =
+        std::fs::read_dir(dir.path().join("cache")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    files.sort();
+    assert_eq!(files, [512, 8192].map(|mib| format!("{TEMPLATE_NAME}-{mib}m.ext4")).map(std::ffi::OsString::from));
 }
 
 #[tokio::test]
@@ -53,7 +60,7 @@ async fn an_existing_disk_is_never_touched() {
 #[tokio::test]
 async fn sizes_that_make_no_disk_are_refused() {
     let Place { dir, driver } = place();
-    for bytes in [0, 1, TEMPLATE_BYTES - 1, (64 << 40) + 1, u64::MAX] {
+    for bytes in [0, 1, TEMPLATES_BYTES[0] - 1, (64 << 40) + 1, u64::MAX] {
         let error = driver.ensure_disk(&vm(1), bytes).await.unwrap_err();
         assert!(error.to_string().contains("512"), "{error}");
     }

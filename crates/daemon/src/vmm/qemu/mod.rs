@@ -122,7 +122,7 @@ impl VmmDriver for Qemu {
     async fn spawn(&self, launch: &Launch) -> Result<Box<dyn Vmm>, VmmError> {
         let mut held = process::spawn(launch)?;
         let socket = super::qmp_socket(&launch.boot_dir);
-        process::wait_until_up(&mut held, launch, UP_WITHIN, || qmp::greets(&socket)).await?;
+        process::wait_until_up(&mut held, launch, UP_WITHIN, || qmp::answers(&socket)).await?;
         Ok(Box::new(held))
     }
 

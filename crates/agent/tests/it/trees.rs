@@ -1,0 +1,64 @@
+//! Tar streams in and out. What survives a round trip is tested beside the code; this is the wiring.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use wire::agent::frame::{Channel, Kind};
+use wire::agent::message::{Failure, Reply, Request};
+
+use crate::host::{Agent, Host, until};
+
+fn get(host: &mut Host, path: &str) -> (Vec<u8>, Reply) {
+    let stream = host.begin(&Request::GetTree { path: path.into() });
+    let outcome = host.finish(stream);
+    (outcome.out, outcome.reply.unwrap())
+}
+
+fn put(host: &mut Host, path: &str, tar: &[u8]) -> Reply {
+    let stream = host.begin(&Request::PutTree { path: path.into() });
+    host.pump(stream, &mut &*tar, &mut |_| {}).reply.unwrap()
+}
+
+#[test]
+fn a_tree_goes_out_and_in_again() {
+    let agent = Agent::start();
+    let mut host = agent.host();
+    let root = agent.root();
+    std::fs::create_dir_all(root.join("a/tree/sub")).unwrap();
+    std::fs::write(root.join("a/tree/file"), vec![7; 3 << 20]).unwrap();
+    std::fs::set_permissions(root.join("a/tree/file"), std::fs::Permissions::from_mode(0o4755)).unwrap();
+    symlink("/etc/passwd", root.join("a/tree/sub/link")).unwrap();
+    let (tar, reply) = get(&mut host, "/a/tree");
+    assert_eq!(reply, Reply::Done { bytes: 3 << 20 });
+    assert_eq!(put(&mut host, "/made/here", &tar), Reply::Done { bytes: 3 << 20 });
+    let got = std::fs::metadata(root.join("made/here/tree/file")).unwrap();
+    assert_eq!((got.len(), got.mode() & 0o7777), (3 << 20, 0o4755));
+    assert!(std::fs::symlink_metadata(root.join("made/here/tree/sub/link")).unwrap().is_symlink());
+    // Once more over what is there, and a single file.
+    assert_eq!(put(&mut host, "/made/here", &tar), Reply::Done { bytes: 3 << 20 });
+    assert_eq!(get(&mut host, "/a/tree/file").1, Reply::Done { bytes: 3 << 20 });
+}
+
+#[test]
+fn what_cannot_be_transferred_is_named() {
+    let agent = Agent::start();
+    let mut host = agent.host();
+    assert!(matches!(get(&mut host, "/none").1, Reply::Failed(Failure::Os { act, .. }) if act.contains("none")));
+    assert!(matches!(get(&mut host, "none").1, Reply::Failed(Failure::Refused { .. })));
+    assert!(matches!(put(&mut host, "/x/../y", &[]), Reply::Failed(Failure::Refused { .. })));
+    assert!(matches!(put(&mut host, "/x", &[1; 4096]), Reply::Failed(Failure::Os { .. })));
+    std::fs::write(agent.root().join("file"), b"").unwrap();
+    assert!(matches!(put(&mut host, "/file", &[0; 1024]), Reply::Failed(Failure::Os { .. })));
+    let long = vec![9; 1 << 20];
+    assert!(matches!(put(&mut host, "/x", &long), Reply::Failed(Failure::Os { .. })), "the rest is not waited for");
+}
+
+#[test]
+fn a_reset_ends_a_transfer() {
+    let agent = Agent::start();
+    let mut host = agent.host();
+    let stream = host.begin(&Request::PutTree { path: "/x".into() });
+    host.send(Kind::Data, Channel::Input, stream, &[0; 100]);
+    until("it runs", || (!agent.children().is_empty()).then_some(()));
+    host.reset(stream);
+    until("it is gone", || agent.children().is_empty().then_some(()));
+}
