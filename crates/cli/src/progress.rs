@@ -96,7 +96,7 @@ impl Progress {
                 }
                 say(self.output);
             }
-            Mode::Live(bars) => bars.suspend(|| say(self.output)),
+            Mode::Live(bars) => above(bars, || say(self.output)),
         }
     }
 }
@@ -157,7 +157,7 @@ impl Track {
                     None => self.progress.output.note(&line),
                 }
             }
-            Mode::Live(bars) => bars.suspend(|| self.progress.output.aside(&line)),
+            Mode::Live(bars) => above(bars, || self.progress.output.aside(&line)),
         }
     }
 
@@ -212,6 +212,14 @@ impl Drop for Track {
         {
             output::fragment("\n");
         }
+    }
+}
+
+/// Says something above what moves. A terminal that hung up is none any more: indicatif would panic over its EIO, and
+/// nothing begun would be taken back.
+fn above(bars: &MultiProgress, say: impl FnOnce()) {
+    if output::stderr_is_terminal() {
+        bars.suspend(say);
     }
 }
 
