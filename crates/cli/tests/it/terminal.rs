@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use wire::agent::message::ExitStatus;
 use wire::attach::Kind;
 
-use crate::fake::{DEADLINE, Home, Script, finished, step};
+use crate::fake::{DEADLINE, Home, Script, finished, operation, step};
 
 struct Person {
     keyboard: File,
@@ -198,6 +198,26 @@ fn progress_is_drawn_and_cleared() {
     assert_eq!(status, Some(0));
     assert!(screen.contains("fox: download 1."), "{screen}");
     assert!(screen.ends_with("fox\r\n"), "{screen:?}");
+}
+
+#[test]
+fn a_terminal_that_hangs_up_cancels() {
+    let home = Script::new()
+        .on("GET /v1/operations/", |_, connection| {
+            connection.open();
+            connection.event(&step("spawn_vmm", "running"));
+            connection.log().wait_for("DELETE /v1/operations/");
+            connection.event(&finished("unwound", &json!({"code": "cancelled", "message": "cancelled"})));
+        })
+        .answer("DELETE /v1/operations/", &operation("running", &Value::Null))
+        .run();
+    let mut person = sit_down(&home, &["create"]);
+    // A stage of over a second leaves a line behind when it ends: that is written to nobody.
+    person.sees("spawn vmm 1.");
+    let Person { keyboard, mut child, screen, .. } = person;
+    drop((keyboard, screen));
+    assert_eq!(child.wait().unwrap().code(), Some(129));
+    home.log.wait_for("DELETE /v1/operations/");
 }
 
 #[test]
