@@ -45,6 +45,9 @@ pub(crate) enum ClientError {
     /// The body broke off, or is too long.
     #[error("cannot read the daemon's answer")]
     Answer(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// An answer that goes on was broken off. (The source says how HTTP noticed, which helps nobody.)
+    #[error("the daemon broke off in the middle of its answer")]
+    CutOff(hyper::Error),
     /// Not the JSON the API promises.
     #[error("the daemon's answer makes no sense")]
     Malformed(#[source] serde_json::Error),
@@ -66,7 +69,9 @@ impl From<ClientError> for Failure {
             ClientError::Version { .. } => {
                 failure.hint("stop the other daemon with: banger daemon stop (running VMs keep running)")
             }
-            ClientError::Broken(_) | ClientError::Answer(_) => failure.hint("see its log: banger daemon status"),
+            ClientError::Broken(_) | ClientError::Answer(_) | ClientError::CutOff(_) => {
+                failure.hint("see its log: banger daemon status")
+            }
             ClientError::Malformed(_) | ClientError::Upgrade => failure,
         }
     }
@@ -197,7 +202,7 @@ impl Answer {
     /// The next bytes; none at the end.
     pub(crate) async fn bytes(&mut self) -> Result<Option<Bytes>, Failure> {
         while let Some(frame) = self.body.frame().await {
-            let frame = frame.map_err(|error| ClientError::Answer(Box::new(error)))?;
+            let frame = frame.map_err(ClientError::CutOff)?;
             if let Ok(data) = frame.into_data() {
                 return Ok(Some(data));
             }

@@ -80,7 +80,14 @@ pub(crate) async fn follow(
             Err(failure) => Err(failure),
         };
         match ended {
-            Ok(Some(operation)) => return outcome(operation, asked_to_cancel),
+            Ok(Some(operation)) => {
+                let ended = outcome(operation, asked_to_cancel);
+                if matches!(ended, Err(Failure::Interrupted { .. })) {
+                    track.end_stage();
+                    track.note("cancelled; what was begun is undone");
+                }
+                return ended;
+            }
             Ok(None) if lost_for(&mut lost_since) <= LOST_DAEMON_TIMEOUT => {}
             Ok(None) => return Err(cut_off(operation)),
             Err(failure) if failure.code() == Some(ErrorCode::DaemonUnavailable) => {

@@ -131,6 +131,12 @@ impl Track {
         self.progress.say(|output| output.warn(&line));
     }
 
+    /// A remark, on a line of its own.
+    pub(crate) fn note(&self, message: &str) {
+        let line = format!("{}: {message}", self.subject);
+        self.progress.say(|output| output.note(&line));
+    }
+
     /// The stage is over.
     pub(crate) fn end_stage(&mut self) {
         let Some(stage) = self.stage.take() else { return };
@@ -200,6 +206,12 @@ impl Track {
 impl Drop for Track {
     fn drop(&mut self) {
         self.clear();
+        // A line that was begun and is given up still ends.
+        if let (Mode::Plain(open), Some(stage)) = (&self.progress.mode, &self.stage)
+            && open.borrow_mut().0.take_if(|begun| *begun == self.line_start(&stage.label)).is_some()
+        {
+            output::fragment("\n");
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use serde::Deserialize;
 use wire::agent::message::SyncedFile;
 use wire::api::Defaults;
 
+use crate::model::limits;
+
 /// The image a VM gets when none is asked.
 pub const DEFAULT_IMAGE: &str = "debian-bookworm";
 /// The kernel a VM gets when none is asked: the Debian package it is imported from.
@@ -110,6 +112,9 @@ pub enum ConfigError {
         #[source]
         source: wire::size::SizeError,
     },
+    /// A size no VM may have.
+    #[error("vm_defaults in config.toml is refused")]
+    Limit(#[source] limits::LimitError),
     /// An entry of `file_sync` that is refused.
     #[error("file_sync entry {index} in config.toml: {why}")]
     FileSync {
@@ -147,7 +152,10 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        self.disk_bytes()?;
+        let disk_bytes = self.disk_bytes()?.unwrap_or(limits::DISK_BYTES_MIN);
+        let memory_mib = self.vm_defaults.memory_mib.unwrap_or(limits::MEMORY_MIB_MIN);
+        let vcpus = self.vm_defaults.vcpu.unwrap_or(*limits::VCPUS.start());
+        limits::check(vcpus, memory_mib, disk_bytes).map_err(ConfigError::Limit)?;
         for (index, entry) in self.file_sync.iter().enumerate() {
             entry.check().map_err(|why| ConfigError::FileSync { index: index + 1, why })?;
         }
@@ -283,7 +291,11 @@ mod tests {
     #[test]
     fn what_is_refused() {
         for (text, part) in [
-            ("colour = true", "unknown field"),
+            ("colour = true", "config.toml, line 1: unknown field"),
+            ("\n\n[x", "config.toml, line 3: unclosed table"),
+            ("[vm_defaults]\nvcpu = 900", "not 900"),
+            ("[vm_defaults]\nmemory_mib = 1", "not 1 MiB"),
+            ("[vm_defaults]\ndisk_size = \"1M\"", "not 1 MiB"),
             ("[vm_defaults]\ncpus = 1", "unknown field"),
             ("[vm_defaults]\ndisk_size = \"many\"", "not a size"),
             ("[[file_sync]]\nhost = \"x\"\nguest = \"~/x\"", "entry 1"),

@@ -26,7 +26,7 @@ pub(crate) async fn run(surroundings: Surroundings) -> Result<(), StartError> {
     let dirs = &surroundings.dirs;
     sys::fs::create_private_dir(&dirs.state)?;
     sys::fs::create_private_dir(&dirs.cache)?;
-    sys::fs::claim_private_dir(&dirs.run)?;
+    surroundings.claim_run_dir()?;
     let (lock_file, socket) = (dirs.daemon_lock(), dirs.daemon_socket());
     let claimed = lock::claim(&lock_file, &socket);
     let held = match claimed.map_err(|source| StartError::Lock { path: lock_file, source })? {

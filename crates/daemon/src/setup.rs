@@ -45,6 +45,9 @@ pub(crate) enum StartError {
     /// A directory cannot be used.
     #[error("cannot use its directories")]
     Directory(#[from] sys::fs::FsError),
+    /// The runtime directory is another user's: a directory of ours in it would lock its owner out.
+    #[error("cannot use XDG_RUNTIME_DIR {}: it belongs to another user (unset it, or set it to your own)", .0.display())]
+    ForeignRuntime(PathBuf),
     /// The lock.
     #[error("cannot claim {}", path.display())]
     Lock {
@@ -84,6 +87,7 @@ pub(crate) struct Surroundings {
     pub(crate) dirs: UserDirs,
     pub(crate) path: OsString,
     home: PathBuf,
+    xdg_runtime_dir: Option<PathBuf>,
     install: Install,
     faults: Faults,
     log_level: Option<String>,
@@ -107,11 +111,23 @@ impl Surroundings {
         Ok(Surroundings {
             dirs: UserDirs::from_environment(&environment)?,
             path: variable("PATH").unwrap_or_default(),
+            xdg_runtime_dir: environment.xdg_runtime_dir,
             home: environment.home.unwrap_or_else(|| PathBuf::from("/")),
             install: install()?,
             faults: text("BANGER_FAULT").unwrap_or_default().parse()?,
             log_level: text("BANGER_LOG_LEVEL"),
         })
+    }
+
+    /// Makes the directory of sockets, private to this user.
+    pub(crate) fn claim_run_dir(&self) -> Result<(), StartError> {
+        if let Some(runtime) = self.xdg_runtime_dir.as_ref().filter(|dir| self.dirs.run.parent() == Some(dir))
+            && let Ok(meta) = std::fs::metadata(runtime)
+            && std::os::unix::fs::MetadataExt::uid(&meta) != rustix::process::getuid().as_raw()
+        {
+            return Err(StartError::ForeignRuntime(runtime.clone()));
+        }
+        Ok(sys::fs::claim_private_dir(&self.dirs.run)?)
     }
 
     /// How much is logged: the environment's word over the configuration's.

@@ -2,10 +2,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{SeekFrom, seek};
+
+/// Of the buffer for copies the kernel does not make by itself.
+const COPY_BUFFER_BYTES: usize = 1 << 20;
 
 /// A file operation that failed.
 #[derive(Debug, thiserror::Error)]
@@ -212,15 +215,40 @@ fn copy_data(source: &File, target: &File) -> io::Result<()> {
             Err(errno) => return Err(errno.into()),
         };
         let end = seek(source, SeekFrom::Hole(data))?;
-        let (mut from, mut to) = (data, data);
-        while from < end {
-            let want = usize::try_from(end - from).unwrap_or(usize::MAX);
-            let copied = rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), want)?;
-            if copied == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
+        copy_extent(source, target, data, end)?;
         at = end;
+    }
+    Ok(())
+}
+
+/// Copies the bytes from `at` to `end`, inside the kernel where it can: not between filesystems of two kinds, and not on
+/// every filesystem (copy_file_range(2), EXDEV, EOPNOTSUPP and EINVAL).
+fn copy_extent(source: &File, target: &File, at: u64, end: u64) -> io::Result<()> {
+    use rustix::io::Errno;
+    let (mut from, mut to) = (at, at);
+    while from < end {
+        let want = usize::try_from(end - from).unwrap_or(usize::MAX);
+        match rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), want) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                return copy_through_memory(source, target, from, end);
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+/// The same through a buffer of ours.
+fn copy_through_memory(source: &File, target: &File, at: u64, end: u64) -> io::Result<()> {
+    let mut buffer = vec![0; COPY_BUFFER_BYTES];
+    let mut from = at;
+    while from < end {
+        let want = usize::try_from(end - from).map_or(buffer.len(), |left| left.min(buffer.len()));
+        source.read_exact_at(&mut buffer[..want], from)?;
+        target.write_all_at(&buffer[..want], from)?;
+        from += want as u64;
     }
     Ok(())
 }
@@ -243,7 +271,6 @@ pub fn available_bytes(path: &Path) -> Result<u64, FsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::FileExt;
 
     #[test]
     fn a_file_is_replaced_whole_and_nothing_stays_beside_it() {
@@ -254,6 +281,23 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_copy_does_not_need_one_filesystem() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        let bytes: Vec<u8> = (0..COPY_BUFFER_BYTES + 4097).map(|n| u8::try_from(n % 251).unwrap()).collect();
+        fs::write(&from, &bytes).unwrap();
+        let (source, target) = (File::open(&from).unwrap(), create_new(&to, 0o600).unwrap());
+        copy_through_memory(&source, &target, 10, bytes.len() as u64).unwrap();
+        assert_eq!(fs::read(&to).unwrap()[10..], bytes[10..]);
+        // Memory is a filesystem of another kind, where the host has one.
+        if let Ok(memory) = tempfile::tempdir_in("/dev/shm") {
+            let to = memory.path().join("to");
+            copy_sparse(&from, &to, 0o600).unwrap();
+            assert_eq!(fs::read(&to).unwrap(), bytes);
+        }
     }
 
     #[test]

@@ -171,11 +171,13 @@ fn check_file(what: &str, name: &str, path: &std::path::Path, bytes: u64) -> Res
     }
     let why = match found {
         Ok(found) => format!("has {found} bytes instead of {bytes}"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "is missing".to_owned(),
         Err(error) => format!("cannot be read ({})", error.kind()),
     };
     let message = format!("{what} {name} is damaged: {} {why}", path.display());
     let remedy = if what == "image" { "build" } else { "import" };
-    Err(refused(ErrorCode::WrongState, message).with_hint(format!("make it again with `banger {what} {remedy}`")))
+    let hint = format!("delete the VMs of it and itself (banger {what} delete {name}), then banger {what} {remedy}");
+    Err(refused(ErrorCode::WrongState, message).with_hint(hint))
 }
 
 /// Marks the VM starting and records the boot.
@@ -385,7 +387,9 @@ async fn await_guest<P: Booting + Sync>(cx: &Cx<'_, P, Host>) -> Result<Guest, C
         guest = answer => guest.ok_or_else(gone),
         () = cx.cancelled() => Err(Cause::cancelled()),
         () = tokio::time::sleep(timeout) => {
-            Err(with_console(plan, ErrorCode::Timeout, format!("the guest did not answer within {timeout:?}")))
+            let late = format!("the guest did not answer within {} s", timeout.as_secs());
+            let hint = "a busy host may need longer: boot_timeout_s in config.toml";
+            Err(with_console(plan, ErrorCode::Timeout, late).with_hint(hint))
         }
     }
 }

@@ -201,7 +201,10 @@ async fn give_up(app: &App, args: &Args, vm: &str, broken: Broken) -> Failure {
             .hint(format!("{vm} is kept: banger logs {vm} shows its console, banger delete {vm} removes it"));
     }
     match delete(app, vm).await {
-        Ok(()) => failure,
+        Ok(()) => {
+            app.out.note(&format!("{vm} is deleted again"));
+            failure
+        }
         Err(Failure::Told(error)) => {
             app.out.tell(&error);
             failure
