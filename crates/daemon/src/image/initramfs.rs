@@ -195,7 +195,8 @@ mod tests {
 
     #[test]
     fn a_signature_is_left_out_and_nothing_else() {
-        let signed = [b"\x7fELF code".as_slice(), b"SIGNATURE", &[0; 8], &9_u32.to_be_bytes(), SIGNATURE_MAGIC].concat();
+        let signed =
+            [b"\x7fELF code".as_slice(), b"SIGNATURE", &[0; 8], &9_u32.to_be_bytes(), SIGNATURE_MAGIC].concat();
         assert_eq!(unsigned(&signed), b"\x7fELF code");
         for odd in [b"".as_slice(), b"plain", SIGNATURE_MAGIC, &signed[9 + 10..]] {
             let too_long = [odd, &[0xff; 12], SIGNATURE_MAGIC].concat();

@@ -58,12 +58,7 @@ impl SparseFiles {
     /// A driver that keeps disks below `state` and its template below `cache`, and finds programs in `path`.
     #[must_use]
     pub fn new(state: PathBuf, cache: &Path, path: Option<OsString>) -> SparseFiles {
-        SparseFiles {
-            state,
-            cache: cache.to_path_buf(),
-            path: path.unwrap_or_default(),
-            making: Arc::default(),
-        }
+        SparseFiles { state, cache: cache.to_path_buf(), path: path.unwrap_or_default(), making: Arc::default() }
     }
 
     /// The template that a disk of `bytes` begins as, made if the cache has none.
