@@ -35,10 +35,12 @@ const QUEUE: usize = 4;
 /// Bytes read from the socket at once.
 const READ_BYTES: usize = 256 * 1024;
 
-/// How soon a second Ctrl-C must follow the first to end the command by force.
+/// How soon a second signal that asks for the end must follow the first to end the command by force.
 const SECOND_INTERRUPT: Duration = Duration::from_secs(2);
 
-const SIGINT: i32 = 2;
+/// SIGHUP, SIGINT and SIGTERM: the second of one kind does not wait for a guest that may not answer.
+const ENDING: [i32; 3] = [1, 2, 15];
+
 const SIGKILL: i32 = 9;
 const SIGCONT: i32 = 18;
 
@@ -62,8 +64,11 @@ pub(crate) enum Ending {
     Told(Ended),
     /// Nobody reads our output.
     OutputClosed,
-    /// A person pressed Ctrl-C twice; the command was killed.
-    GaveUp,
+    /// A person pressed Ctrl-C twice, or somebody told us to end twice; the command was killed.
+    GaveUp {
+        /// With what.
+        signal: i32,
+    },
 }
 
 /// Why an attachment broke.
@@ -168,7 +173,7 @@ async fn send(
     mut input: Option<mpsc::Receiver<Bytes>>,
     mut given: Given,
 ) -> Result<Ending, StreamError> {
-    let mut interrupted: Option<Instant> = None;
+    let mut interrupted: Option<(i32, Instant)> = None;
     loop {
         let message = tokio::select! {
             biased;
@@ -180,13 +185,13 @@ async fn send(
                     raw.again()?;
                     resize(terminal::size())
                 }
-                Told::Signal(SIGINT) if interrupted.is_some_and(|at| at.elapsed() < SECOND_INTERRUPT) => {
+                Told::Signal(signal) if interrupted.is_some_and(|(first, at)| first == signal && at.elapsed() < SECOND_INTERRUPT) => {
                     // The connection may be stuck too; it is closed next, which ends the command as well.
                     drop(tokio::time::timeout(SECOND_INTERRUPT, socket.write_all(&signal_message(SIGKILL))).await);
-                    return Ok(Ending::GaveUp);
+                    return Ok(Ending::GaveUp { signal });
                 }
                 Told::Signal(number) => {
-                    interrupted = (number == SIGINT).then(Instant::now);
+                    interrupted = ENDING.contains(&number).then(|| (number, Instant::now()));
                     signal_message(number)
                 }
             },

@@ -69,7 +69,10 @@ impl From<StoreError> for Cause {
             }
             StoreError::InUse { .. } => caused(ErrorCode::InUse, &error),
             StoreError::Refused { .. } => caused(ErrorCode::WrongState, &error),
-            _ if error.is_full() => caused(ErrorCode::Exhausted, &error),
+            _ if error.is_full() => {
+                let hint = "make some room on the host's disk, then try again";
+                caused(ErrorCode::Exhausted, &error).with_hint(hint).retryable()
+            }
             StoreError::Open { .. }
             | StoreError::Newer { .. }
             | StoreError::Migrate { .. }

@@ -388,8 +388,7 @@ async fn await_guest<P: Booting + Sync>(cx: &Cx<'_, P, Host>) -> Result<Guest, C
         () = cx.cancelled() => Err(Cause::cancelled()),
         () = tokio::time::sleep(timeout) => {
             let late = format!("the guest did not answer within {} s", timeout.as_secs());
-            let hint = "a busy host may need longer: boot_timeout_s in config.toml";
-            Err(with_console(plan, ErrorCode::Timeout, late).with_hint(hint))
+            Err(with_console(plan, ErrorCode::Timeout, late).with_hint("boot_timeout_s in config.toml gives it longer"))
         }
     }
 }

@@ -9,8 +9,6 @@ use crate::cmd::App;
 use crate::error::Failure;
 use crate::terminal::{self, RawMode, TerminalError};
 
-const SIGINT: i32 = 2;
-
 /// Whether the command gets a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Terminal {
@@ -47,7 +45,7 @@ pub(crate) async fn run(app: &App, vm: &str, mut spec: ExecSpec, wanted: Termina
             Err(Failure::from(error).during(&format!("run {what} in {vm}"), &what))
         }
         Ok(Ending::OutputClosed) => Err(Failure::OutputClosed),
-        Ok(Ending::GaveUp) => Err(Failure::Interrupted { signal: SIGINT }),
+        Ok(Ending::GaveUp { signal }) => Err(Failure::Interrupted { signal }),
         Err(error) => Err(broken(vm, &what, &error)),
     }
 }

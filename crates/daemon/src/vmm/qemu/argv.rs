@@ -107,11 +107,12 @@ fn listening(id: &str, path: &Path) -> String {
 
 fn drive_options(drive: &DriveSpec) -> [String; 2] {
     let serial = drive.serial.serial();
-    // Flushes of the guest are flushes on the host; what the guest discards or fills with zeros is given back to it.
+    // Flushes of the guest are flushes on the host; what the guest discards or fills with zeros is given back to it. A full
+    // host disk is a write error in the guest: by itself QEMU pauses the machine, and nothing in it answers any more.
     let access = if drive.serial.is_read_only() {
         "readonly=on"
     } else {
-        "readonly=off,cache=writeback,discard=unmap,detect-zeroes=unmap"
+        "readonly=off,cache=writeback,discard=unmap,detect-zeroes=unmap,werror=report,rerror=report"
     };
     [
         format!("if=none,id={serial},file={},format=raw,{access}", value(&drive.path)),
