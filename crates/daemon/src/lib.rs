@@ -4,14 +4,17 @@
 //!
 //! | module | what | may use |
 //! |---|---|---|
-//! | [`model`] | nouns and state machines: pure | `wire::{id, naming}` |
-//! | `saga` | the step engine and its journal; knows none of our nouns | nothing of ours |
-//! | `store` | the only SQL; append-only migrations | `model`, `saga::journal` |
+//! | [`model`] | nouns and state machines: pure | the plain types of `wire` |
+//! | [`saga`] | the step engine and its journal; knows none of our nouns | nothing of ours |
+//! | [`store`] | the only SQL; append-only migrations | `model`, `saga::journal` |
 //! | [`vmm`] [`storage`] [`network`] [`image`] [`guest`] | drivers and clients | `model`, `sys`, `wire`; never each other, never `store` |
-//! | `ops` | verbs: one file per operation, each opening with its list of steps | `model`, `saga`, `store`, driver traits |
-//! | `reconcile` `supervise` | loops that take no input; one owner task per live VM | `model`, `store`, driver traits, `ops` |
-//! | `api` | handlers: validate, record, begin; never long | `model`, `store`, `ops` |
-//! | `main.rs` | reads config once, chooses drivers, wires, runs | everything |
+//! | [`supervise`] | one owner task per live VM, and who is at work | `model`, `store`, driver traits |
+//! | [`ops`] | verbs: one file per operation, each opening with its list of steps | `model`, `saga`, `store`, `supervise`, driver traits |
+//! | [`reconcile`] | the sweep: takes no input, safe at any moment | `model`, `store`, `supervise`, driver traits, `ops` |
+//! | [`api`] | handlers: validate, record, begin; never long | `model`, `store`, `ops`, `supervise`, `guest` |
+//! | [`workshop`] | what operations have made for them: images, kernels, initramfs | `image`, `ops` |
+//! | [`config`] [`doctor`] | what the owner decided; what this host can do | `model`, `wire` |
+//! | `main.rs` with `lock`, `setup`, `serve` | reads everything once, chooses drivers, wires, runs | everything |
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world"))]
 

@@ -221,24 +221,33 @@ impl Job {
         }
     }
 
-    /// Reads from output `index` into `outbound`; a finished one is removed and reported by its channel.
-    pub fn pump(&mut self, index: usize, stream: u32, outbound: &mut Outbound) -> Option<Channel> {
+    /// Reads from output `index` into `outbound`; a finished one is removed.
+    pub fn pump(&mut self, index: usize, stream: u32, outbound: &mut Outbound) -> Pumped {
         let output = &mut self.outputs[index];
         let max = usize::try_from(output.credit).unwrap_or(usize::MAX);
         match outbound.push_read(output.fd.as_fd(), output.channel, stream, max) {
             Ok(0) => {}
             Ok(count) => {
                 output.note_read(count);
-                return None;
+                return Pumped::Some;
             }
-            Err(error) if is_for_later(&error) => return None,
+            Err(error) if is_for_later(&error) => return Pumped::Nothing,
             // A terminal's master says EIO when nobody has the other side open; any other error ends the output as well.
             Err(_) => {}
         }
-        let channel = output.channel;
-        self.outputs.remove(index);
-        Some(channel)
+        Pumped::Ended(self.outputs.remove(index).channel)
     }
+}
+
+/// What a read of a process's output gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pumped {
+    /// Bytes; there may be more.
+    Some,
+    /// None for now.
+    Nothing,
+    /// The end.
+    Ended(Channel),
 }
 
 impl Output {

@@ -12,6 +12,9 @@ use wire::agent::frame::{self, Channel, HEADER_BYTES, Head, Hunt, Kind, NONCE_BY
 
 /// Bytes asked of one read(2).
 const READ_BYTES: usize = 64 * 1024;
+/// Payload of a full frame: with its header and trailer it is two of the 32 KiB that Linux's virtio-serial driver takes in
+/// one write(2), each of which costs an exit from the virtual machine.
+const READ_INTO_FRAME_BYTES: usize = 64 * 1024 - HEADER_BYTES - TRAILER_BYTES;
 /// Inbound capacity kept when nothing is pending: one full frame and what came with it.
 const KEPT_BYTES: usize = 256 * 1024;
 /// Most bytes read before what they say is done, so that one busy stream leaves time for the others.
@@ -171,7 +174,7 @@ impl Outbound {
         let Some(tag) = self.tag else {
             return Err(Errno::AGAIN.into());
         };
-        let max = max.min(frame::DATA_MAX);
+        let max = max.min(READ_INTO_FRAME_BYTES);
         let body = self.end + HEADER_BYTES;
         self.make_room(HEADER_BYTES + max + TRAILER_BYTES);
         let count = rustix::io::read(from, &mut self.buffer[body..body + max])?;

@@ -11,11 +11,13 @@ use wire::agent::frame::{Channel, Kind};
 use wire::agent::message::{Failure, Reply};
 
 use super::Server;
-use super::job::{GRACE, Job, Task};
+use super::job::{GRACE, Job, Pumped, Task};
 use super::link::Taken;
 
 /// Above this much waiting to be sent, no output is read from processes.
 const OUTPUT_HIGH: usize = 192 * 1024;
+/// Output gathered from one process in a turn.
+const GATHERED: usize = 64 * 1024;
 /// Above this much waiting to be sent, no frames are read: a host that does not listen is not obeyed.
 const ANSWERS_HIGH: usize = 1024 * 1024;
 /// How long `Started` may wait for company.
@@ -181,8 +183,17 @@ impl Server {
             return;
         };
         self.hold_until = None;
-        if let Some(ended) = job.pump(index, stream, &mut self.outbound) {
-            self.outbound.push(Kind::Eof, ended, stream, &[]);
+        // Small pieces are gathered: handing bytes to the port costs an exit from the virtual machine, reading a pipe does not.
+        let until = self.outbound.pending() + GATHERED;
+        loop {
+            match job.pump(index, stream, &mut self.outbound) {
+                Pumped::Some if self.outbound.pending() < until && job.outputs[index].wanted().is_some() => {}
+                Pumped::Some | Pumped::Nothing => break,
+                Pumped::Ended(channel) => {
+                    self.outbound.push(Kind::Eof, channel, stream, &[]);
+                    break;
+                }
+            }
         }
         self.conclude(id);
     }

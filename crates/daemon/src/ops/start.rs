@@ -432,10 +432,6 @@ impl<P: Booting + Sync> Step<P, Host> for Configure {
         }
         let settings = cx.world.guest_settings.clone();
         let settings = blocking(move || Ok(settings())).await?;
-        for warning in &settings.warnings {
-            cx.warning(warning);
-            store.warn_boot(&plan.boot, warning).await?;
-        }
         let config = BootConfig {
             hostname: plan.name.to_string(),
             machine_id: plan.identity.machine_id.clone(),
@@ -458,8 +454,8 @@ impl<P: Booting + Sync> Step<P, Host> for Configure {
                 return Err(with_console(plan, ErrorCode::Timeout, what));
             }
         };
-        tracing::info!(boot = %plan.boot, timeline = ?configured.timeline, "the guest is configured");
-        for warning in &configured.warnings {
+        tracing::info!(boot = %plan.boot, timeline = ?configured.timeline, "configured");
+        for warning in settings.warnings.iter().chain(&configured.warnings) {
             cx.warning(warning);
             store.warn_boot(&plan.boot, warning).await?;
         }

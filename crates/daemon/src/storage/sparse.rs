@@ -1,7 +1,7 @@
 //! The driver `sparse`: each disk is one sparse file that begins as a copy of a template.
 //!
 //! A template is an ext4 of one of [`TEMPLATES_BYTES`] made once by mke2fs(8) and kept in the cache. A disk is the data
-//! blocks of the largest one that fits, copied (about a MiB; shared where the host's filesystem can), the file's length
+//! blocks of the one that fits best, copied (about a MiB; shared where the host's filesystem can), the file's length
 //! set to what was asked. The guest grows the filesystem into the file while it is mounted, so a disk of 1 TiB costs
 //! what one of 1 GiB does. A disk of the usual size needs no growing, which is a third of a second of an emulated boot.
 //!
@@ -20,8 +20,11 @@ use wire::naming::{vm_dir, vm_disk};
 
 use super::{StorageDriver, StorageError, check_room, check_size};
 
-/// Lengths of the templates, rising: the smallest disk, and the one that VMs get when nothing is asked.
+/// Lengths of the templates: the smallest disk, and the one that VMs get when nothing is asked.
 pub const TEMPLATES_BYTES: [u64; 2] = [super::DISK_BYTES_MIN, 8 << 30];
+/// Disks up to this many times the usual begin as the usual one. Beyond it a boot grows the filesystem far anyway, and
+/// the small template is the quicker copy.
+const USUAL_UP_TO: u64 = 8;
 /// The filesystem's label.
 pub const LABEL: &str = "banger-disk";
 /// The filesystem's journal: enough for a large disk, it cannot be grown later.
@@ -58,10 +61,10 @@ impl SparseFiles {
         SparseFiles { state, cache: cache.to_path_buf(), path: path.unwrap_or_default(), making: Arc::default() }
     }
 
-    /// The largest template a disk of `bytes` can begin as, made if the cache has none.
+    /// The template that a disk of `bytes` begins as, made if the cache has none.
     fn ensure_template(&self, bytes: u64) -> Result<PathBuf, StorageError> {
-        let fits = TEMPLATES_BYTES.into_iter().rev().find(|template| *template <= bytes);
-        let length = fits.unwrap_or(super::DISK_BYTES_MIN);
+        let [small, usual] = TEMPLATES_BYTES;
+        let length = if (usual..=usual * USUAL_UP_TO).contains(&bytes) { usual } else { small };
         let template = self.cache.join(format!("{TEMPLATE_NAME}-{}m.ext4", length >> 20));
         if template.exists() {
             return Ok(template);

@@ -66,7 +66,8 @@ fn accel(accel: Accel) -> &'static str {
 fn cpu(accel: Accel) -> &'static str {
     match accel {
         Accel::Kvm => "host",
-        Accel::Tcg => "max",
+        // Told of fast string instructions, the kernel copies with `rep movsb`, which the emulator runs byte by byte.
+        Accel::Tcg => "max,-erms,-fsrm",
     }
 }
 
