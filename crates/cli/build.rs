@@ -18,7 +18,6 @@ fn watch(path: &str) {
 }
 
 fn main() {
-    println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-env-changed=BANGER_COMMIT");
     #[expect(clippy::disallowed_methods, reason = "a build script is configured by its environment")]
     let given = std::env::var("BANGER_COMMIT").ok().filter(|commit| !commit.is_empty());
