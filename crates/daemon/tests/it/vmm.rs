@@ -184,7 +184,13 @@ async fn a_vmm_that_ends_by_itself_is_collected() {
     let sim = Sim::new(stand_in_agent(boot.dir.path()));
     let launch = boot.plan(&sim).unwrap();
     let mut vmm = sim.spawn(&launch).await.unwrap();
-    drop(tokio::net::UnixStream::connect(launch.agent_socket()).await.unwrap());
+    // The socket is there a moment before somebody listens at it.
+    let connected = async {
+        while tokio::net::UnixStream::connect(launch.agent_socket()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, connected).await.unwrap();
     assert_eq!(timeout(SOON, vmm.wait()).await.unwrap(), ExitReason::Ended { code: Some(7) });
     sim.ensure_gone(&launch).await.unwrap();
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use super::host::Host;
+use super::host::{Host, eventually};
 
 /// One busy thread a core, until dropped.
 struct Busy {
@@ -60,8 +60,18 @@ fn no_boot_hangs_while_every_core_is_busy() {
 fn the_clock_is_the_tsc_and_keeps_time_under_load() {
     let host = Host::new();
     host.ok(&["run", "--name", "clock", "-d", "--wait", "agent"]);
-    let source =
-        host.ok(&["exec", "clock", "--", "cat", "/sys/devices/system/clocksource/clocksource0/current_clocksource"]);
+    // A kernel begins with `tsc-early` and settles on its clock source a moment later.
+    let mut source = String::new();
+    eventually("the clock source has settled", || {
+        source = host.ok(&[
+            "exec",
+            "clock",
+            "--",
+            "cat",
+            "/sys/devices/system/clocksource/clocksource0/current_clocksource",
+        ]);
+        source != "tsc-early"
+    });
     assert_eq!(source, "tsc");
     let busy = Busy::every_core();
     // Each reading is taken in the guest between two readings of the host's clock; the tightest of several is kept.
