@@ -64,7 +64,10 @@ impl Floor {
     /// As [`Floor::command`], with one more virtio-serial port, called `floor`, at the Unix socket that is given back.
     pub(super) fn with_port(&self, floor: &str) -> Result<(Command, PathBuf)> {
         let socket = self.dir.join("floor.sock");
-        let mut command = self.command(floor)?;
+        // The product's controller has room for its one port (and port 0, which is for consoles).
+        let roomy = |argument: &String| argument.replace("max_ports=2", "max_ports=3");
+        let floor_guest = Floor { argv: self.argv.iter().map(roomy).collect(), dir: self.dir.clone() };
+        let mut command = floor_guest.command(floor)?;
         command.args(["-chardev", &format!("socket,id=floor,path={},server=on,wait=off", socket.display())]);
         command.args(["-device", "virtserialport,chardev=floor,name=floor"]);
         Ok((command, socket))

@@ -59,7 +59,7 @@ fn bare(socket: &Path, source: &Path) -> Result<Duration> {
     through(
         Command::new("socat")
             .args(["-b", "65536", "-t", "60", "STDIO"])
-            .arg(format!("UNIX-CONNECT:{}", socket.display())),
+            .arg(format!("UNIX-CONNECT:{},shut-none", socket.display())),
         source,
     )
 }

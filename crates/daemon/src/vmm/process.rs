@@ -27,8 +27,9 @@ use crate::model::machine::ExitReason;
 const GONE_WITHIN: Duration = Duration::from_secs(30);
 /// How often a starting VMM is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// How often the logs of a running VMM are looked at.
-const LOGS_EVERY: Duration = Duration::from_secs(10);
+/// How often the logs of a running VMM are looked at: seldom enough to cost nothing, often enough for what a serial
+/// console can print in between.
+const LOGS_EVERY: Duration = Duration::from_secs(60);
 
 /// Starts `launch` and holds it.
 pub(super) fn spawn(launch: &Launch) -> Result<Held, VmmError> {

@@ -15,6 +15,9 @@ use crate::operation::{self, OnInterrupt};
 /// The recipe of the default image.
 pub(crate) const RECIPE: &str = "debian-bookworm";
 
+/// The variant a first run builds: half a minute where the full one takes minutes. `banger image build` makes that.
+const FIRST_VARIANT: &str = "minimal";
+
 /// The package of the default kernel.
 pub(crate) const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
 
@@ -59,7 +62,7 @@ async fn make_image(app: &App, name: &str, since: Since) -> Result<(), Failure> 
         let failure = Failure::new(ErrorCode::NotFound, format!("cannot find the default image {name}"));
         return Err(failure.hint("build it with: banger image build, or choose another with --image"));
     };
-    app.out.note(&format!("The default image {name} is not there yet: building it, once."));
+    app.out.note(&format!("The default image {name} is not there yet: building its small variant, once."));
     let request = BuildImage { recipe: RECIPE.to_owned(), variant, name: Some(name.to_owned()) };
     make(app, name, since, app.client.send(&format!("{BASE}/images/build"), &request)).await
 }
@@ -67,7 +70,7 @@ async fn make_image(app: &App, name: &str, since: Since) -> Result<(), Failure> 
 /// The variant of the default recipe that an image of this name is; none when it is no such image.
 fn variant_of(name: &str) -> Option<Option<String>> {
     match name.strip_prefix(RECIPE)? {
-        "" => Some(None),
+        "" => Some(Some(FIRST_VARIANT.to_owned())),
         rest => rest.strip_prefix('-').filter(|variant| !variant.is_empty()).map(|variant| Some(variant.to_owned())),
     }
 }
@@ -106,11 +109,11 @@ pub(crate) const TIDY_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
-    use super::variant_of;
+    use super::{FIRST_VARIANT, variant_of};
 
     #[test]
     fn names_of_the_default_recipe() {
-        assert_eq!(variant_of("debian-bookworm"), Some(None));
+        assert_eq!(variant_of("debian-bookworm"), Some(Some(FIRST_VARIANT.to_owned())));
         assert_eq!(variant_of("debian-bookworm-minimal"), Some(Some("minimal".to_owned())));
         for other in ["debian-bookworm-", "debian-bookworm2", "mine"] {
             assert_eq!(variant_of(other), None, "{other}");

@@ -20,6 +20,13 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+/// What starting and restarting have in common.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Which {
     /// VMs, by name or id
     #[arg(required = true, value_name = "VM", value_parser = values::reference, add = complete::vms())]
     vms: Vec<String>,
@@ -32,12 +39,17 @@ pub(crate) struct Args {
 
 /// Starts them, all at the same time.
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
+    begin_boots(app, "start", args.which).await
+}
+
+/// Begins a new boot of each by `verb`, and waits until they are as ready as asked.
+pub(crate) async fn begin_boots(app: &App, verb: &'static str, which: Which) -> Result<u8, Failure> {
     let things = things(app).await?;
-    each::act(app, "start", "VM", things, &args.vms, async |vm| {
-        let target = path("vms", &vm.id, "/start");
+    each::act(app, verb, "VM", things, &which.vms, async |vm| {
+        let target = path("vms", &vm.id, &format!("/{verb}"));
         each::operate(app, &vm, app.client.send(&target, &StartVm {})).await?;
-        if args.wait != Level::Agent {
-            wait_until_ready(app, &vm.name, args.wait, None, app.interrupts.start()).await?;
+        if which.wait != Level::Agent {
+            wait_until_ready(app, &vm.name, which.wait, None, app.interrupts.start()).await?;
         }
         Ok(())
     })
