@@ -229,7 +229,7 @@ fn a_default_image_and_kernel_are_made() {
     let body = |line: &str| serde_json::from_slice::<Value>(&home.log.wait_for(line).body).unwrap();
     assert_eq!(
         body("POST /v1/images/build"),
-        json!({"recipe": "debian-bookworm", "variant": null, "name": "debian-bookworm"})
+        json!({"recipe": "debian-bookworm", "variant": "minimal", "name": "debian-bookworm"})
     );
     let kernel = body("POST /v1/kernels/import");
     assert_eq!(
