@@ -97,7 +97,7 @@ impl BuildError {
             Self::Download(DownloadError::NoClient { .. }) => Some("apt-get install python3-pip"),
             Self::Failed { said, .. } if said.contains("No space left on device") => Some("make room on the disk"),
             Self::Failed { said, .. } if said.contains("resolve") || said.contains("onnect") => {
-                Some("the packages come from deb.debian.org: is the network there?")
+                Some("the packages come from Debian's archive: is the network there?")
             }
             Self::Recipe(_)
             | Self::Download(_)
