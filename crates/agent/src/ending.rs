@@ -98,6 +98,14 @@ pub fn install_hook() -> io::Result<()> {
     Ok(())
 }
 
+/// Removes what [`install_hook`] made, which only systemd uses.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn remove_hook() -> io::Result<()> {
+    sys::fs::remove_tree(std::path::Path::new(HOOK_ROOT)).map_err(|error| error.source)
+}
+
 fn make_dir(path: &str) -> io::Result<()> {
     match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),

@@ -35,6 +35,14 @@ impl RootDir {
         RootDir { directory }
     }
 
+    /// The same directory once more.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn try_clone(&self) -> io::Result<RootDir> {
+        Ok(RootDir { directory: self.directory.try_clone()? })
+    }
+
     /// The descriptor.
     #[must_use]
     pub fn as_fd(&self) -> BorrowedFd<'_> {

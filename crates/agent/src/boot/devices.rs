@@ -19,8 +19,21 @@ use crate::serve::port::Port;
 
 /// How long a device may take to appear after its driver was loaded, on a machine without a core to spare.
 const DEVICE_WAIT: Duration = Duration::from_secs(30);
-/// Modules to load, in this order, one absolute path of the initramfs a line.
+/// Modules to load, in this order, one absolute path of the initramfs a line. A blank line ends a group.
 const MODULES_LIST: &str = "/modules.list";
+
+/// The modules to load, by what waits for them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Modules {
+    /// The way to every device.
+    pub transport: Vec<String>,
+    /// The drives, and the filesystems on them.
+    pub storage: Vec<String>,
+    /// The port to the host.
+    pub channel: Vec<String>,
+    /// What the guest needs later.
+    pub others: Vec<String>,
+}
 
 /// The drives, as `/dev/…` paths.
 #[derive(Debug)]
@@ -33,14 +46,11 @@ pub struct Drives {
     pub modules: Option<PathBuf>,
 }
 
-/// Mounts, loads, opens the port.
+/// Opens the port, and reads who we are.
 ///
 /// # Errors
 /// When there is no way to talk to the host.
-pub fn bring_up(report: &mut Report) -> Result<Found, BootError> {
-    mount_pseudo(report)?;
-    load_modules(report);
-    report.reached("modules");
+pub fn channel(report: &mut Report) -> Result<Found, BootError> {
     let port = open_port().map_err(BootError::during(format!("open the port {PORT_NAME}")))?;
     let port = Port::device(port).map_err(BootError::during("watch the port"))?;
     report.reached("port");
@@ -57,9 +67,12 @@ fn name(command_line: &str) -> Name {
     Name { vm: value("banger.vm"), boot: value("banger.boot") }
 }
 
-fn mount_pseudo(report: &mut Report) -> Result<(), BootError> {
+/// Mounts the pseudo filesystems.
+///
+/// # Errors
+/// When one is missing that nothing works without.
+pub fn mount_pseudo() -> Result<(), BootError> {
     let closed = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    // What the boot cannot do without.
     for (kind, at, flags, data) in [
         ("devtmpfs", "/dev", MountFlags::NOSUID, c"mode=0755"),
         ("proc", "/proc", closed, c""),
@@ -68,7 +81,12 @@ fn mount_pseudo(report: &mut Report) -> Result<(), BootError> {
     ] {
         mount_at(kind, at, flags, data).map_err(BootError::during(format!("mount {kind} on {at}")))?;
     }
-    // What only some commands or inits want. An init that mounts these finds them mounted, with the options it would use.
+    Ok(())
+}
+
+/// Mounts what only some commands or inits want. An init that mounts these finds them mounted, with the options it would use.
+pub fn mount_optional(report: &mut Report) {
+    let closed = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let cgroup = mount_at("cgroup2", "/sys/fs/cgroup", closed, c"nsdelegate,memory_recursiveprot")
         .or_else(|_| mount_at("cgroup2", "/sys/fs/cgroup", closed, c""));
     report.note("mount cgroup2", cgroup);
@@ -76,7 +94,6 @@ fn mount_pseudo(report: &mut Report) -> Result<(), BootError> {
     report.note("mount devpts", mount_at("devpts", "/dev/pts", terminals, c"mode=0620,gid=5,ptmxmode=0666"));
     let shared = MountFlags::NOSUID | MountFlags::NODEV;
     report.note("mount /dev/shm", mount_at("tmpfs", "/dev/shm", shared, c"mode=1777"));
-    Ok(())
 }
 
 fn mount_at(kind: &str, at: &str, flags: MountFlags, data: &std::ffi::CStr) -> io::Result<()> {
@@ -92,11 +109,28 @@ fn mount_at(kind: &str, at: &str, flags: MountFlags, data: &std::ffi::CStr) -> i
     }
 }
 
-fn load_modules(report: &mut Report) {
-    let Ok(list) = std::fs::read_to_string(MODULES_LIST) else {
-        return;
-    };
-    for path in list.lines().filter(|line| !line.is_empty()) {
+/// What the initramfs has to load; nothing for a kernel that has all of it built in.
+#[must_use]
+pub fn modules() -> Modules {
+    grouped(&std::fs::read_to_string(MODULES_LIST).unwrap_or_default())
+}
+
+fn grouped(list: &str) -> Modules {
+    let mut groups = [const { Vec::new() }; 4];
+    let mut at = 0;
+    for line in list.lines() {
+        match groups.get_mut(at) {
+            Some(group) if !line.is_empty() => group.push(line.to_owned()),
+            _ => at += 1,
+        }
+    }
+    let [transport, storage, channel, others] = groups;
+    Modules { transport, storage, channel, others }
+}
+
+/// Loads modules, in their order.
+pub fn load(modules: &[String], report: &mut Report) {
+    for path in modules {
         let loaded = File::open(path).and_then(|file| match rustix::system::finit_module(&file, c"", 0) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(errno) => Err(errno.into()),
@@ -170,6 +204,15 @@ pub fn release() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn modules_come_in_groups() {
+        let all = grouped("/a\n/b\n\n/c\n\n\n/d\n");
+        assert_eq!((all.transport.len(), all.storage, all.channel.len()), (2, vec!["/c".to_owned()], 0));
+        assert_eq!(all.others, ["/d"]);
+        assert_eq!(grouped("\n/c\n\n").storage, ["/c"]);
+        assert_eq!(grouped(""), Modules::default());
+    }
 
     #[test]
     fn the_command_line_names_vm_and_boot() {

@@ -28,25 +28,38 @@ const OPTIONS: &std::ffi::CStr = c"noinit_itable,errors=remount-ro";
 const SUPERBLOCK_AT: u64 = 1024;
 const SUPERBLOCK_BYTES: usize = 1024;
 
-/// Mounts the disk, grown to its device and with an empty system layer when asked.
+/// Mounts the disk, grown to its device, with its directories and without what an earlier reset replaced.
 ///
 /// # Errors
 /// When it cannot be mounted or has no room for its directories.
-pub fn mount(drives: &Drives, reset_system: bool, report: &mut Report) -> Result<RootDir, BootError> {
+pub fn mount(drives: &Drives, report: &mut Report) -> Result<RootDir, BootError> {
     super::root::mount_point(DISK).map_err(BootError::during("make a mount point"))?;
     mount_call(&drives.disk, DISK, "ext4", MountFlags::NOATIME, OPTIONS)
         .map_err(BootError::during("mount the VM's disk"))?;
     let grown = grow(&drives.disk);
     report.note("grow the disk's filesystem", grown);
     let disk = RootDir::open(DISK).map_err(BootError::during("open the VM's disk"))?;
-    if reset_system {
-        discard_system(&disk).map_err(BootError::during("reset the system layer"))?;
-    }
     empty_trash(&disk, report);
+    ensure_directories(&disk)?;
+    Ok(disk)
+}
+
+/// Empties the system layer.
+///
+/// # Errors
+/// When it cannot be replaced.
+pub fn reset_system(disk: &RootDir, report: &mut Report) -> Result<(), BootError> {
+    discard_system(disk).map_err(BootError::during("reset the system layer"))?;
+    ensure_directories(disk)?;
+    empty_trash(disk, report);
+    Ok(())
+}
+
+fn ensure_directories(disk: &RootDir) -> Result<(), BootError> {
     for (path, mode) in [("/system/upper", 0o755), ("/system/work", 0o700), ("/direct", 0o700)] {
         disk.ensure_dir(path, mode).map_err(BootError::during(format!("make {path} on the VM's disk")))?;
     }
-    Ok(disk)
+    Ok(())
 }
 
 /// Moves the system layer out of the way: one rename, so a boot cut short leaves the old layer or none.

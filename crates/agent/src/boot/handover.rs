@@ -70,8 +70,6 @@ pub fn hand_over(mut server: Server, built: Built) -> BootError {
         Ok(()) => {}
         Err(source) => return BootError { act: "prepare the serving agent".to_owned(), source },
     }
-    // The host may begin while the agent settles down.
-    server.flush();
     let (init, other) = match init {
         Some(init) if init.is_systemd => (Some(init), None),
         other => (None, other),
@@ -113,8 +111,8 @@ fn prepare_server(server: &mut Server, init: Option<&Init>) -> io::Result<()> {
     for path in [CGROUPS.to_owned(), format!("{CGROUPS}/agent")] {
         let _: rustix::io::Result<()> = rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755));
     }
-    if is_systemd {
-        ending::install_hook()?;
+    if !is_systemd {
+        ending::remove_hook()?;
     }
     server.root_is_ready(readiness::Tells::of(init)?, ending::hook_listener()?);
     Ok(())

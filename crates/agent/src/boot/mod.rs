@@ -3,12 +3,15 @@
 //! ```text
 //! devices      pseudo filesystems, modules, the port to the host       devices.rs
 //! configure    the host says what this boot is                         serve
-//! disk         mounted, grown, emptied when asked                      disk.rs
-//! root         overlay of image and disk, direct paths, modules        root.rs
+//!   layers       meanwhile: drives found, image and disk mounted       root.rs disk.rs
+//! root         overlay of image and disk                               root.rs
 //! identity     names, network, keys, files, clock, entropy             identity.rs network.rs
 //! drop-ins     settings for the image's init, below /run               dropins.rs
+//!   extend       meanwhile: direct paths, kernel modules, /tmp         root.rs
 //! handover     root switched, the agent forked off, the init executed  handover.rs
 //! ```
+//! What is indented runs in a thread of its own, ended before the agent forks.
+//!
 //! What can be left undone becomes a warning for the host. What cannot is told to the host, and the machine ends.
 
 pub mod devices;
@@ -20,9 +23,11 @@ pub mod network;
 pub mod root;
 
 use std::io::{self, Write};
+use std::thread::JoinHandle;
 
 use wire::agent::message::{BootConfig, Configured, Failure, Reply, Stage};
 
+use crate::ending;
 use crate::serve::cgroup::Cgroups;
 use crate::serve::guest::Guest;
 use crate::serve::port::Port;
@@ -75,6 +80,14 @@ impl Report {
         self.timeline.push((stage.to_owned(), uptime_ms()));
     }
 
+    /// Adds what was gathered elsewhere at the same time.
+    pub fn merge(&mut self, other: Report) {
+        self.timeline.extend(other.timeline);
+        self.timeline.sort_by_key(|(_, at)| *at);
+        self.warnings.extend(other.warnings);
+        self.warnings.truncate(WARNINGS_MAX);
+    }
+
     /// Something was left undone.
     pub fn warn(&mut self, text: impl Into<String>) {
         if self.warnings.len() < WARNINGS_MAX {
@@ -104,7 +117,16 @@ pub fn log(text: &str) {
 pub fn boot() -> BootError {
     let mut report = Report::default();
     report.reached("agent");
-    let (name, port) = match devices::bring_up(&mut report) {
+    if let Err(error) = devices::mount_pseudo() {
+        return error;
+    }
+    let modules = devices::modules();
+    devices::load(&modules.transport, &mut report);
+    report.reached("transport");
+    let layers = Beside::begin("layers", move |report| root::layers(&modules.storage, report));
+    devices::mount_optional(&mut report);
+    devices::load(&modules.channel, &mut report);
+    let (name, port) = match devices::channel(&mut report) {
         Ok(found) => found,
         Err(error) => return error,
     };
@@ -115,10 +137,12 @@ pub fn boot() -> BootError {
         Err(source) => return BootError { act: "talk to the host".to_owned(), source },
     };
     report.reached("configuration");
-    match build(&config, &mut report) {
+    match build(&config, &modules.others, layers, &mut report) {
         Ok(built) => {
             let configured = summary(&built, &mut report);
             server.configured(stream, *config, configured);
+            // The host may go on while the root is switched.
+            server.flush();
             handover::hand_over(server, built)
         }
         Err(error) => {
@@ -129,13 +153,24 @@ pub fn boot() -> BootError {
 }
 
 /// Everything between the host's configuration and the image's init.
-fn build(config: &BootConfig, report: &mut Report) -> Result<handover::Built, BootError> {
+fn build(
+    config: &BootConfig,
+    modules: &[String],
+    layers: Beside<Result<root::Layers, BootError>>,
+    report: &mut Report,
+) -> Result<handover::Built, BootError> {
     identity::set_clock_and_entropy(config, report);
-    let drives = devices::drives()?;
-    let disk = disk::mount(&drives, config.reset_system, report)?;
-    report.reached("disk");
-    let root = root::assemble(&drives, &disk, report)?;
+    devices::load(modules, report);
+    // While the layers are waited for; without systemd it is removed again.
+    report.note("install the shutdown hook", ending::install_hook());
+    let layers = layers.end(report)??;
+    if config.reset_system {
+        disk::reset_system(&layers.disk, report)?;
+    }
+    let root = root::assemble(&layers)?;
     report.reached("root");
+    let same = root.try_clone().map_err(BootError::during("share the new root"))?;
+    let extended = Beside::begin("extend", move |report| root::extend(&same, &layers, report));
     identity::apply(&root, config, report);
     if let Some(network) = &config.network {
         network::configure(network, report);
@@ -143,7 +178,33 @@ fn build(config: &BootConfig, report: &mut Report) -> Result<handover::Built, Bo
     let init = handover::find_init(&root);
     dropins::write(&root, config, init.as_ref(), report);
     report.reached("identity");
+    extended.end(report)?;
     Ok(handover::Built { root, init })
+}
+
+/// Work in a thread of its own, with its own report.
+struct Beside<T> {
+    name: &'static str,
+    thread: io::Result<JoinHandle<(T, Report)>>,
+}
+
+impl<T: Send + 'static> Beside<T> {
+    fn begin(name: &'static str, work: impl FnOnce(&mut Report) -> T + Send + 'static) -> Beside<T> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let mut report = Report::default();
+            (work(&mut report), report)
+        });
+        Beside { name, thread }
+    }
+
+    /// Waits for it.
+    fn end(self, report: &mut Report) -> Result<T, BootError> {
+        let act = || format!("run the thread {:?} of the boot", self.name);
+        let thread = self.thread.map_err(BootError::during(act()))?;
+        let (done, beside) = thread.join().map_err(|_| BootError::during(act())(io::Error::other("it panicked")))?;
+        report.merge(beside);
+        Ok(done)
+    }
 }
 
 /// What the host is told.

@@ -6,10 +6,10 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_move, unmount};
 
-use super::devices::{Drives, release};
+use super::devices::{self, Drives, release};
 use super::{BootError, Report, disk};
 use crate::root_dir::{RootDir, path_of};
 use crate::tree::seed;
@@ -22,6 +22,9 @@ const MODULES: &str = "/modules";
 /// The layers' options: renames of directories work, hard links and inode numbers stay what they are, no file is only half
 /// copied up. The kernel's defaults differ from build to build.
 const OVERLAY: &std::ffi::CStr = c"lowerdir=/lower,upperdir=/disk/system/upper,workdir=/disk/system/work,redirect_dir=on,index=on,xino=on,metacopy=off";
+
+/// The VM's home, which a reset of the system leaves alone.
+const HOME: &str = "/root";
 
 /// Paths that must not sit on overlayfs, because what uses them puts an overlay on top or wants its own filesystem
 /// semantics. Their names on the disk follow by turning slashes into dashes.
@@ -46,16 +49,58 @@ pub(super) fn mount_point(path: &str) -> std::io::Result<()> {
     }
 }
 
-/// Builds the root at [`NEW_ROOT`].
+/// What the root is built of.
+#[derive(Debug)]
+pub struct Layers {
+    drives: Drives,
+    lower: RootDir,
+    /// The VM's disk.
+    pub disk: RootDir,
+}
+
+/// Mounts the image and the disk, and gives the disk what it keeps of the image. Asks the host nothing, so it is done while
+/// the host is.
+///
+/// # Errors
+/// When a drive is not there or cannot be mounted, or `/root` cannot be copied.
+pub fn layers(modules: &[String], report: &mut Report) -> Result<Layers, BootError> {
+    devices::load(modules, report);
+    report.reached("modules");
+    let drives = devices::drives()?;
+    report.reached("drives");
+    mount_point(LOWER).map_err(BootError::during("make a mount point"))?;
+    mount(&drives.rootfs, LOWER, "ext4", MountFlags::RDONLY, c"").map_err(BootError::during("mount the image"))?;
+    let lower = RootDir::open(LOWER).map_err(BootError::during("open the image"))?;
+    let disk = disk::mount(&drives, report)?;
+    report.reached("disk");
+    keep(&lower, &disk, "/root").map_err(BootError::during("copy the image's /root"))?;
+    report.reached("layers");
+    Ok(Layers { drives, lower, disk })
+}
+
+/// The name on the disk of a path that it keeps.
+fn kept_as(path: &str) -> String {
+    if path == HOME {
+        return "home-root".to_owned();
+    }
+    format!("direct/{}", path.trim_start_matches('/').replace('/', "-"))
+}
+
+/// Sees that the disk has the directory it keeps for `path`.
+fn keep(lower: &RootDir, disk: &RootDir, path: &str) -> io::Result<()> {
+    let name = kept_as(path);
+    if disk.exists(&name) {
+        return Ok(());
+    }
+    seed::first_use(lower, path, disk, &name, if path == HOME { 0o700 } else { 0o755 })
+}
+
+/// Builds the root at [`NEW_ROOT`], but for what [`extend`] adds.
 ///
 /// # Errors
 /// When the overlay or the VM's home cannot be mounted.
-pub fn assemble(drives: &Drives, disk: &RootDir, report: &mut Report) -> Result<RootDir, BootError> {
-    for path in [LOWER, NEW_ROOT] {
-        mount_point(path).map_err(BootError::during("make a mount point"))?;
-    }
-    mount(&drives.rootfs, LOWER, "ext4", MountFlags::RDONLY, c"").map_err(BootError::during("mount the image"))?;
-    let lower = RootDir::open(LOWER).map_err(BootError::during("open the image"))?;
+pub fn assemble(layers: &Layers) -> Result<RootDir, BootError> {
+    mount_point(NEW_ROOT).map_err(BootError::during("make a mount point"))?;
     mount("overlay", NEW_ROOT, "overlay", MountFlags::empty(), OVERLAY)
         .map_err(BootError::during("mount the overlay of image and disk"))?;
     let root = RootDir::open(NEW_ROOT).map_err(BootError::during("open the new root"))?;
@@ -64,16 +109,21 @@ pub fn assemble(drives: &Drives, disk: &RootDir, report: &mut Report) -> Result<
     {
         root.ensure_dir(path, mode).map_err(BootError::during(format!("make {path} in the guest's root")))?;
     }
-    bind_kept(&root, &lower, disk, "/root", "home-root").map_err(BootError::during("mount the VM's /root"))?;
-    for path in DIRECT {
-        let name = format!("direct/{}", path.trim_start_matches('/').replace('/', "-"));
-        report.note(&format!("mount {path} directly"), bind_kept(&root, &lower, disk, path, &name));
-    }
-    bind_modules(drives, &root, report);
-    report.note("mount /tmp", mount_tmp(&root));
+    bind_kept(&root, &layers.disk, HOME).map_err(BootError::during("mount the VM's /root"))?;
     // The rest of the boot writes below the guest's /run.
     move_into(&root, "/run").map_err(BootError::during("move /run into the guest's root"))?;
     Ok(root)
+}
+
+/// Adds what the image's init needs, and nothing before it: the direct paths, the kernel's modules, `/tmp`.
+pub fn extend(root: &RootDir, layers: &Layers, report: &mut Report) {
+    for path in DIRECT {
+        let bound = keep(&layers.lower, &layers.disk, path).and_then(|()| bind_kept(root, &layers.disk, path));
+        report.note(&format!("mount {path} directly"), bound);
+    }
+    bind_modules(&layers.drives, root, report);
+    report.note("mount /tmp", mount_tmp(root));
+    report.reached("direct paths");
 }
 
 /// Moves the filesystems that the boot itself looks into, as its last act on its own root.
@@ -99,13 +149,9 @@ pub fn detach_layers() -> io::Result<()> {
     Ok(())
 }
 
-/// Binds a directory of the disk at `path`; on first use it begins as what the image has there.
-fn bind_kept(root: &RootDir, lower: &RootDir, disk: &RootDir, path: &str, name: &str) -> io::Result<()> {
-    if !disk.exists(name) {
-        let mode = if path == "/root" { 0o700 } else { 0o755 };
-        seed::first_use(lower, path, disk, name, mode)?;
-    }
-    let kept = disk.ensure_dir(name, 0o700)?;
+/// Binds the directory that the disk keeps for `path`.
+fn bind_kept(root: &RootDir, disk: &RootDir, path: &str) -> io::Result<()> {
+    let kept = disk.open_at(&kept_as(path), OFlags::PATH | OFlags::DIRECTORY)?;
     let target = root.ensure_dir(path, 0o755)?;
     Ok(mount_bind(path_of(&kept), path_of(&target))?)
 }

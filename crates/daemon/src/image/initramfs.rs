@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/init` | the agent's binary |
 //! | `/modules/<n>-<name>.ko` | modules, uncompressed |
-//! | `/modules.list` | their paths, one a line, in the order to load them |
+//! | `/modules.list` | their paths, one a line, in the order to load them; a blank line ends a group |
 //! | `/dev/console`, `/dev/null` | nodes for the moments before a devtmpfs is mounted |
 //! | `/dev /proc /sys /run /newroot` | where the agent mounts |
 //!
@@ -16,6 +16,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::kernel::modules::group_ends;
 use super::newc::Archive;
 use super::stream::Bounded;
 use crate::model::digest::Digest;
@@ -112,7 +113,9 @@ fn build(agent: &Path, kernel_dir: &Path, manifest: &KernelManifest) -> Result<V
     archive.file("init", 0o755, &init);
     let is_signed = manifest.options.get(SIG_FORCE) != Some(&OptionState::Absent);
     let mut list = String::new();
-    for module in &manifest.load_order {
+    let ends = group_ends(manifest.load_order.iter().map(|module| module.name.as_str()));
+    for (index, module) in manifest.load_order.iter().enumerate() {
+        ends.iter().filter(|end| **end == index).for_each(|_| list.push('\n'));
         if module.file.is_empty() || module.file.contains(['/', '\0', '\n']) {
             return Err(InitramfsError::ModuleName { file: module.file.clone() });
         }
@@ -212,7 +215,7 @@ mod tests {
         let find = |path: &str| entries.iter().find(|entry| entry.path == path).unwrap();
         assert_eq!(find("init").mode, 0o100_755);
         assert_eq!(find("init").content, b"\x7fELF agent");
-        assert_eq!(find("modules.list").content, b"/modules/00-b.ko\n/modules/01-a.ko\n");
+        assert_eq!(find("modules.list").content, b"\n\n\n/modules/00-b.ko\n/modules/01-a.ko\n");
         assert_eq!(find("modules/01-a.ko").content, b"01-a.ko");
         assert_eq!((find("dev/console").device, find("dev/null").device), ((5, 1), (1, 3)));
         let of = |path: &str| entries.iter().position(|entry| entry.path == path).unwrap();

@@ -18,7 +18,7 @@ mod elf;
 mod fetch;
 mod find;
 pub mod fuzz;
-mod modules;
+pub(super) mod modules;
 mod tree;
 
 use std::fs::File;

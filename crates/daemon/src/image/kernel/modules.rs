@@ -18,9 +18,13 @@ const INDEX_MAX_BYTES: u64 = 64 << 20;
 /// The largest modules (GPU drivers) are some 20 MB; those banger loads are far smaller.
 const MODULE_MAX_BYTES: u64 = 64 << 20;
 
-/// What the initramfs loads where it is a module, in this order: the agent's channel first, for it tells the rest.
+/// What the initramfs loads where it is a module, in this order: the way to every device, the drives and what is on them,
+/// the agent's channel, the rest.
 const WANTED: &[&str] =
-    &["virtio", "virtio_mmio", "virtio_console", "virtio_blk", "unix", "ext4", "overlay", "virtio_net", "virtio_rng"];
+    &["virtio", "virtio_mmio", "virtio_blk", "ext4", "overlay", "virtio_console", "unix", "virtio_net", "virtio_rng"];
+/// What the groups but the last hold.
+const GROUPS: [&[&str]; 3] =
+    [&["virtio", "virtio_mmio", "virtio_pci"], &["virtio_blk", "ext4", "overlay"], &["virtio_console"]];
 /// ext4 as a module asks for these by a soft dependency, which modules.dep does not list.
 const WANTED_BY_EXT4: &[&str] = &["crc32c_generic", "crc32c_intel"];
 
@@ -129,7 +133,8 @@ impl ModuleTree {
             wanted.insert(1, "virtio_pci");
         }
         if self.has("ext4") {
-            wanted.splice(0..0, WANTED_BY_EXT4.iter().copied());
+            let at = wanted.iter().position(|name| *name == "ext4").unwrap_or(0);
+            wanted.splice(at..at, WANTED_BY_EXT4.iter().copied());
         }
         let mut order = Order { tree: self, placed: BTreeSet::new(), open: BTreeSet::new(), list: Vec::new() };
         for name in wanted {
@@ -139,6 +144,23 @@ impl ModuleTree {
         }
         Ok(order.list)
     }
+}
+
+/// Where, in a load order, each group but the last ends: the transport's, the drives', the channel's. A module that is built
+/// in is in no list, and a group may be empty.
+pub(crate) fn group_ends<'a>(names: impl Iterator<Item = &'a str>) -> [usize; 3] {
+    let mut ends = [0; 3];
+    for (index, name) in names.enumerate() {
+        for (end, group) in ends.iter_mut().zip(GROUPS) {
+            if group.contains(&name) {
+                *end = index + 1;
+            }
+        }
+    }
+    // A kernel's record may be older than the order of the groups; then a group is larger, and loaded earlier.
+    ends[1] = ends[1].max(ends[0]);
+    ends[2] = ends[2].max(ends[1]);
+    ends
 }
 
 /// A topological walk: dependencies first, each module once.
@@ -253,6 +275,9 @@ kernel/drivers/net/dummy.ko:
             ["virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "overlay", "failover", "net_failover", "virtio_net"]
         );
         assert!(tree.is_builtin("ext4") && !tree.has("ext4"));
+        assert_eq!(group_ends(names(&tree).iter().map(String::as_str)), [3, 5, 5]);
+        assert_eq!(group_ends(["overlay", "virtio_console", "unix"].into_iter()), [0, 1, 2]);
+        assert_eq!(group_ends(["virtio_console", "virtio_blk"].into_iter()), [0, 2, 2]);
     }
 
     #[test]
