@@ -50,6 +50,12 @@ impl Host {
         output(&mut self.banger(args))
     }
 
+    /// The daemon's process id.
+    pub(super) fn daemon_pid(&self) -> Result<u64> {
+        let status: serde_json::Value = serde_json::from_str(&self.ok(&["daemon", "status", "--format", "json"])?)?;
+        status["pid"].as_u64().context("a daemon has a pid")
+    }
+
     /// A field of `vm show`.
     pub(super) fn show(&self, vm: &str) -> Result<serde_json::Value> {
         Ok(serde_json::from_str(&self.ok(&["vm", "show", vm, "--format", "json"])?)?)
@@ -111,4 +117,11 @@ pub(super) fn compile(source: &str) -> Result<PathBuf> {
     let to = dir.join(Path::new(source).with_extension(""));
     output(Command::new("gcc").args(["-O2", "-static", "-o"]).arg(&to).arg(&from))?;
     Ok(to)
+}
+
+/// A field of a `/proc/<pid>/status` that counts memory, MiB.
+pub(super) fn memory_mib(status: &str, field: &str) -> Result<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let line = line.with_context(|| format!("a process has {field}"))?;
+    Ok(line.trim().trim_end_matches(" kB").trim().parse::<f64>()? / 1024.0)
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::host::{Host, output, pairs, time};
+use super::host::{Host, memory_mib, output, pairs, time};
 use super::table::Row;
 use crate::root;
 
@@ -69,13 +69,12 @@ fn daemon(host: &Host) -> Result<Vec<Row>> {
     for name in &names {
         host.ok(&["vm", "run", "--name", name, "-d", "--wait", "agent", "--memory", "256M", "--vcpu", "1"])?;
     }
-    let status: serde_json::Value = serde_json::from_str(&host.ok(&["daemon", "status", "--format", "json"])?)?;
-    let pid = status["pid"].as_u64().context("a daemon has a pid")?;
+    let pid = host.daemon_pid()?;
     let before = cpu_seconds(pid)?;
     let begun = Instant::now();
     std::thread::sleep(IDLE);
     let used = cpu_seconds(pid)? - before;
-    let resident = resident_mib(pid)?;
+    let resident = memory_mib(&std::fs::read_to_string(format!("/proc/{pid}/status"))?, "VmRSS")?;
     let share = used / begun.elapsed().as_secs_f64() * 100.0;
     for name in &names {
         host.ok(&["vm", "delete", name])?;
@@ -84,12 +83,6 @@ fn daemon(host: &Host) -> Result<Vec<Row>> {
         Row::limit("daemon with 10 idle VMs: resident memory", "30 MiB", 30.0, resident, "MiB"),
         Row::limit("daemon with 10 idle VMs: processor while nothing happens", "nothing", 0.05, share, "%"),
     ])
-}
-
-fn resident_mib(pid: u64) -> Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a process has VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").trim().parse::<f64>()? / 1024.0)
 }
 
 /// User and system time: fields 14 and 15 of `/proc/pid/stat`, in hundredths of a second on Linux.

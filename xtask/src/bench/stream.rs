@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::floor::Floor;
-use super::host::{Host, pairs};
+use super::host::{Host, memory_mib, pairs};
 use super::table::Row;
 
 const BYTES: u64 = 1 << 30;
@@ -30,15 +30,23 @@ pub(super) fn rows(host: &Host, runs: usize) -> Result<Vec<Row>> {
             || bare(&socket, &source),
         )
     })();
+    let peaks = peaks(host);
     guest.kill()?;
     guest.wait()?;
     host.ok(&["vm", "delete", "pipe"])?;
-    Ok(vec![Row::ratio(
-        "1 GiB stdin → guest → stdout, `vm exec -i`",
-        "bare virtio-serial port, socat",
-        1.5,
-        &measured?,
-    )])
+    let [agent, daemon] = peaks?;
+    Ok(vec![
+        Row::ratio("1 GiB stdin → guest → stdout, `vm exec -i`", "bare virtio-serial port, socat", 1.5, &measured?),
+        Row::limit("the agent's memory at its peak, after it", "16 MiB", 16.0, agent, "MiB"),
+        Row::limit("the daemon's memory at its peak, after it", "64 MiB", 64.0, daemon, "MiB"),
+    ])
+}
+
+/// Most memory that the agent in the guest and the daemon have had, MiB.
+fn peaks(host: &Host) -> Result<[f64; 2]> {
+    let agent = host.ok(&["vm", "exec", "pipe", "--", "sh", "-c", "cat /proc/$(pidof banger-agent)/status"])?;
+    let daemon = std::fs::read_to_string(format!("/proc/{}/status", host.daemon_pid()?))?;
+    Ok([memory_mib(&agent, "VmHWM")?, memory_mib(&daemon, "VmHWM")?])
 }
 
 /// Waits for the byte that the floor guest sends when its port is open.
