@@ -30,6 +30,7 @@ What VMs are made of:
 
 This machine:
   doctor      Say what works here and what would improve it
+  config      Show the settings, and where each comes from
   op          List, watch and cancel operations
   daemon      Show or stop the background process
   version     Show which banger this is
@@ -118,6 +119,16 @@ pub(crate) enum Command {
         /// What to do.
         #[command(subcommand)]
         verb: cmd::daemon::Verb,
+    },
+    /// Show the settings, and where each comes from
+    ///
+    /// They are read from config.toml when the background process starts; every key is optional. What a VM is given is
+    /// asked for on the command line, else set in config.toml, else told from the size of this host.
+    #[command(after_help = cmd::config::EXAMPLES, arg_required_else_help = true)]
+    Config {
+        /// What to do.
+        #[command(subcommand)]
+        verb: cmd::config::Verb,
     },
     /// Say what works here and what would improve it
     Doctor(cmd::doctor::Args),

@@ -56,10 +56,10 @@ fn main() -> ExitCode {
 fn run(arguments: Vec<OsString>) -> u8 {
     let is_json = asks_for_json(&arguments);
     let parsed =
-        command().try_get_matches_from(arguments).and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
+        command().try_get_matches_from(&arguments).and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
     match parsed {
         Ok(cli) => cmd::run(cli.command, Settings::read()),
-        Err(error) if !error.use_stderr() => match output::usage(&error) {
+        Err(error) if !error.use_stderr() => match help(&error, &arguments) {
             Ok(()) => 0,
             Err(failure) => error::Statuses::Ordinary.of(&failure),
         },
@@ -73,6 +73,18 @@ fn run(arguments: Vec<OsString>) -> u8 {
             drop(output::usage(&error));
             2
         }
+    }
+}
+
+/// Prints a help page, or the version.
+fn help(error: &clap::Error, arguments: &[OsString]) -> Result<(), Failure> {
+    output::usage(error)?;
+    if error.kind() != clap::error::ErrorKind::DisplayHelp {
+        return Ok(());
+    }
+    match cmd::help_line(arguments, &Settings::read()) {
+        Some(line) => Output { format: Format::Table, quiet: false }.text(&format!("\n{line}")),
+        None => Ok(()),
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::lock::{self, Claim};
-use crate::setup::{Daemon, StartError, Surroundings, kvm_in_words, version, wire};
+use crate::setup::{Daemon, StartError, Surroundings, kvm_in_words, level, version, wire};
 
 /// How long requests under way may take once the daemon is ending.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -34,15 +34,17 @@ pub(crate) async fn run(surroundings: Surroundings) -> Result<(), StartError> {
         Claim::Theirs => return Ok(()),
     };
     shorten_log(&dirs.daemon_log());
-    let config = Config::load(&dirs.config)?;
+    let config = Config::load(&dirs.config_file())?;
+    let qemu = surroundings.qemu();
+    let resolved = surroundings.resolve(&config, qemu.kvm())?;
     tracing_subscriber::fmt()
-        .with_max_level(surroundings.log_level(&config))
+        .with_max_level(level(resolved.log_level.value))
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .with_target(false)
         .init();
-    let idle_exit = config.idle_exit();
-    let daemon = wire(&surroundings, config)?;
+    let idle_exit = resolved.idle_exit();
+    let daemon = wire(&surroundings, config, qemu, &resolved)?;
     let waking = daemon.activity.begin();
     daemon.host.supervisors.adopt_all().await?;
     daemon.engine.recover().await?;
@@ -109,6 +111,7 @@ fn api(surroundings: &Surroundings, daemon: &Daemon, shutdown: CancellationToken
             socket: surroundings.dirs.daemon_socket(),
             started: sys::clock::monotonic(),
             doctor: Box::new(doctor),
+            configuration: daemon.configuration.clone(),
             shutdown,
         }),
     }

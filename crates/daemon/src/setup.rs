@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use daemon::config::{Config, ConfigError, HostSize, LogLevel};
+use daemon::config::{self, Config, ConfigError, HostSize, LogLevel, Overrides};
 use daemon::network::user::UserNetwork;
 use daemon::ops::world::{GuestSettings, Settings};
 use daemon::ops::{Engine, Host};
@@ -20,13 +20,9 @@ use daemon::workshop::Workshop;
 use sys::kvm::Kvm;
 use tokio::sync::mpsc::UnboundedReceiver;
 use wire::agent::message::GitIdentity;
-use wire::api::VersionInfo;
+use wire::api::{Configuration, VersionInfo};
 use wire::layout::{Environment, HomeError, Install, UserDirs};
 
-/// How long a guest may take to answer where the processor is emulated: ten times the usual, for a busy host.
-const BOOT_TIMEOUT_EMULATED: Duration = Duration::from_secs(90);
-/// The same where it is not.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a guest may take to power off before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -130,15 +126,20 @@ impl Surroundings {
         Ok(sys::fs::claim_private_dir(&self.dirs.run)?)
     }
 
-    /// How much is logged: the environment's word over the configuration's.
-    pub(crate) fn log_level(&self, config: &Config) -> tracing::Level {
-        let configured = match config.log_level {
-            Some(LogLevel::Debug) => tracing::Level::DEBUG,
-            Some(LogLevel::Info) | None => tracing::Level::INFO,
-            Some(LogLevel::Warn) => tracing::Level::WARN,
-            Some(LogLevel::Error) => tracing::Level::ERROR,
+    /// What runs VMs here.
+    pub(crate) fn qemu(&self) -> Qemu {
+        Qemu::probe(Some(&self.path))
+    }
+
+    /// What holds on this host.
+    pub(crate) fn resolve(&self, config: &Config, kvm: &Kvm) -> Result<config::resolve::Settings, ConfigError> {
+        let host = HostSize {
+            cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            memory_mib: daemon::doctor::memory_total_mib(),
+            is_emulated: *kvm != Kvm::Usable,
         };
-        self.log_level.as_deref().and_then(|level| level.parse().ok()).unwrap_or(configured)
+        let log_level = self.log_level.as_deref().and_then(|level| LogLevel::of(&level.to_ascii_lowercase()));
+        config.resolve(host, Overrides { log_level })
     }
 }
 
@@ -156,34 +157,47 @@ pub(crate) struct Daemon {
     pub(crate) activity: Activity,
     pub(crate) reboots: UnboundedReceiver<Reboot>,
     pub(crate) kvm: Kvm,
+    pub(crate) configuration: Configuration,
+}
+
+/// How much is logged.
+pub(crate) fn level(level: LogLevel) -> tracing::Level {
+    match level {
+        LogLevel::Debug => tracing::Level::DEBUG,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Error => tracing::Level::ERROR,
+    }
 }
 
 /// Chooses drivers and wires everything.
-pub(crate) fn wire(surroundings: &Surroundings, config: Config) -> Result<Daemon, StartError> {
+pub(crate) fn wire(
+    surroundings: &Surroundings,
+    config: Config,
+    qemu: Qemu,
+    resolved: &config::resolve::Settings,
+) -> Result<Daemon, StartError> {
     let dirs = surroundings.dirs.clone();
     let store = Store::open(&dirs.state.join("state.db"))?;
-    let qemu = Qemu::probe(Some(&surroundings.path));
     let kvm = qemu.kvm().clone();
     let vmm = Arc::new(qemu);
     let storage = Arc::new(SparseFiles::new(dirs.state.clone(), &dirs.cache, Some(surroundings.path.clone())));
-    let network = Arc::new(UserNetwork::probe(Some(&surroundings.path), surroundings.install.daemon()));
+    let network = UserNetwork::probe(Some(&surroundings.path), surroundings.install.daemon());
+    let network = Arc::new(network.with_resolver(config.default_dns));
     let activity = Activity::default();
     let now_ms = sys::clock::unix_ms;
     let (supervisors, reboots) =
         Supervisors::new(store.clone(), vmm.clone(), network.clone(), now_ms, activity.clone());
-    let size = HostSize {
-        cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        memory_mib: daemon::doctor::memory_total_mib(),
-    };
-    let emulated = if kvm == Kvm::Usable { BOOT_TIMEOUT } else { BOOT_TIMEOUT_EMULATED };
-    let settings = Settings {
-        defaults: config.defaults(size)?,
-        boot_timeout: config.boot_timeout_s.map_or(emulated, Duration::from_secs),
-        stop_timeout: STOP_TIMEOUT,
-    };
+    let settings =
+        Settings { defaults: resolved.defaults(), boot_timeout: resolved.boot_timeout(), stop_timeout: STOP_TIMEOUT };
     let maker = Arc::new(Workshop::new(surroundings.install.clone(), dirs.cache.clone(), dirs.state.clone()));
-    let ssh_key = own_ssh_key(&dirs.state.join("ssh"));
     let home = surroundings.home.clone();
+    let own_key = dirs.state.join("ssh").join("id_ed25519");
+    let configuration = resolved.describe(&config, &dirs.config_file(), &own_key);
+    let ssh_key = match &config.ssh_key_path {
+        Some(path) => Some(public_half(&config::expanded(path, &home))),
+        None => own_ssh_key(&own_key),
+    };
     let guest_settings = Arc::new(move || guest_settings(&config, &home, ssh_key.as_deref()));
     let host = Arc::new(Host {
         store,
@@ -199,20 +213,20 @@ pub(crate) fn wire(surroundings: &Surroundings, config: Config) -> Result<Daemon
         faults: surroundings.faults.clone(),
     });
     let engine = Engine::new(Arc::clone(&host), activity.clone());
-    Ok(Daemon { host, engine, activity, reboots, kvm })
+    Ok(Daemon { host, engine, activity, reboots, kvm, configuration })
 }
 
 /// The public key that opens every guest's root account to this user, made on first use. A host without ssh-keygen(1) has
 /// none, and its guests are entered through their agent only.
-fn own_ssh_key(dir: &Path) -> Option<PathBuf> {
-    let key = dir.join("id_ed25519");
-    let public = dir.join("id_ed25519.pub");
+fn own_ssh_key(key: &Path) -> Option<PathBuf> {
+    let public = public_half(key);
     if public.is_file() {
         return Some(public);
     }
+    let dir = key.parent().unwrap_or(Path::new("/"));
     let made = sys::fs::create_private_dir(dir).map_err(|error| error.to_string()).and_then(|()| {
         let mut command = sys::process::command("ssh-keygen");
-        command.args(["-q", "-t", "ed25519", "-N", "", "-C", "banger", "-f"]).arg(&key);
+        command.args(["-q", "-t", "ed25519", "-N", "", "-C", "banger", "-f"]).arg(key);
         sys::process::run(&mut command).map_err(|error| error.to_string())
     });
     match made {
@@ -224,12 +238,24 @@ fn own_ssh_key(dir: &Path) -> Option<PathBuf> {
     }
 }
 
+/// The public half of a private key, as ssh-keygen(1) names it.
+fn public_half(key: &Path) -> PathBuf {
+    key.with_added_extension("pub")
+}
+
 /// What every boot's guest gets from this host now.
 fn guest_settings(config: &Config, home: &Path, ssh_key: Option<&Path>) -> GuestSettings {
-    let (files, warnings) = config.synced_files(home);
-    let key = ssh_key.and_then(|path| std::fs::read_to_string(path).ok());
+    let (files, mut warnings) = config.synced_files(home);
+    let key = match ssh_key.map(|path| (path, std::fs::read_to_string(path))) {
+        Some((_, Ok(text))) => text,
+        Some((path, Err(error))) => {
+            warnings.push(format!("no SSH key opens this guest: cannot read {}: {}", path.display(), error.kind()));
+            String::new()
+        }
+        None => String::new(),
+    };
     GuestSettings {
-        authorized_keys: key.iter().flat_map(|text| text.lines()).map(str::to_owned).collect(),
+        authorized_keys: key.lines().map(str::to_owned).collect(),
         git_identity: git_identity(),
         files,
         warnings,

@@ -145,6 +145,12 @@ impl UserDirs {
     pub fn daemon_log(&self) -> PathBuf {
         self.state.join("bangerd.log")
     }
+
+    /// What its owner decided; it need not exist.
+    #[must_use]
+    pub fn config_file(&self) -> PathBuf {
+        self.config.join("config.toml")
+    }
 }
 
 #[cfg(test)]

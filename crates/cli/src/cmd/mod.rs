@@ -1,9 +1,10 @@
 //! One file for each command; here is what they share, and the way from a parsed command line to an exit status.
 
+use std::ffi::OsString;
 use std::io;
 
 use tokio::runtime::{Builder, Runtime};
-use wire::api::ErrorCode;
+use wire::api::{BASE, DaemonStatus, ErrorCode};
 
 use crate::args::{Command, Verb};
 use crate::client::Client;
@@ -15,6 +16,7 @@ use crate::progress::Progress;
 use crate::settings::Settings;
 
 pub(crate) mod completion;
+pub(crate) mod config;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
 pub(crate) mod each;
@@ -42,6 +44,7 @@ pub(crate) fn run(command: Command, settings: Settings) -> u8 {
     let result = match command {
         Command::Version(args) => version::run(&args, way.output),
         Command::Completion(args) => completion::run(&args, &settings),
+        Command::Config { verb: config::Verb::Path } => config::path(&settings, way.output),
         command => with_daemon(&settings, &way, command),
     };
     match result {
@@ -93,6 +96,7 @@ impl Way {
             Command::Kernel { verb } => ordinary(verb.format(), verb.quiet()),
             Command::Op { verb } => ordinary(verb.format(), verb.quiet()),
             Command::Daemon { verb } => Way { start: Start::Never, ..ordinary(verb.format(), false) },
+            Command::Config { verb } => ordinary(verb.format(), false),
             Command::Doctor(args) => ordinary(args.record.format, false),
             Command::Version(args) => ordinary(args.record.format, false),
             Command::Completion(_) => ordinary(Format::Table, false),
@@ -130,6 +134,7 @@ fn act(command: &Command) -> Option<(String, String)> {
         Command::Kernel { verb } => Some(verb.act()),
         Command::Op { verb } => Some(verb.act()),
         Command::Doctor(_) => of("look at", "this host"),
+        Command::Config { .. } => of("show", "the settings"),
         Command::Daemon { .. } | Command::Version(_) | Command::Completion(_) => None,
     }
 }
@@ -167,8 +172,21 @@ async fn dispatch(app: &App, command: Command) -> Result<u8, Failure> {
         Command::Op { verb } => operation::run(app, verb).await,
         Command::Daemon { verb } => daemon::run(app, verb).await,
         Command::Doctor(args) => doctor::run(app, args).await,
+        Command::Config { .. } => config::show(app).await,
         Command::Version(_) | Command::Completion(_) => Ok(0),
     }
+}
+
+/// The last line of the help page that `arguments` ask for, where it depends on this host and a daemon is there to ask.
+pub(crate) fn help_line(arguments: &[OsString], settings: &Settings) -> Option<String> {
+    let words = arguments.iter().skip(1).take_while(|argument| *argument != "--").filter_map(|word| word.to_str());
+    let verb = words.filter(|word| !word.starts_with('-')).find(|word| *word != "vm")?;
+    if !matches!(verb, "run" | "create") {
+        return None;
+    }
+    let client = Client::new(Daemon::of(settings, Start::Never).ok()?);
+    let status: DaemonStatus = runtime().ok()?.block_on(client.get(&format!("{BASE}/status"))).ok()?;
+    Some(config::defaults_line(&status))
 }
 
 /// A runtime on this thread; made only when the daemon is needed.

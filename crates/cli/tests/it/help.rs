@@ -44,6 +44,15 @@ fn verbs_are_one_implementation_with_and_without_the_noun() {
 }
 
 #[test]
+fn the_settings_file_is_named_without_a_daemon() {
+    let home = Home::empty();
+    let output = home.banger(&["config", "path"]).output().unwrap();
+    let path = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(path, format!("{}\n", home.path().join("config/config.toml").display()));
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "nothing was made");
+}
+
+#[test]
 fn versions() {
     let home = Home::empty();
     let output = home.banger(&["--version"]).output().unwrap();

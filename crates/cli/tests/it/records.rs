@@ -15,9 +15,18 @@ fn lists_and_pages() {
                 {"name": "qemu", "status": "pass", "message": "7.2", "fix": null},
             ]}),
         )
+        .answer(
+            "GET /v1/config",
+            &json!({"path": "/home/x/.config/banger/config.toml", "exists": false, "settings": [
+                {"key": "log_level", "value": "\"info\"", "origin": "default", "why": null},
+                {"key": "vm_defaults.vcpu", "value": "4", "origin": "host", "why": "a quarter of 16 processors, at most 4"},
+                {"key": "vm_defaults.memory_mib", "value": "512", "origin": "config", "why": null},
+            ]}),
+        )
         .run();
     for (name, args) in [
-        ("vms", &["list"][..]),
+        ("config", &["config", "show"][..]),
+        ("vms", &["list"]),
         ("vms_names", &["vm", "ls", "--format", "name"]),
         ("vms_ids", &["ps", "-q"]),
         ("vm", &["show", "web"]),

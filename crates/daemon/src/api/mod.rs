@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use wire::api::{DoctorReport, VersionInfo};
+use wire::api::{Configuration, DoctorReport, VersionInfo};
 
 use crate::ops::{Engine, Host};
 use crate::supervise::activity::Activity;
@@ -62,6 +62,8 @@ pub struct About {
     pub started: std::time::Instant,
     /// Looks at the host; run on a thread that may block.
     pub doctor: Box<dyn Fn(crate::doctor::Known) -> DoctorReport + Send + Sync>,
+    /// Its settings.
+    pub configuration: Configuration,
     /// Cancelled when a client asks the daemon to end.
     pub shutdown: CancellationToken,
 }
@@ -76,6 +78,7 @@ struct Document;
 fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(system::status))
+        .routes(routes!(system::config))
         .routes(routes!(system::doctor))
         .routes(routes!(system::shutdown))
         .routes(routes!(vms::list, vms::create))

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use wire::api::{DaemonStatus, DoctorReport, ErrorBody};
+use wire::api::{Configuration, DaemonStatus, DoctorReport, ErrorBody};
 
 use super::Api;
 use super::error::Refusal;
@@ -23,6 +23,12 @@ pub async fn status(State(api): State<Api>) -> Json<DaemonStatus> {
         running_vms: u32::try_from(api.host.supervisors.running()).unwrap_or(u32::MAX),
         defaults: api.host.settings.defaults.clone(),
     })
+}
+
+/// Every setting and where it comes from
+#[utoipa::path(get, path = "/v1/config", responses((status = 200, body = Configuration)))]
+pub async fn config(State(api): State<Api>) -> Json<Configuration> {
+    Json(api.about.configuration.clone())
 }
 
 /// What this host can do, and what would improve it

@@ -70,6 +70,8 @@ pub struct UserNetwork {
     daemon: PathBuf,
     /// Whether the host has a way out for IPv6.
     has_v6: bool,
+    /// The resolver of open guests, instead of the host's.
+    resolver: Option<IpAddr>,
 }
 
 impl UserNetwork {
@@ -82,7 +84,13 @@ impl UserNetwork {
     pub fn probe(path: Option<&OsStr>, daemon: PathBuf) -> UserNetwork {
         let passt = path.and_then(|path| sys::process::find_program(PROGRAM, path));
         let routes = std::fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
-        UserNetwork { passt, daemon, has_v6: has_default_route(&routes) }
+        UserNetwork { passt, daemon, has_v6: has_default_route(&routes), resolver: None }
+    }
+
+    /// With a resolver of its owner's choice.
+    #[must_use]
+    pub fn with_resolver(self, resolver: Option<IpAddr>) -> UserNetwork {
+        UserNetwork { resolver, ..self }
     }
 
     /// Where passt is; none when it is not installed and `--nat` is refused.
@@ -173,11 +181,7 @@ impl NetworkDriver for UserNetwork {
                 guest.addresses.push(format!("{GUEST_V6}/{PREFIX_V6}"));
                 guest.gateways.push(GATEWAY_V6.to_string());
             }
-            guest.dns = RESOLV_CONF
-                .iter()
-                .map(|path| name_servers(&std::fs::read_to_string(path).unwrap_or_default(), self.has_v6))
-                .find(|servers| !servers.is_empty())
-                .unwrap_or_default();
+            guest.dns = self.resolver.map_or_else(|| host_resolvers(self.has_v6), |own| vec![own.to_string()]);
         }
         guest
     }
@@ -338,6 +342,15 @@ fn has_default_route(routes: &str) -> bool {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         matches!(words[..], [to, "00", .., device] if to.bytes().all(|b| b == b'0') && device != "lo")
     })
+}
+
+/// The resolvers of this host that a guest can reach.
+fn host_resolvers(has_v6: bool) -> Vec<String> {
+    RESOLV_CONF
+        .iter()
+        .map(|path| name_servers(&std::fs::read_to_string(path).unwrap_or_default(), has_v6))
+        .find(|servers| !servers.is_empty())
+        .unwrap_or_default()
 }
 
 /// The servers of a resolv.conf(5) that a guest can reach.

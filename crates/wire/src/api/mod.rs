@@ -3,6 +3,7 @@
 //! | method and path | body → answer |
 //! |---|---|
 //! | `GET /v1/status` | → [`DaemonStatus`] |
+//! | `GET /v1/config` | → [`Configuration`] |
 //! | `GET /v1/doctor` | → [`DoctorReport`] |
 //! | `POST /v1/shutdown` | ends the daemon; VMs go on |
 //! | `GET /v1/vms`, `GET /v1/vms/{vm}` | → [`VmList`], [`Vm`] |
@@ -25,12 +26,14 @@
 //! `{vm}` is a name, an id or an unambiguous beginning of an id of at least four digits. An answer outside 2xx carries an
 //! [`ApiError`] as `{"error": …}` ([`ErrorBody`]). Times are milliseconds since 1970, UTC.
 
+mod config;
 mod error;
 mod image;
 mod operation;
 mod system;
 mod vm;
 
+pub use config::{Configuration, Origin, Setting};
 pub use error::{ApiError, ErrorBody, ErrorCode, chain, plain};
 pub use image::{BuildImage, Image, ImageList, ImportKernel, Kernel, KernelFacts, KernelList, KernelSource};
 pub use operation::{Begun, Operation, OperationEvent, OperationList, OperationState, StepReport, StepState, Unit};

@@ -3,7 +3,7 @@
 use super::*;
 
 fn driver(passt: Option<&str>) -> UserNetwork {
-    UserNetwork { passt: passt.map(PathBuf::from), daemon: "/x/bangerd".into(), has_v6: true }
+    UserNetwork { passt: passt.map(PathBuf::from), daemon: "/x/bangerd".into(), has_v6: true, resolver: None }
 }
 
 fn nic(nat: bool, ports: &[(u16, u16)]) -> NicSpec {
