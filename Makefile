@@ -4,6 +4,8 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 # The cargo profile of the programs that `make test` drives.
 TEST_PROFILE ?= dev
+# How many lives of a VM `make soak` lives.
+N ?= 200
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart build test soak check fmt bench install hooks docs ci clean
@@ -20,8 +22,8 @@ build: ## Build the release programs into target/dist
 test: ## Run every test, real guests included
 	@TEST_PROFILE=$(TEST_PROFILE) scripts/test.sh
 
-soak: ## Run every test with the long lists
-	@BANGER_SOAK=1 TEST_PROFILE=$(TEST_PROFILE) scripts/test.sh
+soak: ## Run every test with the long lists; N=200 lives of a VM
+	@BANGER_SOAK=$(N) TEST_PROFILE=$(TEST_PROFILE) scripts/test.sh
 
 check: ## Check format, lints, house rules, shell and spelling
 	@scripts/check.sh

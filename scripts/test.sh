@@ -6,7 +6,7 @@
 #   BANGER_TEST_PREFIX       an installed tree of the programs under test
 #   BANGER_TEST_HOME         a banger home with the default kernel and image: copy or link from it, never write to it
 #   BANGER_TEST_KERNEL_DEB   Debian's cloud kernel package
-#   BANGER_SOAK              set by `make soak`: run the long lists instead of a sample
+#   BANGER_SOAK              set by `make soak` to its N: run the long lists instead of a sample
 #
 # Arguments go to the runner: `scripts/test.sh -p daemon exec`.
 set -euo pipefail

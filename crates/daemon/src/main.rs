@@ -25,6 +25,7 @@ fn main() -> ExitCode {
     if !arguments.is_empty() {
         return about(&arguments);
     }
+    sys::memory::keep_little();
     // Nothing this process makes is anybody else's to read, from the first moment on.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let outcome = Surroundings::read().and_then(|surroundings| {

@@ -15,7 +15,9 @@ use daemon::storage::sparse::SparseFiles;
 use daemon::store::{Store, StoreError};
 use daemon::supervise::activity::Activity;
 use daemon::supervise::{Reboot, Supervisors};
+use daemon::vmm::VmmDriver;
 use daemon::vmm::qemu::Qemu;
+use daemon::vmm::sim::Sim;
 use daemon::workshop::Workshop;
 use sys::kvm::Kvm;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -32,6 +34,9 @@ pub(crate) enum StartError {
     /// No home directory.
     #[error(transparent)]
     Home(#[from] HomeError),
+    /// `BANGER_VMM` makes no sense.
+    #[error("cannot use BANGER_VMM={0}: it is qemu or sim")]
+    Vmm(String),
     /// `BANGER_FAULT` makes no sense.
     #[error("cannot understand BANGER_FAULT")]
     Fault(#[from] FaultError),
@@ -87,6 +92,8 @@ pub(crate) struct Surroundings {
     install: Install,
     faults: Faults,
     log_level: Option<String>,
+    /// VMs are processes without a machine.
+    simulates: bool,
 }
 
 impl Surroundings {
@@ -112,6 +119,7 @@ impl Surroundings {
             install: install()?,
             faults: text("BANGER_FAULT").unwrap_or_default().parse()?,
             log_level: text("BANGER_LOG_LEVEL"),
+            simulates: simulates(text("BANGER_VMM").as_deref())?,
         })
     }
 
@@ -140,6 +148,16 @@ impl Surroundings {
         };
         let log_level = self.log_level.as_deref().and_then(|level| LogLevel::of(&level.to_ascii_lowercase()));
         config.resolve(host, Overrides { log_level })
+    }
+}
+
+/// Whether `BANGER_VMM` asks for guests without a machine: with `sim` each is a process of the agent on this host, with the
+/// real protocol and none of a VM's walls. For tests and for trying the API.
+fn simulates(asked: Option<&str>) -> Result<bool, StartError> {
+    match asked {
+        None | Some("qemu") => Ok(false),
+        Some("sim") => Ok(true),
+        Some(other) => Err(StartError::Vmm(other.to_owned())),
     }
 }
 
@@ -180,7 +198,8 @@ pub(crate) fn wire(
     let dirs = surroundings.dirs.clone();
     let store = Store::open(&dirs.state.join("state.db"))?;
     let kvm = qemu.kvm().clone();
-    let vmm = Arc::new(qemu);
+    let vmm: Arc<dyn VmmDriver> =
+        if surroundings.simulates { Arc::new(Sim::new(surroundings.install.agent())) } else { Arc::new(qemu) };
     let storage = Arc::new(SparseFiles::new(dirs.state.clone(), &dirs.cache, Some(surroundings.path.clone())));
     let network = UserNetwork::probe(Some(&surroundings.path), surroundings.install.daemon());
     let network = Arc::new(network.with_resolver(config.default_dns));

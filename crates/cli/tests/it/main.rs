@@ -12,5 +12,6 @@ mod interrupt;
 mod lifecycle;
 mod records;
 mod run;
+mod sim;
 mod start;
 mod terminal;

@@ -1,52 +1,29 @@
 //! The daemon killed at each step of a start: the next one finishes or takes back what was begun.
 
-use super::host::{Host, eventually};
-
-/// The steps of `vm.start`, as the operation itself lists them.
-fn steps(host: &Host) -> Vec<String> {
-    host.ok(&["vm", "create", "--name", "probe", "--no-start"]);
-    host.ok(&["vm", "start", "probe", "--wait", "agent"]);
-    let list: serde_json::Value = serde_json::from_str(&host.ok(&["ops", "list", "--format", "json"])).unwrap();
-    host.ok(&["vm", "delete", "probe"]);
-    let start = list["operations"].as_array().unwrap().iter().find(|op| op["kind"] == "vm.start").unwrap();
-    start["steps"].as_array().unwrap().iter().map(|step| step["name"].as_str().unwrap().to_owned()).collect()
-}
-
-/// Ends the daemon and starts one that kills itself behind the effect of `step`, before that is journalled.
-fn daemon_that_dies_at(host: &Host, step: &str) {
-    host.ok(&["daemon", "stop"]);
-    eventually("the daemon has ended", || host.daemon_pid().is_none());
-    let started = host.command(&["ps"]).env("BANGER_FAULT", format!("vm.start/{step}:kill-after")).output().unwrap();
-    assert!(started.status.success(), "{started:?}");
-}
+use super::host::Host;
 
 #[test]
 fn a_daemon_killed_at_any_step_of_a_start_leaves_a_vm_that_starts() {
     let host = Host::new();
-    let steps = steps(&host);
-    assert!(steps.len() >= 5, "{steps:?}");
     host.ok(&["vm", "create", "--name", "web", "--no-start"]);
+    host.ok(&["vm", "start", "web", "--wait", "agent"]);
+    let steps = host.steps_of("vm.start");
+    assert!(steps.len() >= 5, "{steps:?}");
+    host.ok(&["vm", "stop", "web"]);
     for step in &steps {
-        daemon_that_dies_at(&host, step);
-        let doomed = host.daemon_pid().expect("a daemon runs");
+        let doomed = host.daemon_that_dies_at(&format!("vm.start/{step}:kill-after"));
         // The client finds the next daemon, which finishes what the first had begun; whether it says so or gives up,
         // the VM is whole afterwards.
         let start = host.run(&["vm", "start", "web", "--wait", "agent"]);
         assert_ne!(host.daemon_pid(), Some(doomed), "the daemon did not die at {step}: {}", start.stderr);
-        eventually("the VM has settled", || {
-            let show = host.run(&["vm", "show", "web", "--format", "json"]);
-            let vm: serde_json::Value = serde_json::from_slice(&show.stdout).unwrap_or_default();
-            vm["operation"].is_null() && matches!(vm["state"].as_str(), Some("running" | "stopped" | "created"))
-        });
+        host.settled("web").expect("there is the VM");
         if host.run(&["exec", "web", "--", "true"]).code != 0 {
             host.ok(&["vm", "start", "web", "--wait", "agent"]);
         }
         assert_eq!(host.ok(&["exec", "web", "--", "hostname"]), "web", "after {step}");
-        let vmms = host.processes().into_iter().filter(|(_, line)| line.contains("qemu-system")).count();
-        assert_eq!(vmms, 1, "not one VMM after {step}");
+        assert_eq!(host.guests(), 1, "not one VMM after {step}");
         host.ok(&["vm", "stop", "web"]);
-        let vmms = host.processes().into_iter().filter(|(_, line)| line.contains("qemu-system")).count();
-        assert_eq!(vmms, 0, "a VMM is left after {step}");
+        assert_eq!(host.guests(), 0, "a VMM is left after {step}");
     }
     host.leaves_nothing();
 }

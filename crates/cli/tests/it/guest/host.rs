@@ -14,28 +14,30 @@ use tempfile::TempDir;
 const COMMAND_DEADLINE: Duration = Duration::from_secs(240);
 
 /// A `BANGER_HOME` with a daemon of its own.
-pub(super) struct Host {
+pub(crate) struct Host {
     home: TempDir,
     prefix: PathBuf,
+    /// What runs its VMs: `qemu`, `sim`.
+    vmm: &'static str,
 }
 
 /// What a command printed and how it ended.
 #[derive(Debug)]
-pub(super) struct Ran {
-    pub(super) code: i32,
-    pub(super) stdout: Vec<u8>,
-    pub(super) stderr: String,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
 }
 
 impl Ran {
     /// Standard output as text without the final newline.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).trim_end().to_owned()
     }
 
     /// The same run, which must have ended with `code`.
     #[track_caller]
-    pub(super) fn code(self, code: i32) -> Ran {
+    pub(crate) fn code(self, code: i32) -> Ran {
         assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.text(), self.stderr);
         self
     }
@@ -50,7 +52,7 @@ fn from_environment(variable: &str) -> PathBuf {
 
 impl Host {
     /// A host that has the default image and kernel: linked, because both never change.
-    pub(super) fn new() -> Host {
+    pub(crate) fn new() -> Host {
         let host = Host::bare();
         let seed = from_environment("BANGER_TEST_HOME");
         let state = host.state();
@@ -68,30 +70,37 @@ impl Host {
         host
     }
 
-    /// A host with nothing.
-    pub(super) fn bare() -> Host {
-        // In /tmp, because a Unix socket's address is short.
-        let home = tempfile::Builder::new().prefix("bt").tempdir_in("/tmp").unwrap();
-        Host { home, prefix: from_environment("BANGER_TEST_PREFIX") }
+    /// As [`Host::new`], with guests that are processes instead of machines.
+    pub(crate) fn simulated() -> Host {
+        let mut host = Host::new();
+        host.vmm = "sim";
+        host
     }
 
-    pub(super) fn home(&self) -> &Path {
+    /// A host with nothing.
+    pub(crate) fn bare() -> Host {
+        // In /tmp, because a Unix socket's address is short.
+        let home = tempfile::Builder::new().prefix("bt").tempdir_in("/tmp").unwrap();
+        Host { home, prefix: from_environment("BANGER_TEST_PREFIX"), vmm: "qemu" }
+    }
+
+    pub(crate) fn home(&self) -> &Path {
         self.home.path()
     }
 
-    pub(super) fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.home.path().join("state")
     }
 
     /// Writes `config.toml`, before the daemon starts.
-    pub(super) fn configure(&self, text: &str) {
+    pub(crate) fn configure(&self, text: &str) {
         let dir = self.home.path().join("config");
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join("config.toml"), text).unwrap();
     }
 
     /// `banger` with a clean environment.
-    pub(super) fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.prefix.join("bin/banger"));
         command
             .args(args)
@@ -99,6 +108,7 @@ impl Host {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.home.path())
             .env("BANGER_HOME", self.home.path())
+            .env("BANGER_VMM", self.vmm)
             .current_dir(self.home.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -107,18 +117,18 @@ impl Host {
     }
 
     /// Runs `banger` to its end.
-    pub(super) fn run(&self, args: &[&str]) -> Ran {
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
         finish(self.command(args).spawn().unwrap(), &format!("banger {args:?}"))
     }
 
     /// Runs `banger`, which must succeed, and gives what it printed.
     #[track_caller]
-    pub(super) fn ok(&self, args: &[&str]) -> String {
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
         self.run(args).code(0).text()
     }
 
     /// Runs `banger` with bytes on its standard input.
-    pub(super) fn pipe(&self, args: &[&str], input: &[u8]) -> Ran {
+    pub(crate) fn pipe(&self, args: &[&str], input: &[u8]) -> Ran {
         let mut child = self.command(args).stdin(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         std::thread::scope(|scope| {
@@ -132,19 +142,55 @@ impl Host {
     }
 
     /// The running daemon's process, if one runs.
-    pub(super) fn daemon_pid(&self) -> Option<u32> {
+    pub(crate) fn daemon_pid(&self) -> Option<u32> {
         self.processes().into_iter().find(|(_, line)| line.contains("bangerd")).map(|(pid, _)| pid)
     }
 
     /// Kills the daemon as a crash would: SIGKILL.
-    pub(super) fn kill_daemon(&self) {
+    pub(crate) fn kill_daemon(&self) {
         let pid = self.daemon_pid().expect("a daemon runs");
         kill(pid, Signal::KILL);
         eventually("the daemon is dead", || self.daemon_pid().is_none());
     }
 
+    /// How many guests run: their VMMs, or the agents that stand in for them.
+    pub(crate) fn guests(&self) -> usize {
+        let mark = if self.vmm == "sim" { "--serve" } else { "qemu-system" };
+        self.processes().into_iter().filter(|(_, line)| line.contains(mark)).count()
+    }
+
+    /// Ends the daemon and starts one that kills itself at `fault`, which is `<operation>/<step>:<point>`.
+    pub(crate) fn daemon_that_dies_at(&self, fault: &str) -> u32 {
+        self.ok(&["daemon", "stop"]);
+        eventually("the daemon has ended", || self.daemon_pid().is_none());
+        let started = self.command(&["ps"]).env("BANGER_FAULT", fault).output().unwrap();
+        assert!(started.status.success(), "{started:?}");
+        self.daemon_pid().expect("a daemon runs")
+    }
+
+    /// The steps of the newest operation of this kind.
+    pub(crate) fn steps_of(&self, kind: &str) -> Vec<String> {
+        let list: serde_json::Value = serde_json::from_str(&self.ok(&["ops", "list", "--format", "json"])).unwrap();
+        let found = list["operations"].as_array().unwrap().iter().find(|op| op["kind"] == kind).expect(kind);
+        found["steps"].as_array().unwrap().iter().map(|step| step["name"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// The VM's record once no operation holds it and its state is a lasting one; none when there is no such VM.
+    pub(crate) fn settled(&self, vm: &str) -> Option<serde_json::Value> {
+        let mut record = None;
+        eventually("the VM has settled", || {
+            let shown = self.run(&["vm", "show", vm, "--format", "json"]);
+            let value: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap_or_default();
+            let is_gone = value["error"]["code"] == "not_found";
+            let lasts = matches!(value["state"].as_str(), Some("running" | "stopped" | "created"));
+            record = (!is_gone).then(|| value.clone());
+            is_gone || (value["operation"].is_null() && lasts)
+        });
+        record
+    }
+
     /// Processes that belong to this host: their environment or command line names its home.
-    pub(super) fn processes(&self) -> Vec<(u32, String)> {
+    pub(crate) fn processes(&self) -> Vec<(u32, String)> {
         let home = self.home.path().to_str().unwrap();
         let own = std::process::id();
         let mut found = Vec::new();
@@ -164,7 +210,7 @@ impl Host {
 
     /// Deletes what is left, ends the daemon, and proves that nothing of this host remains.
     #[track_caller]
-    pub(super) fn leaves_nothing(self) {
+    pub(crate) fn leaves_nothing(self) {
         let names = self.ok(&["vm", "list", "--format", "name"]);
         for name in names.lines() {
             self.ok(&["vm", "delete", name]);
@@ -174,7 +220,7 @@ impl Host {
 
     /// As [`Host::leaves_nothing`], and there must be no VM to delete.
     #[track_caller]
-    pub(super) fn ends_clean(self) {
+    pub(crate) fn ends_clean(self) {
         assert_eq!(self.ok(&["vm", "list", "--format", "name"]), "", "VMs are left");
         for dir in ["state/vms", "run/boots"] {
             let left: Vec<_> = fs::read_dir(self.home.path().join(dir))
@@ -217,7 +263,7 @@ fn finish(child: Child, what: &str) -> Ran {
 }
 
 /// Sends a signal; a process that has ended is none of our business.
-pub(super) fn kill(pid: u32, signal: Signal) {
+pub(crate) fn kill(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     match rustix::process::kill_process(pid, signal) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => {}
@@ -227,7 +273,7 @@ pub(super) fn kill(pid: u32, signal: Signal) {
 
 /// Waits until something holds, at most a minute.
 #[track_caller]
-pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !holds() {
         assert!(Instant::now() < deadline, "it never came true that {what}");

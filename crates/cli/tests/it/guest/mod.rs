@@ -14,7 +14,7 @@
 //! | [`input`] | bad input and full disks: a clear error, and nothing left behind |
 
 mod crash;
-mod host;
+pub(crate) mod host;
 mod input;
 mod lifecycle;
 mod load;
