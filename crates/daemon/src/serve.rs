@@ -42,6 +42,8 @@ pub(crate) async fn run(surroundings: Surroundings) -> Result<(), StartError> {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .with_target(false)
+        // A log on a full disk loses lines; told of that on the same stream, the subscriber would panic.
+        .log_internal_errors(false)
         .init();
     let idle_exit = resolved.idle_exit();
     let daemon = wire(&surroundings, config, qemu, &resolved)?;

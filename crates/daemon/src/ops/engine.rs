@@ -167,12 +167,19 @@ impl Engine {
     /// Begins `plan` and returns at once.
     ///
     /// # Errors
-    /// When another open operation holds the same.
+    /// When another open operation holds the same, or the disk is full and `plan` makes no room.
     pub async fn begin(self: &Arc<Self>, plan: Plan) -> Result<Begun, Cause> {
         self.begin_as(OpId::from_random(sys::rand::bytes()), plan).await
     }
 
-    async fn begin_as(self: &Arc<Self>, id: OpId, plan: Plan) -> Result<Begun, Cause> {
+    /// Begins `plan` as the operation `id`, which a plan may name, and returns at once.
+    ///
+    /// # Errors
+    /// As [`Engine::begin`].
+    pub async fn begin_as(self: &Arc<Self>, id: OpId, plan: Plan) -> Result<Begun, Cause> {
+        if !plan.makes_room() {
+            self.host.check_room().map_err(|cause| explain(&plan, cause))?;
+        }
         let record = OperationRecord {
             id: id.clone(),
             kind: plan.kind().to_owned(),
@@ -223,8 +230,7 @@ impl Engine {
                 for failure in failures {
                     cause.message.push_str(&format!("; {} could not be taken back: {}", failure.step, failure.cause));
                 }
-                cause.hint.get_or_insert_with(|| format!("something is left: see `banger op show {}`", record.id));
-                (OperationState::Stuck, Some(cause))
+                (OperationState::Stuck, Some(with_way_out(cause, &record.id)))
             }
             Err(error) => (OperationState::Stuck, Some(explain(plan, caused(ErrorCode::Internal, &error)))),
         };
@@ -247,7 +253,8 @@ impl Engine {
         live.finish(ended);
     }
 
-    /// Goes on with every operation that an earlier daemon left open. Call it after `Supervisors::adopt_all`.
+    /// Goes on with every operation that an earlier daemon left open, and tries once more what is stuck: whatever was in
+    /// the way may be gone. Call it once, after `Supervisors::adopt_all`.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -266,6 +273,27 @@ impl Engine {
                         .end_operation(&record.id, store::OperationState::Stuck, Some(error), now_ms)
                         .await?;
                 }
+            }
+        }
+        self.retry_stuck().await
+    }
+
+    async fn retry_stuck(self: &Arc<Self>) -> Result<(), StoreError> {
+        for record in self.host.store.stuck_operations().await? {
+            // One that another version began stays as it is: its steps are not known here.
+            let Ok(plan) = serde_json::from_value::<Plan>(record.plan.clone()) else { continue };
+            let reopened = match self.host.store.reopen_operation(&record.id).await {
+                Ok(reopened) => reopened,
+                Err(error) => {
+                    tracing::warn!(op = %record.id, %error, "a stuck operation is not tried again");
+                    continue;
+                }
+            };
+            if reopened {
+                let edges = self.host.store.edges(&record.id).await?;
+                let open =
+                    OperationRecord { state: store::OperationState::Open, error: None, ended_at_ms: None, ..record };
+                self.drive_in_task(open, plan, &edges);
             }
         }
         Ok(())
@@ -392,6 +420,16 @@ impl Engine {
     pub fn is_idle(&self) -> bool {
         self.activity.is_idle()
     }
+}
+
+/// A cause with what a person can do about the operation that is stuck because of it.
+fn with_way_out(mut cause: Cause, operation: &OpId) -> Cause {
+    let way_out = format!(
+        "put right what is in the way, then `banger daemon stop`: the next daemon tries once more \
+         (`banger op show {operation}` lists the steps)"
+    );
+    cause.hint = Some(cause.hint.map_or_else(|| way_out.clone(), |hint| format!("{hint}; {way_out}")));
+    cause
 }
 
 /// A cause with what failed because of it.
