@@ -14,6 +14,7 @@
 //! | [`input`] | bad input and full disks: a clear error, and nothing left behind |
 
 mod crash;
+mod full;
 mod host;
 mod input;
 mod lifecycle;
