@@ -189,9 +189,10 @@ impl StoreError {
     pub fn hint(&self) -> Option<String> {
         let dir = |path: &Path| path.parent().unwrap_or(path).display().to_string();
         match self {
-            StoreError::Locked { path } => {
-                Some(format!("`fuser {}` tells which; end it, then try again", path.display()))
-            }
+            StoreError::Locked { path } => Some(format!(
+                "`fuser {}` tells which: a bangerd with another XDG_RUNTIME_DIR, or a database shell; end it, then try again",
+                path.display()
+            )),
             StoreError::Corrupt { path, .. } => Some(format!(
                 "nothing in it was changed: put back a copy of it, or move {} away whole and begin anew (the disks of its \
                  VMs are below {}/vms)",

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use rustix::mount::{MountFlags, mount_remount};
 
-use super::host::Host;
+use super::host::{Host, eventually};
 
 /// Names the small filesystem to the test that runs inside it.
 const SMALL_DISK: &str = "BANGER_TEST_SMALL_DISK";
@@ -47,6 +47,14 @@ fn small_disk(test: &str) -> Option<PathBuf> {
 fn resize(disk: &Path, bytes: u64) {
     let size = std::ffi::CString::new(format!("size={bytes}")).unwrap();
     mount_remount(disk, MountFlags::empty(), size.as_c_str()).unwrap();
+}
+
+/// Leaves about no byte free while others write and delete: what they have written since the look is no error.
+fn squeeze(disk: &Path) {
+    let stat = rustix::fs::statvfs(disk).unwrap();
+    let size = std::ffi::CString::new(format!("size={}", (stat.f_blocks - stat.f_bfree) * stat.f_frsize)).unwrap();
+    let squeezed = mount_remount(disk, MountFlags::empty(), size.as_c_str());
+    assert!(matches!(squeezed, Ok(()) | Err(rustix::io::Errno::INVAL)), "{squeezed:?}");
 }
 
 /// Leaves no byte free.
@@ -101,4 +109,44 @@ fn a_full_disk_costs_a_write_error_and_room_can_be_made() {
         0
     );
     host.leaves_nothing();
+}
+
+#[test]
+fn an_import_on_a_disk_that_fills_up_leaves_nothing() {
+    let Some(disk) = small_disk("guest::full::an_import_on_a_disk_that_fills_up_leaves_nothing") else { return };
+    resize(&disk, ROOMY_BYTES);
+    let host = Host::below(&disk);
+    host.ok(&["ps"]);
+    // Ever later in its work.
+    for used_mib in [0, 20, 60, 100, 120] {
+        import_squeezed(&host, &disk, used_mib << 20);
+        resize(&disk, ROOMY_BYTES);
+    }
+    host.ends_clean();
+}
+
+/// Imports a kernel on a disk that is full from a moment on: when that many bytes are used.
+fn import_squeezed(host: &Host, disk: &Path, used: u64) {
+    let package = std::env::var_os("BANGER_TEST_KERNEL_DEB").expect("set by `make test`");
+    let mut import = host.command(&["kernel", "import", package.to_str().unwrap()]).spawn().unwrap();
+    let kernels = host.state().join("kernels");
+    let is_staging = || std::fs::read_dir(&kernels).is_ok_and(|mut entries| entries.next().is_some());
+    eventually("the kernel is being unpacked", is_staging);
+    let is_late = || {
+        let stat = rustix::fs::statvfs(disk).unwrap();
+        (stat.f_blocks - stat.f_bfree) * stat.f_frsize >= used
+    };
+    while import.try_wait().unwrap().is_none() {
+        if is_late() {
+            squeeze(disk);
+        }
+    }
+    let output = import.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "full from {used} on: {said}");
+    assert!(said.to_lowercase().contains("no space left on device"), "full from {used} on: {said}");
+    assert!(said.contains("hint: make room on"), "full from {used} on: {said}");
+    assert!(!said.contains("damaged"), "full from {used} on: {said}");
+    assert!(!is_staging(), "nothing is left of it");
+    assert_eq!(host.ok(&["kernel", "list", "--format", "name"]), "");
 }

@@ -84,7 +84,8 @@ impl Host {
         Host::below(dir).with_artifacts()
     }
 
-    fn below(dir: &Path) -> Host {
+    /// A host with nothing whose files are on the filesystem of `dir`.
+    pub(super) fn below(dir: &Path) -> Host {
         let home = tempfile::Builder::new().prefix("bt").tempdir_in(dir).unwrap();
         Host { home, prefix: from_environment("BANGER_TEST_PREFIX") }
     }

@@ -11,6 +11,7 @@
 //! | [`network`] | what a guest reaches and what reaches it |
 //! | [`load`] | boots and clocks while every core is busy |
 //! | [`crash`] | the daemon killed at each step of a start |
+//! | [`full`] | a disk without a free byte |
 //! | [`input`] | bad input and full disks: a clear error, and nothing left behind |
 
 mod crash;
