@@ -33,13 +33,16 @@ pub struct Engine {
     activity: Activity,
     live: Mutex<HashMap<OpId, Arc<Live>>>,
     open: watch::Sender<usize>,
+    /// Held while an operation on a VM is decided and begun: a plan is of a VM that nobody holds.
+    planning: tokio::sync::Mutex<()>,
 }
 
 impl Engine {
     /// An engine that drives nothing yet. Open operations and live VMs count as work in `activity`.
     #[must_use]
     pub fn new(host: Arc<Host>, activity: Activity) -> Arc<Engine> {
-        Arc::new(Engine { host, activity, live: Mutex::new(HashMap::new()), open: watch::Sender::new(0) })
+        let (live, open) = (Mutex::default(), watch::Sender::new(0));
+        Arc::new(Engine { host, activity, live, open, planning: tokio::sync::Mutex::default() })
     }
 
     /// The world of its operations.
@@ -66,11 +69,15 @@ impl Engine {
     /// # Errors
     /// Every refusal; nothing has begun then.
     pub async fn start(self: &Arc<Self>, key: &str) -> Result<Begun, Cause> {
-        let vm = self.host.store.find_vm(key).await?;
-        self.refuse_busy(&vm).await?;
+        let _planning = self.planning.lock().await;
+        let vm = self.find_free(key).await?;
+        self.start_free(&vm).await
+    }
+
+    async fn start_free(self: &Arc<Self>, vm: &VmRecord) -> Result<Begun, Cause> {
         let probe = crate::model::vm::VmEvent::StartBegun { boot: wire::id::BootId::from_random(sys::rand::bytes()) };
         vm.state.after(&probe).map_err(|refused| StoreError::Refused { name: vm.name.to_string(), refused })?;
-        let plan = start::plan(&self.host, &vm).await?;
+        let plan = start::plan(&self.host, vm).await?;
         self.begin(Plan::Start(Box::new(plan))).await
     }
 
@@ -79,8 +86,8 @@ impl Engine {
     /// # Errors
     /// Every refusal; nothing has begun then.
     pub async fn stop(self: &Arc<Self>, key: &str, grace: Option<Duration>) -> Result<Begun, Cause> {
-        let vm = self.host.store.find_vm(key).await?;
-        self.refuse_busy(&vm).await?;
+        let _planning = self.planning.lock().await;
+        let vm = self.find_free(key).await?;
         let plan = stop::plan(&self.host, &vm, grace).await?;
         self.begin(Plan::Stop(Box::new(plan))).await
     }
@@ -90,10 +97,10 @@ impl Engine {
     /// # Errors
     /// Every refusal; nothing has begun then.
     pub async fn restart(self: &Arc<Self>, key: &str, grace: Option<Duration>) -> Result<Begun, Cause> {
-        let vm = self.host.store.find_vm(key).await?;
-        self.refuse_busy(&vm).await?;
+        let _planning = self.planning.lock().await;
+        let vm = self.find_free(key).await?;
         if vm.state.boot().is_none() {
-            return self.start(key).await;
+            return self.start_free(&vm).await;
         }
         let plan = restart::plan(&self.host, &vm, grace).await?;
         self.begin(Plan::Restart(Box::new(plan))).await
@@ -104,7 +111,8 @@ impl Engine {
     /// # Errors
     /// Every refusal; nothing has begun then.
     pub async fn delete(self: &Arc<Self>, key: &str) -> Result<Begun, Cause> {
-        let vm = self.host.store.find_vm(key).await?;
+        let _planning = self.planning.lock().await;
+        let vm = self.find_free(key).await?;
         let plan = delete::plan(&self.host, &vm).await?;
         self.begin(Plan::Delete(Box::new(plan))).await
     }
@@ -149,11 +157,18 @@ impl Engine {
         self.begin(Plan::KernelDelete(Box::new(plan))).await
     }
 
-    /// A busy VM is refused as that, before its state, which the other operation is changing, is looked at.
-    async fn refuse_busy(&self, vm: &VmRecord) -> Result<(), Cause> {
+    /// The VM that `key` stands for, as no operation is changing it; a busy one is refused as that.
+    async fn find_free(&self, key: &str) -> Result<VmRecord, Cause> {
+        let found = self.host.store.find_vm(key).await?;
         let open = self.host.store.open_operations().await?;
-        let Some(other) = open.into_iter().find(|other| other.holds.as_deref() == Some(vm.id.as_str())) else {
-            return Ok(());
+        let Some(other) = open.into_iter().find(|other| other.holds.as_deref() == Some(found.id.as_str())) else {
+            // An operation may have ended between the two looks.
+            return match self.host.store.vm(&found.id).await {
+                Err(StoreError::NotFound { what, .. }) => {
+                    Err(StoreError::NotFound { what, key: key.to_owned() }.into())
+                }
+                other => Ok(other?),
+            };
         };
         Err(StoreError::Busy {
             subject: other.subject,
