@@ -22,6 +22,9 @@ use crate::{clock, process};
 /// How long a daemon may take until it listens.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// What helps when no daemon can be started on a full disk.
+const MAKE_ROOM: &str = "make some room on that disk, then try again";
+
 /// Between two looks at the socket.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -96,8 +99,16 @@ pub(crate) enum DaemonError {
     /// It ended instead of listening, and said why.
     #[error("cannot start the daemon: {reason}")]
     Refused {
-        /// Its last line.
+        /// What it said.
         reason: String,
+        /// What it says can be done about it.
+        hint: Option<String>,
+    },
+    /// It ended instead of listening, and its log takes not a byte.
+    #[error("cannot start the daemon: the disk that holds {} is full", log.display())]
+    Full {
+        /// Its log.
+        log: PathBuf,
     },
     /// It ended instead of listening.
     #[error("cannot start the daemon {}: it ended with {status}{}", program.display(), said(last_line))]
@@ -127,7 +138,16 @@ impl DaemonError {
     fn into_failure(self, dirs: &UserDirs) -> Failure {
         let failure = Failure::from_error(ErrorCode::DaemonUnavailable, &self);
         match self {
-            DaemonError::Refused { .. }
+            DaemonError::Refused { hint: Some(hint), .. } => failure.hint(hint),
+            DaemonError::Full { .. } => failure.hint(MAKE_ROOM),
+            DaemonError::Log { source, .. } => match source.0.kind() {
+                ErrorKind::StorageFull => failure.hint(MAKE_ROOM),
+                ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
+                    failure.hint("banger must be able to write there; BANGER_HOME names another place")
+                }
+                _ => failure,
+            },
+            DaemonError::Refused { hint: None, .. }
             | DaemonError::Ended { .. }
             | DaemonError::Slow { .. }
             | DaemonError::Spawn { .. } => failure.hint(format!("its log: {}", dirs.daemon_log().display())),
@@ -138,7 +158,7 @@ impl DaemonError {
             DaemonError::NotRunning => {
                 failure.hint("it starts with the first command that needs it, for example: banger ps")
             }
-            DaemonError::Connect { .. } | DaemonError::Foreign { .. } | DaemonError::Log { .. } => failure,
+            DaemonError::Connect { .. } | DaemonError::Foreign { .. } => failure,
         }
     }
 }
@@ -213,10 +233,13 @@ impl Daemon {
                 return Ok(stream);
             }
             if let Some(status) = ended_badly(&mut child) {
-                let last_line = last_line(&log_path, log_start);
-                return Err(match last_line.as_deref().and_then(|line| line.strip_prefix("bangerd: ")) {
-                    Some(reason) => DaemonError::Refused { reason: reason.to_owned() },
-                    None => DaemonError::Ended { program, status, last_line },
+                return Err(match last_words(&log_path, log_start) {
+                    Some((reason, hint)) => DaemonError::Refused { reason, hint },
+                    None if is_full(&log_path) => DaemonError::Full { log: log_path },
+                    None => {
+                        let last_line = last_line(&log_path, log_start);
+                        DaemonError::Ended { program, status, last_line }
+                    }
                 });
             }
             if clock::now() > deadline {
@@ -262,16 +285,40 @@ fn ended_badly(child: &mut Child) -> Option<String> {
     }
 }
 
-/// The last line of the daemon's log beyond its first `start` bytes, which an earlier daemon wrote. A daemon begins a log
-/// anew that grew too long.
+/// Whether the filesystem of `path` has no room left.
+fn is_full(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|stat| stat.f_bavail == 0)
+}
+
+/// Why a daemon ended, and its hint, when these are its last lines.
+fn last_words(log: &Path, start: u64) -> Option<(String, Option<String>)> {
+    let lines = last_lines(log, start);
+    let (last, before) = lines.split_last()?;
+    let (reason, hint) = match last.strip_prefix("hint: ") {
+        Some(hint) => (before.last()?, Some(hint.to_owned())),
+        None => (last, None),
+    };
+    Some((reason.strip_prefix("bangerd: ")?.to_owned(), hint))
+}
+
 fn last_line(log: &Path, start: u64) -> Option<String> {
+    last_lines(log, start).pop()
+}
+
+/// The last lines of the daemon's log beyond its first `start` bytes, which an earlier daemon wrote. A daemon begins a log
+/// anew that grew too long.
+fn last_lines(log: &Path, start: u64) -> Vec<String> {
+    read_end(log, start).map_or_else(Vec::new, |text| {
+        text.lines().map(|line| printable(line.trim())).filter(|line| !line.is_empty()).collect()
+    })
+}
+
+fn read_end(log: &Path, start: u64) -> Option<String> {
     let mut file = File::open(log).ok()?;
     let length = file.metadata().ok()?.len();
     let start = if start <= length { start } else { 0 };
     file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES).max(start))).ok()?;
     let mut bytes = Vec::new();
     file.take(LOG_TAIL_BYTES).read_to_end(&mut bytes).ok()?;
-    let text = String::from_utf8_lossy(&bytes);
-    let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
-    Some(printable(line.trim()))
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | [`model`] | nouns and state machines: pure | the plain types of `wire` |
 //! | [`saga`] | the step engine and its journal; knows none of our nouns | nothing of ours |
-//! | [`store`] | the only SQL; append-only migrations | `model`, `saga::journal` |
+//! | [`store`] | the only SQL; append-only migrations | `model`, `saga::journal`, `sys::fs` |
 //! | [`vmm`] [`storage`] [`network`] [`image`] [`guest`] | drivers and clients | `model`, `sys`, `wire`; never each other, never `store` |
 //! | [`supervise`] | one owner task per live VM, and who is at work | `model`, `store`, driver traits |
 //! | [`ops`] | verbs: one file per operation, each opening with its list of steps | `model`, `saga`, `store`, `supervise`, driver traits |

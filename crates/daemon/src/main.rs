@@ -12,9 +12,11 @@ mod lock;
 mod serve;
 mod setup;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use daemon::network::filter;
+use daemon::store::schema::{self, Standing};
 use setup::Surroundings;
 
 fn main() -> ExitCode {
@@ -40,10 +42,47 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // One line: it is quoted by whoever started this daemon.
-            let text = wire::api::chain(&error);
-            say(&format!("bangerd: {}", text.split_whitespace().collect::<Vec<_>>().join(" ")));
+            // A line each: they are quoted by whoever started this daemon.
+            say(&format!("bangerd: {}", one_line(&wire::api::chain(&error))));
+            if let Some(hint) = error.hint() {
+                say(&format!("hint: {}", one_line(&hint)));
+            }
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// What `--check-migrations` says and how it ends: 0 compatible, 1 pending, 2 newer, 3 when it cannot tell.
+fn check_migrations() -> ExitCode {
+    let checked = Surroundings::read().and_then(|surroundings| {
+        let path = surroundings.dirs.database();
+        Ok((schema::standing(&path)?, path))
+    });
+    let known = schema::known();
+    match checked {
+        Ok((Standing::Absent, path)) => {
+            print(&format!("compatible: there is no {} yet, this bangerd makes schema {known}", path.display()));
+            ExitCode::SUCCESS
+        }
+        Ok((Standing::Compatible, path)) => {
+            print(&format!("compatible: {} is of schema {known}, as this bangerd's", path.display()));
+            ExitCode::SUCCESS
+        }
+        Ok((Standing::Pending { found }, path)) => {
+            print(&format!("pending: {} is of schema {found}, this bangerd brings it to {known}", path.display()));
+            ExitCode::from(1)
+        }
+        Ok((Standing::Newer { found }, path)) => {
+            print(&format!("newer: {} is of schema {found}, this bangerd knows up to {known}", path.display()));
+            ExitCode::from(2)
+        }
+        Err(error) => {
+            say(&format!("bangerd: {}", one_line(&wire::api::chain(&error))));
+            ExitCode::from(3)
         }
     }
 }
@@ -60,18 +99,26 @@ fn about(arguments: &[std::ffi::OsString]) -> ExitCode {
         print(&format!("bangerd {} (commit {commit})", version.version));
         return ExitCode::SUCCESS;
     }
-    say(
-        "usage: bangerd [--version]\nIt is started by banger when needed and configured by config.toml and the environment.",
-    );
+    if arguments == ["--check-migrations"] {
+        return check_migrations();
+    }
+    say(USAGE);
     ExitCode::from(2)
 }
 
-#[expect(clippy::print_stdout, reason = "what --version asks for")]
+const USAGE: &str = "\
+usage: bangerd [--version | --check-migrations]
+It is started by banger when needed and configured by config.toml and the environment.
+--check-migrations prints how the database stands to this bangerd and changes nothing:
+exit status 0 compatible, 1 pending, 2 newer, 3 when it cannot be read.";
+
+#[expect(clippy::print_stdout, reason = "what was asked for")]
 fn print(text: &str) {
     println!("{text}");
 }
 
-#[expect(clippy::print_stderr, reason = "the last words of a daemon that does not run; its log is this stream")]
+/// The last words of a daemon that does not run; its log is this stream. A log that takes none, because the disk is full,
+/// is no reason to panic.
 fn say(text: &str) {
-    eprintln!("{text}");
+    drop(writeln!(std::io::stderr(), "{text}"));
 }

@@ -42,12 +42,16 @@ pub(crate) async fn run(surroundings: Surroundings) -> Result<(), StartError> {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .with_target(false)
+        // A log on a full disk loses lines; told of that on the same stream, the subscriber would panic.
+        .log_internal_errors(false)
         .init();
     let idle_exit = resolved.idle_exit();
     let daemon = wire(&surroundings, config, qemu, &resolved)?;
     let waking = daemon.activity.begin();
     daemon.host.supervisors.adopt_all().await?;
     daemon.engine.recover().await?;
+    // Whoever gets an answer may end the daemon the next moment.
+    let told = told_to_end();
     let listener = listen(&socket)?;
     let shutdown = CancellationToken::new();
     let api = api(&surroundings, &daemon, shutdown.clone());
@@ -65,7 +69,7 @@ pub(crate) async fn run(surroundings: Surroundings) -> Result<(), StartError> {
     let why = tokio::select! {
         () = activity.idle_for(idle_exit) => "idle",
         () = shutdown.cancelled() => "asked to",
-        () = told_to_end() => "told to by a signal",
+        () = told => "told to by a signal",
     };
     tracing::info!("ending: {why}; VMs go on");
     // New clients find no socket and start a daemon, which waits for the lock.
@@ -124,15 +128,17 @@ fn background(daemon: Daemon) {
     spawn("sweep", async move { reconcile::keep_sweeping(&host).await });
 }
 
-/// SIGTERM or SIGINT.
-async fn told_to_end() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::warn!("signals cannot be waited for");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM or SIGINT, from this call on.
+fn told_to_end() -> impl Future<Output = ()> {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async move {
+        let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+            tracing::warn!("signals cannot be waited for");
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
 }

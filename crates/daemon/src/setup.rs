@@ -62,8 +62,17 @@ pub(crate) enum StartError {
     #[error("cannot use the configuration")]
     Config(#[from] ConfigError),
     /// The database.
-    #[error("cannot use the database")]
+    #[error(transparent)]
     Store(#[from] StoreError),
+    /// The database is gone and what it was about is not: a new one would know of no VM, and the sweep would remove the
+    /// disks.
+    #[error("the database {} is missing or empty, but {} is there", database.display(), left.display())]
+    Lost {
+        /// The file.
+        database: PathBuf,
+        /// What it was about.
+        left: PathBuf,
+    },
     /// The API's socket.
     #[error("cannot listen at {}", path.display())]
     Listen {
@@ -76,6 +85,49 @@ pub(crate) enum StartError {
     /// The async runtime.
     #[error("cannot start the runtime")]
     Runtime(#[source] std::io::Error),
+}
+
+impl StartError {
+    /// What a person can do about it.
+    pub(crate) fn hint(&self) -> Option<String> {
+        let is_full = match self {
+            StartError::Directory(error) => error.is_full(),
+            StartError::Lock { source, .. } | StartError::Listen { source, .. } => {
+                source.kind() == std::io::ErrorKind::StorageFull
+            }
+            StartError::Store(error) => error.is_full(),
+            _ => false,
+        };
+        match self {
+            _ if is_full => Some("make some room on that disk, then try again".to_owned()),
+            StartError::Store(error) => error.hint(),
+            StartError::Directory(error) if error.source.kind() == std::io::ErrorKind::ReadOnlyFilesystem => {
+                Some("banger must be able to write there; BANGER_HOME names another place".to_owned())
+            }
+            StartError::Lost { database, .. } => {
+                let dir = database.parent().unwrap_or(database).display();
+                Some(format!("put back a copy of it, or move {dir} away whole and begin anew"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Refuses to begin anew over what an earlier database was about: the disks of VMs, or its log.
+fn refuse_lost(dirs: &UserDirs) -> Result<(), StartError> {
+    let database = dirs.database();
+    let length = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
+    if length(&database) > 0 {
+        return Ok(());
+    }
+    let vms = dirs.state.join("vms");
+    let has_vms = std::fs::read_dir(&vms).is_ok_and(|mut entries| entries.next().is_some());
+    let log = dirs.state.join("state.db-wal");
+    match (has_vms, length(&log) > 0) {
+        (true, _) => Err(StartError::Lost { database, left: vms }),
+        (false, true) => Err(StartError::Lost { database, left: log }),
+        (false, false) => Ok(()),
+    }
 }
 
 /// Which build this is.
@@ -196,7 +248,8 @@ pub(crate) fn wire(
     resolved: &config::resolve::Settings,
 ) -> Result<Daemon, StartError> {
     let dirs = surroundings.dirs.clone();
-    let store = Store::open(&dirs.state.join("state.db"))?;
+    refuse_lost(&dirs)?;
+    let store = Store::open(&dirs.database())?;
     let kvm = qemu.kvm().clone();
     let vmm: Arc<dyn VmmDriver> =
         if surroundings.simulates { Arc::new(Sim::new(surroundings.install.agent())) } else { Arc::new(qemu) };
@@ -239,11 +292,17 @@ pub(crate) fn wire(
 /// none, and its guests are entered through their agent only.
 fn own_ssh_key(key: &Path) -> Option<PathBuf> {
     let public = public_half(key);
-    if public.is_file() {
+    if std::fs::metadata(&public).is_ok_and(|meta| meta.len() > 0) {
         return Some(public);
     }
     let dir = key.parent().unwrap_or(Path::new("/"));
-    let made = sys::fs::create_private_dir(dir).map_err(|error| error.to_string()).and_then(|()| {
+    // A disk that was full left empty files, which ssh-keygen would ask about.
+    let drop_empty = |path: &Path| match std::fs::metadata(path) {
+        Ok(meta) if meta.len() == 0 => sys::fs::remove_file(path),
+        Ok(_) | Err(_) => Ok(()),
+    };
+    let begun = sys::fs::create_private_dir(dir).and_then(|()| drop_empty(key)).and_then(|()| drop_empty(&public));
+    let made = begun.map_err(|error| error.to_string()).and_then(|()| {
         let mut command = sys::process::command("ssh-keygen");
         command.args(["-q", "-t", "ed25519", "-N", "", "-C", "banger", "-f"]).arg(key);
         sys::process::run(&mut command).map_err(|error| error.to_string())

@@ -140,6 +140,12 @@ impl UserDirs {
         self.run.join("bangerd.lock")
     }
 
+    /// What the daemon remembers.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.state.join("state.db")
+    }
+
     /// What a daemon started on demand writes.
     #[must_use]
     pub fn daemon_log(&self) -> PathBuf {

@@ -3,7 +3,7 @@
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 
-use crate::fake::{Home, Script, vm};
+use crate::fake::{Home, OP, Script, operation, vm};
 
 #[test]
 fn lists_and_pages() {
@@ -39,6 +39,31 @@ fn lists_and_pages() {
     ] {
         assert_snapshot!(format!("list_{name}"), home.transcript(args));
     }
+}
+
+#[test]
+fn a_stuck_operation_is_listed_with_what_to_do() {
+    let error = json!({
+        "code": "operation_failed", "message": "cannot start fox: no\u{1b}[2J", "hint": "put it right, then once more",
+        "operation": OP,
+    });
+    let list = json!({"operations": [operation("stuck", &error), operation("succeeded", &Value::Null)]});
+    let home = Script::new().answer("GET /v1/operations", &list).run();
+    let output = home.banger(&["op", "list"]).output().unwrap();
+    let (stdout, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(stdout.lines().filter(|line| line.contains("STUCK")).count(), 1, "{stdout}");
+    assert!(stderr.starts_with("banger: cannot start fox: no") && stderr.contains(OP), "{stderr}");
+    assert!(stderr.ends_with("hint: put it right, then once more\n") && !stderr.contains('\u{1b}'), "{stderr}");
+    for quiet in [&["op", "list", "--format", "json"][..], &["op", "list", "--format", "name"], &["op", "ls", "-q"]] {
+        assert!(home.banger(quiet).output().unwrap().stderr.is_empty(), "{quiet:?}");
+    }
+    let home = Script::new().answer(&format!("GET /v1/operations/{OP}"), &operation("stuck", &error)).run();
+    let shown = home.banger(&["op", "show", OP]).output().unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(
+        shown.lines().any(|line| line.starts_with("hint") && line.ends_with("put it right, then once more")),
+        "{shown}"
+    );
 }
 
 #[test]

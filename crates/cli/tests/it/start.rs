@@ -61,6 +61,20 @@ fn a_daemon_that_does_not_start() {
     assert_snapshot!(run(&home, &banger, &["ps", "--format", "json"]));
 }
 
+#[test]
+fn a_refusal_of_the_daemon_brings_its_hint() {
+    let home = Home::empty();
+    let banger =
+        installed(&home, Some("echo 'bangerd: the database /x is damaged: no'; echo 'hint: put back a copy'; exit 1"));
+    assert_snapshot!(run(&home, &banger, &["ps"]), @"
+    status 1
+    --- stdout
+    --- stderr
+    banger: cannot start the daemon: the database /x is damaged: no
+    hint: put back a copy
+    ");
+}
+
 /// Listens, answers one request with no VMs, and leaves its session's id behind.
 const DAEMON: &str = r#"exec python3 -c '
 import os, socket

@@ -33,13 +33,16 @@ pub struct Engine {
     activity: Activity,
     live: Mutex<HashMap<OpId, Arc<Live>>>,
     open: watch::Sender<usize>,
+    /// Held while an operation on a VM is decided and begun: a plan is of a VM that nobody holds.
+    planning: tokio::sync::Mutex<()>,
 }
 
 impl Engine {
     /// An engine that drives nothing yet. Open operations and live VMs count as work in `activity`.
     #[must_use]
     pub fn new(host: Arc<Host>, activity: Activity) -> Arc<Engine> {
-        Arc::new(Engine { host, activity, live: Mutex::new(HashMap::new()), open: watch::Sender::new(0) })
+        let (live, open) = (Mutex::default(), watch::Sender::new(0));
+        Arc::new(Engine { host, activity, live, open, planning: tokio::sync::Mutex::default() })
     }
 
     /// The world of its operations.
@@ -66,11 +69,15 @@ impl Engine {
     /// # Errors
     /// Every refusal; nothing has begun then.
     pub async fn start(self: &Arc<Self>, key: &str) -> Result<Begun, Cause> {
-        let vm = self.host.store.find_vm(key).await?;
-        self.refuse_busy(&vm).await?;
+        let _planning = self.planning.lock().await;
+        let vm = self.find_free(key).await?;
+        self.start_free(&vm).await
+    }
+
+    async fn start_free(self: &Arc<Self>, vm: &VmRecord) -> Result<Begun, Cause> {
         let probe = crate::model::vm::VmEvent::StartBegun { boot: wire::id::BootId::from_random(sys::rand::bytes()) };
         vm.state.after(&probe).map_err(|refused| StoreError::Refused { name: vm.name.to_string(), refused })?;
-        let plan = start::plan(&self.host, &vm).await?;
+        let plan = start::plan(&self.host, vm).await?;
         self.begin(Plan::Start(Box::new(plan))).await
     }
 
@@ -79,8 +86,8 @@ impl Engine {
     /// # Errors
     /// Every refusal; nothing has begun then.
     pub async fn stop(self: &Arc<Self>, key: &str, grace: Option<Duration>) -> Result<Begun, Cause> {
-        let vm = self.host.store.find_vm(key).await?;
-        self.refuse_busy(&vm).await?;
+        let _planning = self.planning.lock().await;
+        let vm = self.find_free(key).await?;
         let plan = stop::plan(&self.host, &vm, grace).await?;
         self.begin(Plan::Stop(Box::new(plan))).await
     }
@@ -90,10 +97,10 @@ impl Engine {
     /// # Errors
     /// Every refusal; nothing has begun then.
     pub async fn restart(self: &Arc<Self>, key: &str, grace: Option<Duration>) -> Result<Begun, Cause> {
-        let vm = self.host.store.find_vm(key).await?;
-        self.refuse_busy(&vm).await?;
+        let _planning = self.planning.lock().await;
+        let vm = self.find_free(key).await?;
         if vm.state.boot().is_none() {
-            return self.start(key).await;
+            return self.start_free(&vm).await;
         }
         let plan = restart::plan(&self.host, &vm, grace).await?;
         self.begin(Plan::Restart(Box::new(plan))).await
@@ -104,7 +111,8 @@ impl Engine {
     /// # Errors
     /// Every refusal; nothing has begun then.
     pub async fn delete(self: &Arc<Self>, key: &str) -> Result<Begun, Cause> {
-        let vm = self.host.store.find_vm(key).await?;
+        let _planning = self.planning.lock().await;
+        let vm = self.find_free(key).await?;
         let plan = delete::plan(&self.host, &vm).await?;
         self.begin(Plan::Delete(Box::new(plan))).await
     }
@@ -149,11 +157,18 @@ impl Engine {
         self.begin(Plan::KernelDelete(Box::new(plan))).await
     }
 
-    /// A busy VM is refused as that, before its state, which the other operation is changing, is looked at.
-    async fn refuse_busy(&self, vm: &VmRecord) -> Result<(), Cause> {
+    /// The VM that `key` stands for, as no operation is changing it; a busy one is refused as that.
+    async fn find_free(&self, key: &str) -> Result<VmRecord, Cause> {
+        let found = self.host.store.find_vm(key).await?;
         let open = self.host.store.open_operations().await?;
-        let Some(other) = open.into_iter().find(|other| other.holds.as_deref() == Some(vm.id.as_str())) else {
-            return Ok(());
+        let Some(other) = open.into_iter().find(|other| other.holds.as_deref() == Some(found.id.as_str())) else {
+            // An operation may have ended between the two looks.
+            return match self.host.store.vm(&found.id).await {
+                Err(StoreError::NotFound { what, .. }) => {
+                    Err(StoreError::NotFound { what, key: key.to_owned() }.into())
+                }
+                other => Ok(other?),
+            };
         };
         Err(StoreError::Busy {
             subject: other.subject,
@@ -167,12 +182,19 @@ impl Engine {
     /// Begins `plan` and returns at once.
     ///
     /// # Errors
-    /// When another open operation holds the same.
+    /// When another open operation holds the same, or the disk is full and `plan` makes no room.
     pub async fn begin(self: &Arc<Self>, plan: Plan) -> Result<Begun, Cause> {
         self.begin_as(OpId::from_random(sys::rand::bytes()), plan).await
     }
 
-    async fn begin_as(self: &Arc<Self>, id: OpId, plan: Plan) -> Result<Begun, Cause> {
+    /// Begins `plan` as the operation `id`, which a plan may name, and returns at once.
+    ///
+    /// # Errors
+    /// As [`Engine::begin`].
+    pub async fn begin_as(self: &Arc<Self>, id: OpId, plan: Plan) -> Result<Begun, Cause> {
+        if !plan.makes_room() {
+            self.host.check_room().map_err(|cause| explain(&plan, cause))?;
+        }
         let record = OperationRecord {
             id: id.clone(),
             kind: plan.kind().to_owned(),
@@ -223,8 +245,7 @@ impl Engine {
                 for failure in failures {
                     cause.message.push_str(&format!("; {} could not be taken back: {}", failure.step, failure.cause));
                 }
-                cause.hint.get_or_insert_with(|| format!("something is left: see `banger op show {}`", record.id));
-                (OperationState::Stuck, Some(cause))
+                (OperationState::Stuck, Some(with_way_out(cause, &record.id)))
             }
             Err(error) => (OperationState::Stuck, Some(explain(plan, caused(ErrorCode::Internal, &error)))),
         };
@@ -247,7 +268,8 @@ impl Engine {
         live.finish(ended);
     }
 
-    /// Goes on with every operation that an earlier daemon left open. Call it after `Supervisors::adopt_all`.
+    /// Goes on with every operation that an earlier daemon left open, and tries once more what is stuck: whatever was in
+    /// the way may be gone. Call it once, after `Supervisors::adopt_all`.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -266,6 +288,27 @@ impl Engine {
                         .end_operation(&record.id, store::OperationState::Stuck, Some(error), now_ms)
                         .await?;
                 }
+            }
+        }
+        self.retry_stuck().await
+    }
+
+    async fn retry_stuck(self: &Arc<Self>) -> Result<(), StoreError> {
+        for record in self.host.store.stuck_operations().await? {
+            // One that another version began stays as it is: its steps are not known here.
+            let Ok(plan) = serde_json::from_value::<Plan>(record.plan.clone()) else { continue };
+            let reopened = match self.host.store.reopen_operation(&record.id).await {
+                Ok(reopened) => reopened,
+                Err(error) => {
+                    tracing::warn!(op = %record.id, %error, "a stuck operation is not tried again");
+                    continue;
+                }
+            };
+            if reopened {
+                let edges = self.host.store.edges(&record.id).await?;
+                let open =
+                    OperationRecord { state: store::OperationState::Open, error: None, ended_at_ms: None, ..record };
+                self.drive_in_task(open, plan, &edges);
             }
         }
         Ok(())
@@ -392,6 +435,16 @@ impl Engine {
     pub fn is_idle(&self) -> bool {
         self.activity.is_idle()
     }
+}
+
+/// A cause with what a person can do about the operation that is stuck because of it.
+fn with_way_out(mut cause: Cause, operation: &OpId) -> Cause {
+    let way_out = format!(
+        "put right what is in the way, then `banger daemon stop`: the next daemon tries once more \
+         (`banger op show {operation}` lists the steps)"
+    );
+    cause.hint = Some(cause.hint.map_or_else(|| way_out.clone(), |hint| format!("{hint}; {way_out}")));
+    cause
 }
 
 /// A cause with what failed because of it.

@@ -9,6 +9,9 @@ use crate::storage::StorageError;
 use crate::store::StoreError;
 use crate::vmm::VmmError;
 
+/// What helps when the disk is full. Each of these works on a disk without a free byte.
+pub const MAKE_ROOM: &str = "make room on it, for example with `banger rm VM` or `banger image delete IMAGE`";
+
 /// The stable text of a code.
 #[must_use]
 pub fn code_name(code: ErrorCode) -> String {
@@ -32,6 +35,11 @@ pub fn refused(code: ErrorCode, message: impl Into<String>) -> Cause {
 #[must_use]
 pub fn caused(code: ErrorCode, error: &dyn std::error::Error) -> Cause {
     Cause::new(code_name(code), ApiError::from_chain(code, error).message)
+}
+
+/// A full disk.
+fn full(error: &dyn std::error::Error) -> Cause {
+    caused(ErrorCode::Exhausted, error).with_hint(MAKE_ROOM).retryable()
 }
 
 impl Cause {
@@ -69,16 +77,22 @@ impl From<StoreError> for Cause {
             }
             StoreError::InUse { .. } => caused(ErrorCode::InUse, &error),
             StoreError::Refused { .. } => caused(ErrorCode::WrongState, &error),
-            _ if error.is_full() => {
-                let hint = "make some room on the host's disk, then try again";
-                caused(ErrorCode::Exhausted, &error).with_hint(hint).retryable()
-            }
+            StoreError::Full { .. } => full(&error),
             StoreError::Open { .. }
+            | StoreError::Unusable { .. }
+            | StoreError::Locked { .. }
+            | StoreError::Corrupt { .. }
             | StoreError::Newer { .. }
             | StoreError::Migrate { .. }
             | StoreError::Sql { .. }
             | StoreError::Damaged { .. }
-            | StoreError::Closed => caused(ErrorCode::Internal, &error),
+            | StoreError::Closed => {
+                let cause = caused(ErrorCode::Internal, &error);
+                match error.hint() {
+                    Some(hint) => cause.with_hint(hint),
+                    None => cause,
+                }
+            }
         }
     }
 }
@@ -90,7 +104,7 @@ impl From<VmmError> for Cause {
                 caused(ErrorCode::Unsupported, &error).with_hint(format!("apt-get install {package}"))
             }
             VmmError::Refused { .. } => caused(ErrorCode::Unsupported, &error),
-            VmmError::File(file) if file.is_full() => caused(ErrorCode::Exhausted, &error),
+            VmmError::File(file) if file.is_full() => full(&error),
             VmmError::Memory { .. } => {
                 let hint = "ask for less with --memory, or stop another VM";
                 caused(ErrorCode::Exhausted, &error).with_hint(hint).retryable()
@@ -114,6 +128,7 @@ impl From<NetworkError> for Cause {
             }
             NetworkError::Refused { .. } => caused(ErrorCode::Unsupported, &error),
             NetworkError::Port { .. } => caused(ErrorCode::InUse, &error).with_hint("publish another host port"),
+            NetworkError::File(file) if file.is_full() => full(&error),
             NetworkError::Process { .. } | NetworkError::File(_) => caused(ErrorCode::OperationFailed, &error),
         }
     }
@@ -121,15 +136,14 @@ impl From<NetworkError> for Cause {
 
 impl From<StorageError> for Cause {
     fn from(error: StorageError) -> Cause {
-        let full = || caused(ErrorCode::Exhausted, &error).with_hint("delete VMs or images, or make room on the host");
         match &error {
-            StorageError::Full { .. } => full(),
+            StorageError::Full { .. } => full(&error),
             StorageError::Template(source)
             | StorageError::Disk { source, .. }
             | StorageError::Delete { source, .. }
                 if source.is_full() =>
             {
-                full()
+                full(&error)
             }
             StorageError::Missing { package, .. } => {
                 caused(ErrorCode::Unsupported, &error).with_hint(format!("apt-get install {package}"))
@@ -162,8 +176,7 @@ impl From<GuestError> for Cause {
 
 impl From<sys::fs::FsError> for Cause {
     fn from(error: sys::fs::FsError) -> Cause {
-        let code = if error.is_full() { ErrorCode::Exhausted } else { ErrorCode::OperationFailed };
-        caused(code, &error)
+        if error.is_full() { full(&error) } else { caused(ErrorCode::OperationFailed, &error) }
     }
 }
 

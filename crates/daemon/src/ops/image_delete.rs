@@ -68,7 +68,12 @@ impl Step<ImageDeletePlan, Host> for RemoveImageFiles {
     }
 
     async fn run(&self, cx: &Cx<'_, ImageDeletePlan, Host>) -> Result<(), Cause> {
-        remove_tree(cx.world.image_dir(&cx.plan.record.id)).await
+        match cx.world.store.find_image(cx.plan.record.id.as_str()).await {
+            // The same content was made again since: the files are that one's.
+            Ok(_) => Ok(()),
+            Err(StoreError::NotFound { .. }) => remove_tree(cx.world.image_dir(&cx.plan.record.id)).await,
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn undo(&self, _: &Cx<'_, ImageDeletePlan, Host>) -> Result<(), Cause> {

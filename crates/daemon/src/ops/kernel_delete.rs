@@ -68,7 +68,12 @@ impl Step<KernelDeletePlan, Host> for RemoveKernelFiles {
     }
 
     async fn run(&self, cx: &Cx<'_, KernelDeletePlan, Host>) -> Result<(), Cause> {
-        remove_tree(cx.world.kernel_dir(&cx.plan.record.id)).await
+        match cx.world.store.find_kernel(cx.plan.record.id.as_str()).await {
+            // The same content was made again since: the files are that one's.
+            Ok(_) => Ok(()),
+            Err(StoreError::NotFound { .. }) => remove_tree(cx.world.kernel_dir(&cx.plan.record.id)).await,
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn undo(&self, _: &Cx<'_, KernelDeletePlan, Host>) -> Result<(), Cause> {

@@ -161,6 +161,15 @@ impl Plan {
         }
     }
 
+    /// Whether it makes room on the disk or needs none; the others are refused on a full one.
+    #[must_use]
+    pub fn makes_room(&self) -> bool {
+        match self {
+            Plan::Stop(_) | Plan::Delete(_) | Plan::ImageDelete(_) | Plan::KernelDelete(_) => true,
+            Plan::Create(_) | Plan::Start(_) | Plan::Restart(_) | Plan::ImageBuild(_) | Plan::KernelImport(_) => false,
+        }
+    }
+
     /// What it does, for sentences: `start web`.
     #[must_use]
     pub fn act(&self) -> String {

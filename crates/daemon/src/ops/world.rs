@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wire::agent::message::{GitIdentity, SyncedFile};
-use wire::api::Defaults;
+use wire::api::{Defaults, ErrorCode};
 use wire::id::{BootId, ImageId, KernelId, OpId};
 use wire::layout::UserDirs;
 
-use super::failure::refused;
+use super::failure::{MAKE_ROOM, refused};
 use super::maker::Maker;
 use crate::network::NetworkDriver;
 use crate::saga::{Cause, Faults};
@@ -68,7 +68,23 @@ pub struct GuestSettings {
     pub warnings: Vec<String>,
 }
 
+/// Least room an operation that fills the disk begins with: what it writes before it fails at a full one.
+pub const ROOM_BYTES_MIN: u64 = 4 << 20;
+
 impl Host {
+    /// Refuses when the disk that holds the state is full. What the database keeps for itself is for making room.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Exhausted`], or when the filesystem cannot be asked.
+    pub fn check_room(&self) -> Result<(), Cause> {
+        let (state, free) = (&self.dirs.state, sys::fs::available_bytes(&self.dirs.state)?);
+        if free >= ROOM_BYTES_MIN {
+            return Ok(());
+        }
+        let message = format!("the disk that holds {} is full: {} are free", state.display(), wire::size::human(free));
+        Err(refused(ErrorCode::Exhausted, message).with_hint(MAKE_ROOM).retryable())
+    }
+
     /// The directory of one image: `rootfs.ext4`, `manifest.json`.
     #[must_use]
     pub fn image_dir(&self, image: &ImageId) -> PathBuf {
@@ -122,8 +138,6 @@ pub fn staging_name(operation: &OpId) -> String {
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Cause> + Send + 'static) -> Result<T, Cause> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(_) => {
-            Err(refused(wire::api::ErrorCode::Internal, "a defect: a worker thread panicked; see the daemon's log"))
-        }
+        Err(_) => Err(refused(ErrorCode::Internal, "a defect: a worker thread panicked; see the daemon's log")),
     }
 }

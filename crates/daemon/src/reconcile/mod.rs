@@ -7,6 +7,8 @@
 //! | `state/{images,kernels}/.staging-<op>` | an open operation | it is removed |
 //! | `state/{images,kernels}/<id>` | a row, or the open operation that placed it | it is removed |
 //!
+//! It also gives the database's log its room on the disk again, where that was lost.
+//!
 //! Takes no input, is safe at any moment and does nothing the second time. What is on the disk is read before what is on
 //! record, and every operation writes its row before its files and removes its files before its row, so nothing that
 //! is just coming into being is taken for a leftover.
@@ -61,6 +63,9 @@ pub async fn keep_sweeping(host: &Host) {
         tokio::time::sleep(EVERY).await;
         if let Err(error) = sweep(host).await {
             tracing::error!(error = %error, "the sweep for leftovers failed");
+        }
+        if let Err(error) = host.store.keep_room().await {
+            tracing::warn!(error = %error, "no room is kept for a full disk");
         }
     }
 }

@@ -66,7 +66,8 @@ pub struct Driven<'a> {
     pub now_ms: &'a (dyn Fn() -> u64 + Send + Sync),
 }
 
-/// Takes the steps of `saga` from wherever the journal stands to an end.
+/// Takes the steps of `saga` from wherever the journal stands to an end. What could not be taken back, or behind the
+/// point of no return could not be taken, is tried once more.
 ///
 /// When the journal cannot be written (a full disk) the step counts as failed and everything is taken back all the same:
 /// undos are by name and need no journal, and a later recovery of what the journal last held finds steps that fail.
@@ -84,7 +85,7 @@ pub async fn drive<P: Sync, W: Sync>(
         ledger.apply(&edge)?;
     }
     let mut run = Run { saga, plan, world, with, ledger };
-    if run.ledger.failure().is_none() {
+    if run.ledger.failure().is_none() || run.ledger.is_committed() {
         run.forward().await?;
     }
     let Some((at, cause)) = run.ledger.failure().map(|(at, cause)| (at.to_owned(), cause.clone())) else {
@@ -138,10 +139,17 @@ impl<P: Sync, W: Sync> Run<'_, P, W> {
 
     /// Takes back whatever was taken, last first, past every failure.
     async fn back(&mut self, cause: &Cause) -> Result<(), IllegalEdge> {
+        let once_more_before = self.ledger.once_more_before();
         for index in (0..self.saga.steps.len()).rev() {
             match self.ledger.standing(index) {
-                Standing::Pending | Standing::Refused | Standing::Undone | Standing::UndoFailed => continue,
-                Standing::Started | Standing::Succeeded | Standing::Failed | Standing::Undoing => {}
+                Standing::Pending | Standing::Refused => continue,
+                Standing::Undone if once_more_before.is_none_or(|failed| index >= failed) => continue,
+                Standing::Started
+                | Standing::Succeeded
+                | Standing::Failed
+                | Standing::Undoing
+                | Standing::Undone
+                | Standing::UndoFailed => {}
             }
             if matches!(self.saga.steps[index].undo_policy(), Undo::Nothing { .. }) {
                 continue;

@@ -5,7 +5,9 @@
 //!                    │ └──────► Failed ───────▲   └─────► UndoFailed
 //!                    └──(died inside: Started again)
 //! of the whole    steps start in order; after a Failed edge they are only taken back, last first;
-//!                 after the commit point none is taken back
+//!                 after the commit point none is taken back, and a failed one may start again
+//! one more try    UndoFailed ─► UndoStarted, and then Undone ─► UndoStarted of every step before it;
+//!                 behind the commit point Failed ─► Started
 //! ```
 //!
 //! A step that is refused before it began (a cancellation) has a `Failed` edge without `Started`. A step without undo has
@@ -150,6 +152,8 @@ pub struct Ledger {
     commit: Option<usize>,
     failure: Option<(usize, Cause)>,
     undo_failures: Vec<(usize, Cause)>,
+    /// The last step whose undo was tried again.
+    retried: Option<usize>,
 }
 
 impl Ledger {
@@ -161,6 +165,7 @@ impl Ledger {
             commit,
             failure: None,
             undo_failures: Vec::new(),
+            retried: None,
         }
     }
 
@@ -182,6 +187,13 @@ impl Ledger {
         self.undo_failures.iter().map(|(index, cause)| (self.steps[*index].0, cause)).collect()
     }
 
+    /// The last step whose undo has failed once. What comes before it is taken back once more with it: an undo relies on
+    /// those behind it.
+    #[must_use]
+    pub fn once_more_before(&self) -> Option<usize> {
+        self.undo_failures.iter().map(|(index, _)| *index).chain(self.retried).max()
+    }
+
     /// Whether the point of no return is behind.
     #[must_use]
     pub fn is_committed(&self) -> bool {
@@ -199,13 +211,15 @@ impl Ledger {
         };
         let standing = self.steps[index].1;
         let next = match (&edge.kind, standing) {
-            (EdgeKind::Started, Standing::Pending | Standing::Started) => {
-                if self.failure.is_some() {
+            (EdgeKind::Started, Standing::Pending | Standing::Started | Standing::Failed) => {
+                let is_another_try = standing == Standing::Failed && self.is_committed();
+                if self.failure.is_some() && !is_another_try {
                     return refused("the saga is being taken back");
                 }
                 if self.steps[..index].iter().any(|(_, before)| *before != Standing::Succeeded) {
                     return refused("a step before it has not succeeded");
                 }
+                self.failure = None;
                 Standing::Started
             }
             (EdgeKind::Succeeded, Standing::Started) if self.failure.is_none() => Standing::Succeeded,
@@ -213,12 +227,22 @@ impl Ledger {
                 self.failure = Some((index, cause.clone()));
                 if standing == Standing::Started { Standing::Failed } else { Standing::Refused }
             }
-            (EdgeKind::UndoStarted, Standing::Succeeded | Standing::Failed | Standing::Undoing) => {
+            (
+                EdgeKind::UndoStarted,
+                Standing::Succeeded | Standing::Failed | Standing::Undoing | Standing::Undone | Standing::UndoFailed,
+            ) => {
+                if standing == Standing::Undone && self.retried.is_none_or(|retried| retried <= index) {
+                    return refused("it is taken back, and so is all behind it");
+                }
                 if self.failure.is_none() {
                     return refused("nothing has failed");
                 }
                 if self.is_committed() {
                     return refused("the point of no return is behind");
+                }
+                if standing == Standing::UndoFailed {
+                    self.undo_failures.retain(|(failed, _)| *failed != index);
+                    self.retried = self.retried.max(Some(index));
                 }
                 Standing::Undoing
             }

@@ -195,10 +195,13 @@ fn an_undo_that_fails_stops_no_other() {
             let Outcome::Stuck { at, failures, .. } = &outcome else { panic!("{outcome:?}") };
             assert_eq!((at.as_str(), failures.len(), failures[0].step.as_str()), ("c", 1, step));
             assert_eq!(world.there(), [step], "all others are taken back");
-            // What is stuck stays so: a later run touches nothing.
-            let again = run(&toy(), &world, &journal, "").await.unwrap();
+            // While the cause is there a later run tries once and changes nothing.
+            let again = run(&toy(), &world, &journal, &faults).await.unwrap();
             assert_eq!(again, outcome);
             assert_eq!(world.there(), [step]);
+            let freed = run(&toy(), &world, &journal, "").await.unwrap();
+            assert!(matches!(&freed, Outcome::Unwound { at, .. } if at == "c"), "{freed:?}");
+            assert!(world.there().is_empty());
         }
     });
 }
@@ -245,6 +248,14 @@ fn after_the_commit_point_nothing_is_taken_back() {
         let outcome = run(&saga(), &world, &journal, "toy/b:before").await.unwrap();
         assert!(matches!(outcome, Outcome::Stuck { .. }), "{outcome:?}");
         assert_eq!(world.there(), ["a", "d"]);
+        let again = run(&saga(), &world, &journal, "toy/b:after").await.unwrap();
+        assert!(matches!(again, Outcome::Stuck { .. }), "{again:?}");
+        assert_eq!(
+            run(&saga(), &world, &journal, "").await.unwrap(),
+            Outcome::Succeeded,
+            "what is left is taken later"
+        );
+        assert_eq!(world.there(), ["a", "b", "d"]);
         // A cancellation behind it is too late.
         struct Cancels(CancellationToken);
         #[async_trait]
@@ -306,7 +317,7 @@ proptest! {
         }
         prop_assert!(!(ledger.is_committed() && taken.iter().any(|edge| edge.kind == EdgeKind::UndoStarted)));
         let failures = taken.iter().filter(|edge| edge.kind.name() == "failed").count();
-        prop_assert!(failures <= 1);
+        prop_assert!(failures <= 1 || ledger.is_committed());
         let mut again = Ledger::new(&STEPS, Some(3));
         for edge in &taken {
             prop_assert!(again.apply(edge).is_ok());

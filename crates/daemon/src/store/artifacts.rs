@@ -155,7 +155,7 @@ macro_rules! artifact {
             /// # Errors
             /// When the database cannot be read.
             pub async fn $list(&self) -> Result<Vec<$record>, StoreError> {
-                self.run(|connection| {
+                self.read(|connection| {
                     let rows = $table.select(connection, "?1 = '' ORDER BY name", "")?;
                     rows.into_iter().map($record::from_raw).collect()
                 })
@@ -168,7 +168,7 @@ macro_rules! artifact {
             /// [`StoreError::NotFound`], [`StoreError::Ambiguous`], or when the database cannot be read.
             pub async fn $find(&self, key: &str) -> Result<$record, StoreError> {
                 let key = key.to_owned();
-                self.run(move |connection| $table.find(connection, &key).and_then($record::from_raw)).await
+                self.read(move |connection| $table.find(connection, &key).and_then($record::from_raw)).await
             }
 
             /// Records it under its name; another of that name is renamed.
@@ -176,7 +176,7 @@ macro_rules! artifact {
             /// # Errors
             /// When it cannot be written.
             pub async fn $publish(&self, record: $record) -> Result<(), StoreError> {
-                self.run(move |connection| {
+                self.write(move |connection| {
                     let key = (record.id.as_str(), record.name.as_str(), record.created_at_ms);
                     $table.publish(connection, key, &record.manifest)
                 })
@@ -196,7 +196,7 @@ macro_rules! artifact {
                 replaced: Option<$id>,
             ) -> Result<(), StoreError> {
                 let (id, name) = (id.clone(), name.to_owned());
-                self.run(move |connection| {
+                self.write(move |connection| {
                     let replaced = replaced.as_ref().map($id::as_str);
                     $table.unpublish(connection, id.as_str(), was.as_deref(), (&name, replaced))
                 })
@@ -209,7 +209,7 @@ macro_rules! artifact {
             /// When the database cannot be read.
             pub async fn $users(&self, id: &$id) -> Result<Vec<String>, StoreError> {
                 let id = id.clone();
-                self.run(move |connection| $table.users(connection, id.as_str())).await
+                self.read(move |connection| $table.users(connection, id.as_str())).await
             }
 
             /// Removes the row. Idempotent.
@@ -218,7 +218,7 @@ macro_rules! artifact {
             /// [`StoreError::InUse`] with the VMs, or when it cannot be written.
             pub async fn $delete(&self, id: &$id, name: &str) -> Result<(), StoreError> {
                 let (id, name) = (id.clone(), name.to_owned());
-                self.run(move |connection| $table.delete(connection, id.as_str(), &name)).await
+                self.write(move |connection| $table.delete(connection, id.as_str(), &name)).await
             }
         }
 

@@ -75,7 +75,7 @@ impl Store {
     /// # Errors
     /// When the VM cannot start now, or it cannot be written.
     pub async fn begin_boot(&self, boot: BootRecord) -> Result<(), StoreError> {
-        self.run(move |connection| {
+        self.write(move |connection| {
             let act = "record a boot";
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
             vms::happen_in(&transaction, &boot.vm, &VmEvent::StartBegun { boot: boot.id.clone() })?;
@@ -110,7 +110,7 @@ impl Store {
     /// When the VM is on another boot, or it cannot be written.
     pub async fn boot_ready(&self, vm: &VmId, boot: &BootId, at_ms: u64) -> Result<(), StoreError> {
         let (vm, boot) = (vm.clone(), boot.clone());
-        self.run(move |connection| {
+        self.write(move |connection| {
             let act = "record a running boot";
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
             vms::happen_in(&transaction, &vm, &VmEvent::GuestReady { boot: boot.clone() })?;
@@ -132,7 +132,7 @@ impl Store {
     /// When it cannot be written.
     pub async fn end_boot(&self, boot: &BootId, how: &str, at_ms: u64) -> Result<(), StoreError> {
         let (boot, how) = (boot.clone(), how.to_owned());
-        self.run(move |connection| {
+        self.write(move |connection| {
             connection
                 .execute(
                     "UPDATE boots SET ended_at_ms = ?2, ended = ?3 WHERE id = ?1 AND ended_at_ms IS NULL",
@@ -151,7 +151,7 @@ impl Store {
     /// When it cannot be written.
     pub async fn mark_off(&self, vm: &VmId, boot: &BootId, last_error: Option<String>) -> Result<bool, StoreError> {
         let (vm, boot) = (vm.clone(), boot.clone());
-        self.run(move |connection| {
+        self.write(move |connection| {
             let act = "record the end of a boot";
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
             let Some(record) = vms::by_id(&transaction, &vm)? else {
@@ -178,7 +178,7 @@ impl Store {
     /// When it cannot be written.
     pub async fn set_boot_init(&self, boot: &BootId, init: Option<String>) -> Result<(), StoreError> {
         let boot = boot.clone();
-        self.run(move |connection| {
+        self.write(move |connection| {
             connection
                 .execute("UPDATE boots SET init = ?2 WHERE id = ?1", params![boot.as_str(), init])
                 .map(drop)
@@ -193,7 +193,7 @@ impl Store {
     /// When it cannot be written.
     pub async fn warn_boot(&self, boot: &BootId, message: &str) -> Result<(), StoreError> {
         let (boot, message) = (boot.clone(), message.to_owned());
-        self.run(move |connection| {
+        self.write(move |connection| {
             let Some(mut record) = by_id(connection, &boot)? else {
                 return Ok(());
             };
@@ -216,7 +216,7 @@ impl Store {
     /// [`StoreError::NotFound`], or when the database cannot be read.
     pub async fn boot(&self, boot: &BootId) -> Result<BootRecord, StoreError> {
         let boot = boot.clone();
-        self.run(move |connection| {
+        self.read(move |connection| {
             by_id(connection, &boot)?
                 .ok_or_else(|| StoreError::NotFound { what: "boot", key: boot.as_str().to_owned() })
         })
@@ -229,7 +229,7 @@ impl Store {
     /// When the database cannot be read.
     pub async fn last_boot(&self, vm: &VmId) -> Result<Option<BootRecord>, StoreError> {
         let vm = vm.clone();
-        self.run(move |connection| {
+        self.read(move |connection| {
             connection
                 .prepare(&format!(
                     "SELECT {COLUMNS} FROM boots WHERE vm = ?1 ORDER BY started_at_ms DESC, rowid DESC LIMIT 1"
@@ -247,7 +247,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn open_boots(&self) -> Result<Vec<BootRecord>, StoreError> {
-        self.run(|connection| {
+        self.read(|connection| {
             let rows: Vec<RawBoot> = connection
                 .prepare(&format!("SELECT {COLUMNS} FROM boots WHERE ended_at_ms IS NULL ORDER BY started_at_ms"))
                 .and_then(|mut statement| statement.query_map([], raw)?.collect())

@@ -120,7 +120,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Busy`] when another open operation holds the same, or when it cannot be written.
     pub async fn begin_operation(&self, operation: OperationRecord) -> Result<(), StoreError> {
-        self.run(move |connection| {
+        self.write(move |connection| {
             let plan = to_json("the plan of an operation", &operation.plan)?;
             let done = connection.execute(
                 "INSERT INTO operations (id, kind, subject, holds, plan_json, state, started_at_ms)
@@ -151,7 +151,7 @@ impl Store {
         at_ms: u64,
     ) -> Result<(), StoreError> {
         let operation = operation.clone();
-        self.run(move |connection| {
+        self.write(move |connection| {
             let act = "record the end of an operation";
             let error = error.as_ref().map(|e| to_json("the error of an operation", e)).transpose()?;
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
@@ -179,7 +179,7 @@ impl Store {
     /// [`StoreError::NotFound`], or when the database cannot be read.
     pub async fn operation(&self, operation: &OpId) -> Result<OperationRecord, StoreError> {
         let operation = operation.clone();
-        self.run(move |connection| {
+        self.read(move |connection| {
             connection
                 .prepare(&format!("SELECT {COLUMNS} FROM operations WHERE id = ?1"))
                 .and_then(|mut statement| statement.query_row([operation.as_str()], raw).optional())
@@ -198,6 +198,34 @@ impl Store {
         self.list_operations("SELECT * FROM operations ORDER BY number DESC").await
     }
 
+    /// Stuck operations, oldest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn stuck_operations(&self) -> Result<Vec<OperationRecord>, StoreError> {
+        self.list_operations("SELECT * FROM operations WHERE state = 'stuck' ORDER BY number").await
+    }
+
+    /// Opens a stuck operation for one more try, unless another one has been at the same thing since. Says whether it did.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn reopen_operation(&self, operation: &OpId) -> Result<bool, StoreError> {
+        let operation = operation.clone();
+        self.write(move |connection| {
+            connection
+                .execute(
+                    "UPDATE operations SET state = 'open', ended_at_ms = NULL WHERE id = ?1 AND state = 'stuck'
+                     AND NOT EXISTS (SELECT 1 FROM operations AS later
+                                     WHERE later.holds = operations.holds AND later.number > operations.number)",
+                    [operation.as_str()],
+                )
+                .map(|changed| changed == 1)
+                .map_err(sql("open an operation again"))
+        })
+        .await
+    }
+
     /// Open operations, oldest first.
     ///
     /// # Errors
@@ -207,7 +235,7 @@ impl Store {
     }
 
     async fn list_operations(&self, query: &'static str) -> Result<Vec<OperationRecord>, StoreError> {
-        self.run(move |connection| {
+        self.read(move |connection| {
             let rows: Vec<RawOperation> = connection
                 .prepare(&query.replace('*', COLUMNS))
                 .and_then(|mut statement| statement.query_map([], raw)?.collect())
@@ -223,7 +251,7 @@ impl Store {
     /// When the database cannot be read.
     pub async fn edges(&self, operation: &OpId) -> Result<Vec<Edge>, StoreError> {
         let operation = operation.clone();
-        self.run(move |connection| {
+        self.read(move |connection| {
             let rows: Vec<(String, String, Option<String>, i64)> = connection
                 .prepare(
                     "SELECT step, edges.kind, cause_json, at_ms FROM edges
@@ -252,7 +280,7 @@ impl Store {
 
     async fn append_edge(&self, operation: &OpId, edge: &Edge, durability: Durability) -> Result<(), StoreError> {
         let (operation, edge) = (operation.clone(), edge.clone());
-        self.run(move |connection| {
+        self.write(move |connection| {
             let act = "write the journal";
             let cause = edge.kind.cause().map(|cause| to_json("the cause of a failure", cause)).transpose()?;
             let is_durable = durability == Durability::Machine;

@@ -85,7 +85,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn vms(&self) -> Result<Vec<VmRecord>, StoreError> {
-        self.run(|connection| {
+        self.read(|connection| {
             let rows: Vec<RawVm> = connection
                 .prepare(&format!("SELECT {COLUMNS} FROM vms ORDER BY created_at_ms, id"))
                 .and_then(|mut statement| statement.query_map([], raw)?.collect())
@@ -101,7 +101,7 @@ impl Store {
     /// [`StoreError::NotFound`], or when the database cannot be read.
     pub async fn vm(&self, vm: &VmId) -> Result<VmRecord, StoreError> {
         let vm = vm.clone();
-        self.run(move |connection| by_id(connection, &vm)?.ok_or_else(|| not_found(vm.as_str()))).await
+        self.read(move |connection| by_id(connection, &vm)?.ok_or_else(|| not_found(vm.as_str()))).await
     }
 
     /// The VM of that name, id, or unambiguous beginning of an id.
@@ -110,7 +110,7 @@ impl Store {
     /// [`StoreError::NotFound`], [`StoreError::Ambiguous`], or when the database cannot be read.
     pub async fn find_vm(&self, key: &str) -> Result<VmRecord, StoreError> {
         let key = key.to_owned();
-        self.run(move |connection| find(connection, &key)).await
+        self.read(move |connection| find(connection, &key)).await
     }
 
     /// Adds a VM. Idempotent by id.
@@ -118,7 +118,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::NameTaken`], [`StoreError::NotFound`] for a missing image or kernel, or when it cannot be written.
     pub async fn insert_vm(&self, vm: VmRecord) -> Result<(), StoreError> {
-        self.run(move |connection| {
+        self.write(move |connection| {
             let workspace = vm.workspace.as_ref().map(|w| to_json("the workspace of a VM", w)).transpose()?;
             let done = connection.execute(
                 "INSERT INTO vms (id, name, state_json, spec_json, image_id, kernel_id, identity_json, workspace_json, created_at_ms)
@@ -151,7 +151,7 @@ impl Store {
     /// When it cannot be written.
     pub async fn delete_vm(&self, vm: &VmId) -> Result<(), StoreError> {
         let vm = vm.clone();
-        self.run(move |connection| {
+        self.write(move |connection| {
             connection.execute("DELETE FROM vms WHERE id = ?1", [vm.as_str()]).map(drop).map_err(sql("remove a VM"))
         })
         .await
@@ -163,7 +163,7 @@ impl Store {
     /// [`StoreError::Refused`] when it cannot happen, [`StoreError::NotFound`], or when it cannot be written.
     pub async fn happen(&self, vm: &VmId, event: VmEvent) -> Result<VmState, StoreError> {
         let vm = vm.clone();
-        self.run(move |connection| {
+        self.write(move |connection| {
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql("begin a change"))?;
             let next = happen_in(&transaction, &vm, &event)?;
@@ -179,7 +179,7 @@ impl Store {
     /// When it cannot be written.
     pub async fn set_last_error(&self, vm: &VmId, error: Option<String>) -> Result<(), StoreError> {
         let vm = vm.clone();
-        self.run(move |connection| {
+        self.write(move |connection| {
             connection
                 .execute("UPDATE vms SET last_error = ?2 WHERE id = ?1", params![vm.as_str(), error])
                 .map(drop)

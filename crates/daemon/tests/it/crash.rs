@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use daemon::ops::{Host, Plan};
 use daemon::saga::journal::{Durability, Edge, Journal, JournalError};
-use daemon::saga::{Driven, Observer, Progress, Undo};
+use daemon::saga::{Driven, Observer, Outcome, Progress, Undo};
 use daemon::store::OperationState as Stored;
 use daemon::store::records::OperationRecord;
 use tokio::sync::Notify;
@@ -20,7 +20,7 @@ use crate::ops::request;
 use crate::slate::assert_clean_slate;
 
 /// Every verb, as a plan over a host that was made ready for it.
-const VERBS: [&str; 10] = [
+pub(crate) const VERBS: [&str; 10] = [
     "create",
     "create and start",
     "start",
@@ -34,7 +34,7 @@ const VERBS: [&str; 10] = [
 ];
 
 /// Makes the host ready for `verb` and plans it.
-async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
+pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
     let (host, engine) = (&daemon.host, &daemon.engine);
     let ready = async |start| {
         let begun = engine.create(request("web", start)).await.unwrap();
@@ -120,6 +120,17 @@ impl Observer for Nobody {
 
 /// Drives `plan` as the engine would, until it ends (true) or dies at an edge.
 async fn drive_until(host: &Host, id: &OpId, plan: &Plan, faults: &str, at: usize, death: Death) -> bool {
+    let died = Arc::new(Notify::new());
+    let inner = Box::new(host.store.journal(id.clone()));
+    let journal = Dying { inner, at, death, seen: AtomicUsize::new(0), died: Arc::clone(&died) };
+    tokio::select! {
+        _ = drive_with(host, id, plan, faults, &journal) => true,
+        () = died.notified() => false,
+    }
+}
+
+/// Records the operation and drives `plan` as the engine would.
+pub(crate) async fn drive_with(host: &Host, id: &OpId, plan: &Plan, faults: &str, journal: &dyn Journal) -> Outcome {
     let record = OperationRecord {
         id: id.clone(),
         kind: plan.kind().into(),
@@ -132,23 +143,14 @@ async fn drive_until(host: &Host, id: &OpId, plan: &Plan, faults: &str, at: usiz
         ended_at_ms: None,
     };
     host.store.begin_operation(record).await.unwrap();
-    let died = Arc::new(Notify::new());
-    let inner = Box::new(host.store.journal(id.clone()));
-    let journal = Dying { inner, at, death, seen: AtomicUsize::new(0), died: Arc::clone(&died) };
     let with = Driven {
-        journal: &journal,
+        journal,
         observer: &Nobody,
         cancel: &CancellationToken::new(),
         faults: &faults.parse().unwrap(),
         now_ms: &sys::clock::unix_ms,
     };
-    tokio::select! {
-        outcome = plan.drive(host, &with) => {
-            outcome.unwrap();
-            true
-        }
-        () = died.notified() => false,
-    }
+    plan.drive(host, &with).await.unwrap()
 }
 
 /// One life that ends at an edge (or after the last), and the next one. Says whether the operation came to its end
@@ -156,15 +158,13 @@ async fn drive_until(host: &Host, id: &OpId, plan: &Plan, faults: &str, at: usiz
 async fn die_and_recover(verb: &'static str, faults: String, at: usize, death: Death) -> bool {
     let world = World::new();
     let id = OpId::from_random(sys::rand::bytes());
-    let first = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (in_first, first_id, injected) = (Arc::clone(&world), id.clone(), faults.clone());
-    let life = first.spawn(async move {
+    let is_over = life(async move {
         let daemon = Daemon::start(&in_first, "").await.with_artifacts().await;
         let plan = prepare(&daemon, verb, &first_id).await;
         drive_until(&daemon.host, &first_id, &plan, &injected, at, death).await
-    });
-    let is_over = soon("the first life", life).await.unwrap();
-    first.shutdown_background();
+    })
+    .await;
 
     let case = format!("{verb}, faults {faults:?}, edge {at}, {death:?}");
     let daemon = Daemon::start(&world, "").await;
@@ -189,7 +189,7 @@ async fn die_and_recover(verb: &'static str, faults: String, at: usize, death: D
 }
 
 /// All of it or nothing.
-async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool, case: &str) {
+pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool, case: &str) {
     let store = &daemon.host.store;
     let state = store.find_vm("web").await.ok().map(|vm| vm.state.to_wire());
     use wire::api::VmState::{Created, Running, Stopped};
@@ -217,7 +217,7 @@ async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool, case: &str
 }
 
 /// The steps of a verb, as `operation/step`, and whether it may still be taken back when it fails.
-async fn steps(verb: &'static str) -> (Vec<String>, usize) {
+async fn steps(verb: &'static str) -> (Vec<(String, Undo)>, usize) {
     let world = World::new();
     let daemon = Daemon::start(&world, "").await.with_artifacts().await;
     let plan = prepare(&daemon, verb, &OpId::from_random([1; 8])).await;
@@ -226,7 +226,8 @@ async fn steps(verb: &'static str) -> (Vec<String>, usize) {
             assert!(because.len() > 8, "{step} says why it is not taken back");
         }
     }
-    let names: Vec<String> = plan.step_names().iter().map(|step| format!("{}/{step}", plan.kind())).collect();
+    let named = |(step, undo)| (format!("{}/{step}", plan.kind()), undo);
+    let names: Vec<(String, Undo)> = plan.undo_policies().into_iter().map(named).collect();
     // A deletion has a point of no return before its last steps; a later failure is no way back.
     let failing = match verb {
         "delete" => 2,
@@ -251,7 +252,7 @@ async fn matrix(verb: &'static str) {
     assert!(VERBS.contains(&verb));
     at_every_edge(verb, "").await;
     let (steps, failing) = steps(verb).await;
-    for (index, step) in steps[..failing].iter().enumerate() {
+    for (index, (step, _)) in steps[..failing].iter().enumerate() {
         for point in ["before", "after"] {
             let faults = format!("{step}:{point}");
             assert!(die_and_recover(verb, faults, usize::MAX, Death::BeforeWrite).await);
@@ -260,6 +261,55 @@ async fn matrix(verb: &'static str) {
             at_every_edge(verb, &format!("{step}:after")).await;
         }
     }
+    // Whatever cannot be taken back, or behind the point of no return cannot be taken, is stuck until the next daemon.
+    for (step, _) in steps[..failing].iter().filter(|(_, undo)| *undo == Undo::Here) {
+        let last = &steps[failing - 1].0;
+        stuck_and_retried(verb, &format!("{last}:after,{step}:undo"), OperationState::Unwound).await;
+    }
+    for (step, _) in &steps[failing..] {
+        for point in ["before", "after"] {
+            stuck_and_retried(verb, &format!("{step}:{point}"), OperationState::Succeeded).await;
+        }
+    }
+}
+
+/// One life that ends with a stuck operation, a second in which the cause is still there, and a third without.
+async fn stuck_and_retried(verb: &'static str, faults: &str, end: OperationState) {
+    let world = World::new();
+    let id = OpId::from_random(sys::rand::bytes());
+    let (in_first, first_id, injected) = (Arc::clone(&world), id.clone(), faults.to_owned());
+    let stuck = life(async move {
+        let daemon = Daemon::start(&in_first, &injected).await.with_artifacts().await;
+        let plan = prepare(&daemon, verb, &first_id).await;
+        daemon.engine.begin_as(first_id.clone(), plan).await.unwrap();
+        daemon.engine.wait(&first_id).await.unwrap()
+    })
+    .await;
+    assert_eq!(stuck.state, OperationState::Stuck, "{verb}, {faults}: {stuck:?}");
+    let hint = stuck.error.as_ref().and_then(|error| error.hint.clone()).unwrap_or_default();
+    assert!(hint.contains("banger daemon stop"), "{verb}, {faults}: {hint}");
+    let (in_second, second_id, injected) = (Arc::clone(&world), id.clone(), faults.to_owned());
+    let again = life(async move {
+        let daemon = Daemon::start(&in_second, &injected).await;
+        daemon.recover().await;
+        daemon.engine.operation(&second_id).await.unwrap()
+    })
+    .await;
+    assert_eq!((again.state, &again.error), (OperationState::Stuck, &stuck.error), "{verb}, {faults}");
+    let daemon = Daemon::start(&world, "").await;
+    daemon.recover().await;
+    let freed = daemon.engine.operation(&id).await.unwrap();
+    assert_eq!(freed.state, end, "{verb}, {faults}: {freed:?}");
+    check_whole(&daemon, verb, end == OperationState::Succeeded, faults).await;
+    assert_clean_slate(&daemon).await;
+}
+
+/// One life of a daemon: all its tasks end with it, as with a process.
+pub(crate) async fn life<T: Send + 'static>(act: impl Future<Output = T> + Send + 'static) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let lived = soon("a life of the daemon", runtime.spawn(act)).await.unwrap();
+    runtime.shutdown_background();
+    lived
 }
 
 macro_rules! matrices {

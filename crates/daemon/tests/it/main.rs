@@ -3,12 +3,16 @@
 #![allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
+mod again;
 mod agent;
 mod crash;
 mod fake;
+mod full;
 mod network;
 mod ops;
+mod process;
 mod reconcile;
 mod slate;
 mod store;
+mod together;
 mod vmm;

@@ -1,13 +1,19 @@
 //! The database: its schema's history, its refusals, its races.
 
+use std::io::{BufRead, Read, Write};
+use std::process::Stdio;
+
 use daemon::model::machine::NicAttachment;
 use daemon::model::vm::{VmEvent, VmState};
+use daemon::ops::Plan;
 use daemon::saga::journal::{Cause, Durability, Edge, EdgeKind, Journal};
 use daemon::store::records::{BootRecord, GuestIdentity, OperationRecord, VmRecord, VmSpec};
+use daemon::store::schema::{self, Standing};
 use daemon::store::{OperationState, Store, StoreError};
 use wire::id::{BootId, OpId, VmId};
 
-use crate::fake::{image, kernel};
+use crate::again;
+use crate::fake::{Daemon, World, image, kernel};
 
 fn vm(n: u8, name: &str) -> VmRecord {
     VmRecord {
@@ -65,7 +71,122 @@ async fn it_is_opened_again_and_what_is_no_database_is_refused() {
     drop(store);
     let other = dir.path().join("other.db");
     std::fs::write(&other, b"this is no database, however long it may be").unwrap();
-    assert!(matches!(Store::open(&other).err().unwrap(), StoreError::Open { .. }));
+    assert!(matches!(Store::open(&other).err().unwrap(), StoreError::Corrupt { .. }));
+}
+
+/// Holds the database of its argument until its standard input ends.
+fn hold(path: &std::path::Path) {
+    let store = Store::open(path).unwrap();
+    std::io::stdout().write_all(b"held\n").unwrap();
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+    drop(store);
+}
+
+#[tokio::test]
+async fn a_file_that_another_process_has_is_waited_for_and_then_refused() {
+    if let Some(path) = again::is_second() {
+        return hold(&path);
+    }
+    let (dir, store) = open().await;
+    let path = dir.path().join("state.db");
+    store.insert_vm(vm(1, "web")).await.unwrap();
+    let copy = dir.path().join("copy.db");
+    for end in ["", "-wal"] {
+        std::fs::copy(format!("{}{end}", path.display()), format!("{}{end}", copy.display())).unwrap();
+    }
+    let test = "store::a_file_that_another_process_has_is_waited_for_and_then_refused";
+    let mut second = again::second(test, &copy).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufReader::new(second.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().ends_with("held")));
+    let before = std::fs::read(&copy).unwrap();
+    let error = Store::open(&copy).err().unwrap();
+    assert!(matches!(error, StoreError::Locked { .. }), "{error:?}");
+    assert_eq!(error.to_string(), format!("the database {} is in use by another program", copy.display()));
+    assert!(error.hint().unwrap().contains("fuser"));
+    assert_eq!(schema::standing(&copy).unwrap(), Standing::Compatible, "a look is allowed");
+    assert_eq!(std::fs::read(&copy).unwrap(), before);
+    // One that lets go in time is no hindrance.
+    let waiting = {
+        let copy = copy.clone();
+        std::thread::spawn(move || Store::open(&copy))
+    };
+    drop(second.stdin.take());
+    let store = waiting.join().unwrap().unwrap();
+    assert_eq!(store.vms().await.unwrap(), [vm(1, "web")]);
+    assert!(second.wait().unwrap().success());
+}
+
+/// The database as the banger of schema 1 left it: VMs off and running, operations of every state, one still open.
+const SCHEMA_1: &[u8] = include_bytes!("schemas/schema-1.sqlite");
+/// Every older schema there is.
+const OLD: &[(i64, &[u8])] = &[(1, SCHEMA_1)];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn databases_of_older_bangers_are_brought_up_to_date() {
+    for known in 1..schema::known() {
+        assert!(OLD.iter().any(|(version, _)| *version == known), "there is no file of schema {known}");
+    }
+    for (version, bytes) in OLD {
+        let world = World::new();
+        let path = world.dirs.state.join("state.db");
+        std::fs::write(&path, bytes).unwrap();
+        let before = schema::standing(&path).unwrap();
+        let pending = Standing::Pending { found: *version };
+        assert_eq!(before, if *version < schema::known() { pending } else { Standing::Compatible });
+        assert_eq!(std::fs::read(&path).unwrap(), *bytes, "a look changes nothing");
+        let store = Store::open(&path).unwrap();
+        let names: Vec<String> = store.vms().await.unwrap().into_iter().map(|vm| vm.name.to_string()).collect();
+        assert_eq!(names, ["db", "web", "stuck"], "schema {version}");
+        let operations = store.operations().await.unwrap();
+        assert_eq!(operations.len(), 8);
+        for operation in &operations {
+            assert!(serde_json::from_value::<Plan>(operation.plan.clone()).is_ok(), "{operation:?}");
+            assert!(!store.edges(&operation.id).await.unwrap().is_empty() || operation.state == OperationState::Open);
+        }
+        drop(store);
+        assert_eq!(schema::standing(&path).unwrap(), Standing::Compatible);
+        // A daemon goes on with it: what was open is driven, what was stuck is freed, what ran is found to be off.
+        let daemon = Daemon::start(&world, "").await.with_artifacts().await;
+        for vm in daemon.host.store.vms().await.unwrap() {
+            let disk = wire::naming::vm_disk(&world.dirs.state, &vm.id);
+            std::fs::create_dir_all(disk.parent().unwrap()).unwrap();
+            std::fs::write(disk, b"disk").unwrap();
+        }
+        daemon.recover().await;
+        let open = daemon.host.store.open_operations().await.unwrap();
+        assert!(open.is_empty(), "{open:?}");
+        let names: Vec<String> =
+            daemon.host.store.vms().await.unwrap().into_iter().map(|vm| vm.name.to_string()).collect();
+        assert_eq!(names, ["db", "web"], "the one that was stuck is taken back");
+    }
+}
+
+#[test]
+fn a_damaged_file_is_refused_untouched() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let with = |at: usize, bytes: &[u8]| {
+        let mut damaged = SCHEMA_1.to_vec();
+        damaged[at..at + bytes.len()].copy_from_slice(bytes);
+        damaged
+    };
+    let garbage = [0xa5; 4096];
+    let cases = [
+        ("a header of garbage", with(0, &garbage)),
+        ("a page of garbage", with(8 * 4096, &garbage)),
+        ("a part missing at the end", SCHEMA_1[..SCHEMA_1.len() / 2].to_vec()),
+        ("a few bytes", SCHEMA_1[..100].to_vec()),
+        ("another file", b"this is no database, however long it may be".to_vec()),
+    ];
+    for (case, bytes) in cases {
+        std::fs::write(&path, &bytes).unwrap();
+        let error = Store::open(&path).err().unwrap_or_else(|| panic!("{case} is opened"));
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{case}: {error:?}");
+        let cause = daemon::saga::Cause::from(error);
+        assert!(cause.message.contains("is damaged"), "{case}: {}", cause.message);
+        assert!(cause.hint.unwrap().contains("put back a copy"), "{case}");
+        assert_eq!(std::fs::read(&path).unwrap(), bytes, "{case}");
+    }
 }
 
 #[tokio::test]

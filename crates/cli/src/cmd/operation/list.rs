@@ -1,12 +1,12 @@
 //! `banger op list`: what goes on, and what went on.
 
-use wire::api::{BASE, OperationList};
+use wire::api::{BASE, OperationList, OperationState};
 
 use crate::args::Records;
 use crate::clock;
 use crate::cmd::App;
 use crate::error::Failure;
-use crate::output::printable;
+use crate::output::{Format, printable};
 use crate::table::{age, table};
 
 /// How to print them.
@@ -26,6 +26,11 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
         return Ok(0);
     }
     app.out.record(&list, |list| render(list, clock::unix_ms()), ids)?;
+    for operation in list.operations.iter().filter(|operation| operation.state == OperationState::Stuck) {
+        if let Some(error) = operation.error.as_ref().filter(|_| app.out.format == Format::Table) {
+            app.out.tell(error);
+        }
+    }
     Ok(0)
 }
 

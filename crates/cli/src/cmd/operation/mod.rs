@@ -110,6 +110,9 @@ fn render(operation: &Operation, now_ms: u64) -> String {
     ];
     if let Some(error) = &operation.error {
         rows.push(("error", printable_lines(&error.message)));
+        if let Some(hint) = &error.hint {
+            rows.push(("hint", printable_lines(hint)));
+        }
     }
     for step in &operation.steps {
         let state = serde_json::to_value(step.state).expect("a state is plain data");

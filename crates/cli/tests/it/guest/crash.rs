@@ -37,3 +37,40 @@ fn running_vms_outlive_their_daemon() {
     assert_eq!(host.ok(&["exec", "long", "--", "cat", "/proc/sys/kernel/random/boot_id"]), boot);
     host.leaves_nothing();
 }
+
+#[test]
+fn twenty_commands_at_once_find_one_daemon() {
+    let host = Host::bare();
+    let running: Vec<_> = (0..20).map(|_| host.command(&["ps", "-q"]).spawn().unwrap()).collect();
+    for command in running {
+        let output = command.wait_with_output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    }
+    eventually("the others have left", || {
+        host.processes().iter().filter(|(_, line)| line.contains("bangerd")).count() == 1
+    });
+    host.ends_clean();
+}
+
+#[test]
+fn opposite_verbs_at_once_on_one_vm_happen_or_are_refused_by_name() {
+    let host = Host::new();
+    host.ok(&["create", "--name", "web", "--no-start"]);
+    for _ in 0..2 {
+        let running: Vec<_> =
+            [&["start", "web", "--wait", "agent"][..], &["stop", "web"], &["start", "web", "--wait", "agent"]]
+                .map(|args| (args, host.command(args).spawn().unwrap()))
+                .into_iter()
+                .collect();
+        for (args, command) in running {
+            let output = command.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            let reasons = ["web is busy: ", "is not running", "is already running", "is already stopping"];
+            let is_refused = output.status.code() == Some(1) && reasons.iter().any(|reason| said.contains(reason));
+            assert!(output.status.success() || is_refused, "{args:?}: {said}");
+        }
+        let show: serde_json::Value = serde_json::from_str(&host.ok(&["show", "web", "--format", "json"])).unwrap();
+        assert!(["running", "stopped", "created"].contains(&show["state"].as_str().unwrap()), "{show}");
+    }
+    host.leaves_nothing();
+}

@@ -53,7 +53,12 @@ fn from_environment(variable: &str) -> PathBuf {
 impl Host {
     /// A host that has the default image and kernel: linked, because both never change.
     pub(crate) fn new() -> Host {
-        let host = Host::bare();
+        Host::bare().with_artifacts()
+    }
+
+    /// The same, with the default image and kernel.
+    fn with_artifacts(self) -> Host {
+        let host = self;
         let seed = from_environment("BANGER_TEST_HOME");
         let state = host.state();
         fs::create_dir_all(&state).unwrap();
@@ -80,7 +85,17 @@ impl Host {
     /// A host with nothing.
     pub(crate) fn bare() -> Host {
         // In /tmp, because a Unix socket's address is short.
-        let home = tempfile::Builder::new().prefix("bt").tempdir_in("/tmp").unwrap();
+        Host::below(Path::new("/tmp"))
+    }
+
+    /// A host whose files are on the filesystem of `dir`, with the default image and kernel.
+    pub(crate) fn on(dir: &Path) -> Host {
+        Host::below(dir).with_artifacts()
+    }
+
+    /// A host with nothing whose files are on the filesystem of `dir`.
+    pub(crate) fn below(dir: &Path) -> Host {
+        let home = tempfile::Builder::new().prefix("bt").tempdir_in(dir).unwrap();
         Host { home, prefix: from_environment("BANGER_TEST_PREFIX"), vmm: "qemu" }
     }
 

@@ -11,9 +11,11 @@
 //! | [`network`] | what a guest reaches and what reaches it |
 //! | [`load`] | boots and clocks while every core is busy |
 //! | [`crash`] | the daemon killed at each step of a start |
+//! | [`full`] | a disk without a free byte |
 //! | [`input`] | bad input and full disks: a clear error, and nothing left behind |
 
 mod crash;
+mod full;
 pub(crate) mod host;
 mod input;
 mod lifecycle;

@@ -206,13 +206,18 @@ impl Unpacking<'_> {
             sys::fs::create_private_dir(parent)?;
         }
         let mut file = sys::fs::create_new(to, 0o600)?;
-        copy(entry, &mut file, self.watcher).map_err(|err| DebError::Data {
-            package: self.package.to_owned(),
-            member: self.member.to_owned(),
-            entry: Some(path.to_owned()),
-            err,
-        })?;
-        Ok(())
+        copy(entry, &mut file, self.watcher).map(|_| ()).map_err(|err| match err.kind() {
+            // Only writing meets a full disk: the package is as good as before.
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                sys::fs::FsError { act: "write", path: to.to_owned(), source: err }.into()
+            }
+            _ => DebError::Data {
+                package: self.package.to_owned(),
+                member: self.member.to_owned(),
+                entry: Some(path.to_owned()),
+                err,
+            },
+        })
     }
 }
 

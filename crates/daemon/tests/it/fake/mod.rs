@@ -53,7 +53,11 @@ impl World {
     pub(crate) fn new() -> Arc<World> {
         // In memory where the host can: hundreds of databases are made here, and what a machine's crash loses is not tested.
         let shared = Path::new("/dev/shm");
-        let base = if shared.is_dir() { shared.to_path_buf() } else { std::env::temp_dir() };
+        World::on(if shared.is_dir() { shared.to_path_buf() } else { std::env::temp_dir() })
+    }
+
+    /// A host whose files are on the filesystem of `base`.
+    pub(crate) fn on(base: PathBuf) -> Arc<World> {
         let dir = tempfile::Builder::new().prefix("b").tempdir_in(base).unwrap();
         let at = |name: &str| dir.path().join(name);
         let dirs = UserDirs { state: at("state"), cache: at("cache"), config: at("config"), run: at("run") };
@@ -283,11 +287,9 @@ impl StorageDriver for Drivers {
 
     async fn ensure_disk(&self, vm: &VmId, _: u64) -> Result<PathBuf, StorageError> {
         let path = StorageDriver::path(self, vm);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        if !path.exists() {
-            std::fs::write(&path, b"disk").unwrap();
-        }
-        Ok(path)
+        let made = sys::fs::create_private_dir(path.parent().unwrap())
+            .and_then(|()| if path.exists() { Ok(()) } else { sys::fs::write_atomic(&path, b"disk", 0o600) });
+        made.map(|()| path).map_err(|source| StorageError::Disk { vm: vm.clone(), bytes: 4, source })
     }
 
     async fn ensure_deleted(&self, vm: &VmId) -> Result<(), StorageError> {
@@ -348,7 +350,7 @@ impl Maker for Drivers {
     fn build_image(&self, request: &BuildImage, staging: &Path, watcher: Watcher<'_>) -> Result<ImageManifest, Cause> {
         watcher.stage("fetch packages");
         watcher.bytes(5, Some(10));
-        std::fs::write(staging.join("rootfs.ext4"), b"rootfs").unwrap();
+        sys::fs::write_atomic(&staging.join("rootfs.ext4"), b"rootfs", 0o600)?;
         if request.recipe == "endless" {
             while watcher.check().is_ok() {
                 std::thread::yield_now();
@@ -360,20 +362,20 @@ impl Maker for Drivers {
 
     fn fetch_kernel(&self, package: &str, cache: &Path, _: Watcher<'_>) -> Result<PathBuf, Cause> {
         let path = cache.join(format!("{package}.deb"));
-        std::fs::write(&path, b"deb").unwrap();
+        sys::fs::write_atomic(&path, b"deb", 0o600)?;
         Ok(path)
     }
 
     fn import_kernel(&self, source: &KernelSource, staging: &Path, _: Watcher<'_>) -> Result<KernelManifest, Cause> {
         let KernelSource::Path { path, .. } = source else { panic!("packages are fetched before") };
         assert!(Path::new(path).exists());
-        std::fs::write(staging.join("vmlinux"), b"vmlinux").unwrap();
+        sys::fs::write_atomic(&staging.join("vmlinux"), b"vmlinux", 0o600)?;
         Ok(kernel_manifest("6.6"))
     }
 
     fn ensure_initramfs(&self, _: &Path, _: &KernelManifest) -> Result<PathBuf, Cause> {
         let path = self.0.dirs.cache.join("initramfs.cpio");
-        std::fs::write(&path, b"initramfs").unwrap();
+        sys::fs::write_atomic(&path, b"initramfs", 0o600)?;
         Ok(path)
     }
 }
