@@ -37,7 +37,8 @@ struct Outcomes {
 
 /// Finds `reference` in `things`: a name, an id, or an unambiguous beginning of an id.
 fn find(kind: &str, things: &[Thing], reference: &str) -> Result<Thing, ApiError> {
-    if let Some(thing) = things.iter().find(|thing| thing.name == reference || thing.id == reference) {
+    let named = things.iter().find(|thing| thing.name == reference);
+    if let Some(thing) = named.or_else(|| things.iter().find(|thing| thing.id == reference)) {
         return Ok(thing.clone());
     }
     let is_prefix = reference.len() >= PREFIX_LEN_MIN && reference.bytes().all(|b| b.is_ascii_hexdigit());
@@ -176,11 +177,15 @@ mod tests {
         let mut twins = things();
         twins[2].name = "other".to_owned();
         assert_eq!(find("VM", &twins, "aaaa").map_err(|error| error.code), Err(ErrorCode::Ambiguous));
+        // An image may be called what another one's id is: the name is what people type.
+        twins[2].name = "aaaa1111bbbb2222".to_owned();
+        assert_eq!(find("image", &twins, "aaaa1111bbbb2222").unwrap().id, "cccc0000cccc0000");
+        assert_eq!(find("image", &twins, "aaaa1").unwrap().name, "web", "a beginning of an id is none of a name");
     }
 
     #[test]
     fn each_thing_once_in_the_order_named() {
-        let asked = ["db", "nope", "aaaa3333", "web", "nope", "db"].map(str::to_owned);
+        let asked = ["db", "nope", "aaaa3333", "web", "nope", "db", "aaaa3333bbbb4444", "aaaa1"].map(str::to_owned);
         let names: Vec<String> = resolve("VM", &things(), &asked).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["db", "nope", "web"]);
     }

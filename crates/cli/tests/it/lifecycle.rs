@@ -26,6 +26,27 @@ fn several_at_once() {
 }
 
 #[test]
+fn a_beginning_that_fits_several_fails_alone() {
+    let mut other = crate::fake::vm("db", "stopped");
+    other["id"] = json!("6462ffffffffffff");
+    other["name"] = json!("db-2");
+    let list = json!({"vms": [crate::fake::vm("web", "running"), crate::fake::vm("db", "stopped"), other]});
+    let home = two_vms().answer("GET /v1/vms ", &list).run();
+    assert_snapshot!(home.transcript(&["stop", "6462", "64620", "6462000000000000", "7765"]), @"
+    status 1
+    --- stdout
+    db
+    web
+    --- stderr
+    banger: cannot stop 6462: it begins the ids of db, db-2
+    ");
+    let mut asked = home.log.lines();
+    asked.retain(|line| line.starts_with("POST"));
+    asked.sort();
+    assert_eq!(asked, ["POST /v1/vms/6462000000000000/stop", "POST /v1/vms/7765620000000000/stop"]);
+}
+
+#[test]
 fn outcomes_as_json() {
     let home = two_vms().refuse("POST /v1/vms/6462000000000000/stop", 409, "busy", "cannot stop db: it is busy").run();
     assert_snapshot!(home.transcript(&["vm", "stop", "--format", "json", "web", "db"]));

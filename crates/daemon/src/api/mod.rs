@@ -3,7 +3,8 @@
 //! | file | resource |
 //! |---|---|
 //! | [`vms`] | VMs: list, show, create, start, stop, restart, delete, wait |
-//! | [`guests`] | what goes into and comes out of a running guest: exec, trees, logs |
+//! | [`guests`] | what goes into and comes out of a running guest: exec, trees |
+//! | [`logs`] | the boots of a VM and what each printed |
 //! | [`artifacts`] | images and kernels |
 //! | [`operations`] | operations: list, show, watch, cancel |
 //! | [`system`] | the daemon itself: status, doctor, shutdown |
@@ -16,6 +17,7 @@ pub mod artifacts;
 mod attach;
 mod error;
 pub mod guests;
+pub mod logs;
 pub mod operations;
 pub mod system;
 mod view;
@@ -87,7 +89,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(vms::stop))
         .routes(routes!(vms::restart))
         .routes(routes!(vms::wait))
-        .routes(routes!(guests::logs))
+        .routes(routes!(logs::boots))
+        .routes(routes!(logs::logs))
         .routes(routes!(guests::exec))
         .routes(routes!(guests::put_tree, guests::get_tree))
         .routes(routes!(artifacts::list_images))

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use wire::agent::message::Level;
-use wire::api::{ApiError, Begun, CreateVm, ErrorBody, ErrorCode, Ready, StartVm, StopVm, Vm, VmList, Wait, WaitVm};
+use wire::api::{
+    ApiError, Begun, CreateVm, ErrorBody, ErrorCode, ListVms, Ready, StartVm, StopVm, Vm, VmFilter, VmList, VmSort,
+    Wait, WaitVm,
+};
 
 use super::error::Refusal;
 use super::view::{self, Around};
@@ -33,14 +36,21 @@ async fn seen(api: &Api, record: VmRecord) -> Result<Vm, StoreError> {
     Ok(view::vm(record, around))
 }
 
-/// All VMs
-#[utoipa::path(get, path = "/v1/vms", responses((status = 200, body = VmList), (status = "default", body = ErrorBody)))]
-pub async fn list(State(api): State<Api>) -> Result<Json<VmList>, Refusal> {
+/// VMs: all, or those asked for
+#[utoipa::path(
+    get, path = "/v1/vms",
+    params(
+        ("filter" = Option<VmFilter>, Query, description = "KEY=VALUE,KEY=VALUE with state, name, image and id"),
+        ("latest" = Option<bool>, Query), ("sort" = Option<VmSort>, Query), ("reverse" = Option<bool>, Query),
+    ),
+    responses((status = 200, body = VmList), (status = "default", body = ErrorBody))
+)]
+pub async fn list(State(api): State<Api>, Query(query): Query<ListVms>) -> Result<Json<VmList>, Refusal> {
     let mut vms = Vec::new();
     for record in api.host.store.vms().await? {
         vms.push(seen(&api, record).await?);
     }
-    Ok(Json(VmList { vms }))
+    Ok(Json(VmList { vms: query.apply(vms) }))
 }
 
 /// One VM

@@ -242,6 +242,22 @@ impl Store {
         .await
     }
 
+    /// What is kept of the boots of a VM, newest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn boots(&self, vm: &VmId) -> Result<Vec<BootRecord>, StoreError> {
+        let vm = vm.clone();
+        self.run(move |connection| {
+            let rows: Vec<RawBoot> = connection
+                .prepare(&format!("SELECT {COLUMNS} FROM boots WHERE vm = ?1 ORDER BY started_at_ms DESC, rowid DESC"))
+                .and_then(|mut statement| statement.query_map([vm.as_str()], raw)?.collect())
+                .map_err(sql("list the boots of a VM"))?;
+            rows.into_iter().map(RawBoot::read).collect()
+        })
+        .await
+    }
+
     /// Boots whose end is not recorded.
     ///
     /// # Errors

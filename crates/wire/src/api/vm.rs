@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::boot::BootChoice;
 use crate::id::{BootId, ImageId, KernelId, OpId, VmId};
 use crate::naming::VmName;
 
@@ -119,7 +120,7 @@ pub struct Publish {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VmList {
-    /// By creation time.
+    /// As asked; by creation time when nothing is.
     pub vms: Vec<Vm>,
 }
 
@@ -238,7 +239,8 @@ pub struct LogsQuery {
     pub source: LogSource,
     /// Which boot; absent: the running or last one.
     #[serde(default)]
-    pub boot: Option<BootId>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub boot: Option<BootChoice>,
     /// Go on until the boot ends.
     #[serde(default)]
     pub follow: bool,
