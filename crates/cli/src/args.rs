@@ -20,6 +20,7 @@ VMs (each also as `banger vm ...`):
   create    Create a VM without running anything in it
   start     Start VMs                      stop      Stop VMs
   restart   Stop and start VMs             delete    Remove VMs and disks (rm)
+  kill      End VMs without asking         rename    Give a VM another name
   list      List VMs (ls, ps)              show      Show all about one VM
   exec      Run a command in a VM          logs      Print a VM's console
   wait      Wait until a VM is ready
@@ -155,9 +156,18 @@ pub(crate) enum Verb {
     Stop(cmd::vm::stop::Args),
     /// Stop and start VMs
     Restart(cmd::vm::restart::Args),
+    /// End VMs without asking their guests, when stopping hangs
+    ///
+    /// The VMM gets a signal, and is killed when it does not end of that. What a guest has not written to its disk is
+    /// lost, as at a power cut.
+    Kill(cmd::vm::kill::Args),
     /// Remove VMs and their disks; a running one is stopped first
     #[command(visible_alias = "rm")]
     Delete(cmd::vm::delete::Args),
+    /// Give a VM another name
+    ///
+    /// The name is the same for every command at once. A guest that runs takes its new host name at its next boot.
+    Rename(cmd::vm::rename::Args),
     /// List VMs
     #[command(visible_aliases = ["ls", "ps"])]
     List(cmd::vm::list::Args),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::CompleteEnv;
 use serde::de::DeserializeOwned;
-use wire::api::{BASE, ImageList, KernelList, OperationList, STATES, VmList};
+use wire::api::{BASE, ImageList, KernelList, KillSignal, OperationList, STATES, VmList};
 
 use crate::client::{Client, within};
 use crate::cmd::runtime;
@@ -44,6 +44,11 @@ pub(crate) fn vms() -> ArgValueCandidates {
 /// States of VMs: no daemon is needed to know them.
 pub(crate) fn states() -> ArgValueCandidates {
     ArgValueCandidates::new(|| STATES.iter().map(|(name, _)| CompletionCandidate::new(name)).collect())
+}
+
+/// Signals of `banger kill`.
+pub(crate) fn signals() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| KillSignal::ALL.iter().map(|(name, _)| CompletionCandidate::new(name)).collect())
 }
 
 /// Names of images.

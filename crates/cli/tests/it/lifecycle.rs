@@ -67,6 +67,23 @@ fn what_stop_and_delete_ask() {
 }
 
 #[test]
+fn what_kill_and_rename_ask() {
+    let home = two_vms().answer("POST /v1/vms/web/rename", &crate::fake::vm("front", "running")).run();
+    assert!(home.banger(&["kill", "web"]).status().unwrap().success());
+    assert_eq!(home.log.wait_for("POST /v1/vms/7765620000000000/kill").body, br#"{"signal":"TERM"}"#);
+    assert!(home.banger(&["vm", "kill", "-s", "sigusr1", "db"]).status().unwrap().success());
+    assert_eq!(home.log.wait_for("POST /v1/vms/6462000000000000/kill").body, br#"{"signal":"USR1"}"#);
+    assert_snapshot!(home.transcript(&["rename", "web", "front"]), @"
+    status 0
+    --- stdout
+    front
+    --- stderr
+    its guest takes the host name front at its next boot
+    ");
+    assert_eq!(home.log.wait_for("POST /v1/vms/web/rename").body, br#"{"name":"front"}"#);
+}
+
+#[test]
 fn start_waits_for_the_level() {
     let ready = json!({"level": "system", "failed_units": ["bad\u{1b}.service"], "note": "an init that does not tell", "elapsed_ms": 5});
     let home = two_vms().answer("POST /v1/vms/web/wait", &ready).run();

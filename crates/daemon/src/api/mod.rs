@@ -2,7 +2,8 @@
 //!
 //! | file | resource |
 //! |---|---|
-//! | [`vms`] | VMs: list, show, create, start, stop, restart, delete, wait |
+//! | [`vms`] | VMs: list, show, create, start, stop, restart, kill, delete, wait |
+//! | [`changes`] | what is changed about a VM: its name |
 //! | [`guests`] | what goes into and comes out of a running guest: exec, trees |
 //! | [`logs`] | the boots of a VM and what each printed |
 //! | [`artifacts`] | images and kernels |
@@ -15,6 +16,7 @@
 
 pub mod artifacts;
 mod attach;
+pub mod changes;
 mod error;
 pub mod guests;
 pub mod logs;
@@ -88,7 +90,9 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(vms::start))
         .routes(routes!(vms::stop))
         .routes(routes!(vms::restart))
+        .routes(routes!(vms::kill))
         .routes(routes!(vms::wait))
+        .routes(routes!(changes::rename))
         .routes(routes!(logs::boots))
         .routes(routes!(logs::logs))
         .routes(routes!(guests::exec))

@@ -1,4 +1,4 @@
-//! VMs: list, show, create, start, stop, restart, delete, wait.
+//! VMs: list, show, create, start, stop, restart, kill, delete, wait.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use wire::agent::message::Level;
 use wire::api::{
-    ApiError, Begun, CreateVm, ErrorBody, ErrorCode, ListVms, Ready, StartVm, StopVm, Vm, VmFilter, VmList, VmSort,
-    Wait, WaitVm,
+    ApiError, Begun, CreateVm, ErrorBody, ErrorCode, KillVm, ListVms, Ready, StartVm, StopVm, Vm, VmFilter, VmList,
+    VmSort, Wait, WaitVm,
 };
 
 use super::error::Refusal;
@@ -31,7 +31,8 @@ async fn around(api: &Api, record: &VmRecord) -> Result<Around, StoreError> {
     })
 }
 
-async fn seen(api: &Api, record: VmRecord) -> Result<Vm, StoreError> {
+/// A VM as clients see it.
+pub(super) async fn seen(api: &Api, record: VmRecord) -> Result<Vm, StoreError> {
     let around = around(api, &record).await?;
     Ok(view::vm(record, around))
 }
@@ -115,6 +116,19 @@ pub async fn restart(
     Json(_request): Json<StartVm>,
 ) -> Result<Accepted, Refusal> {
     accepted(api.engine.restart(&vm, None).await)
+}
+
+/// Ends a boot by a signal to its VMM; nothing in the guest is asked or saved
+#[utoipa::path(
+    post, path = "/v1/vms/{vm}/kill", params(("vm" = String, Path)), request_body = KillVm,
+    responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
+)]
+pub async fn kill(
+    State(api): State<Api>,
+    Path(vm): Path<String>,
+    Json(request): Json<KillVm>,
+) -> Result<Accepted, Refusal> {
+    accepted(api.engine.kill(&vm, request.signal).await)
 }
 
 /// Removes a VM and its disk, running or not

@@ -150,7 +150,7 @@ impl Engine {
     }
 
     /// A busy VM is refused as that, before its state, which the other operation is changing, is looked at.
-    async fn refuse_busy(&self, vm: &VmRecord) -> Result<(), Cause> {
+    pub(super) async fn refuse_busy(&self, vm: &VmRecord) -> Result<(), Cause> {
         let open = self.host.store.open_operations().await?;
         let Some(other) = open.into_iter().find(|other| other.holds.as_deref() == Some(vm.id.as_str())) else {
             return Ok(());

@@ -101,6 +101,7 @@ impl From<VmmError> for Cause {
             | VmmError::FileMissing { .. }
             | VmmError::Watch { .. }
             | VmmError::File(_)
+            | VmmError::Signal { .. }
             | VmmError::Kill { .. } => caused(ErrorCode::OperationFailed, &error),
         }
     }

@@ -5,6 +5,7 @@
 //! | [`create`] | `vm.create`: a row, a disk; with `start` the boot too, all or nothing |
 //! | [`start`] | `vm.start`: from a frozen plan to a guest that answers |
 //! | [`stop`] | `vm.stop`: ask the guest, wait, kill if need be |
+//! | [`kill`] | `vm.kill`: a signal to the VMM, the guest is not asked |
 //! | [`restart`] | `vm.restart`: stop and start as one |
 //! | [`delete`] | `vm.delete` |
 //! | [`image_build`], [`image_delete`] | `image.build`, `image.delete` |
@@ -25,6 +26,7 @@ pub mod image_build;
 pub mod image_delete;
 pub mod kernel_delete;
 pub mod kernel_import;
+pub mod kill;
 mod live;
 pub mod maker;
 pub mod plan;

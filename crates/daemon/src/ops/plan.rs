@@ -8,11 +8,12 @@ use super::image_build::ImageBuildPlan;
 use super::image_delete::ImageDeletePlan;
 use super::kernel_delete::KernelDeletePlan;
 use super::kernel_import::KernelImportPlan;
+use super::kill::KillPlan;
 use super::restart::RestartPlan;
 use super::start::StartPlan;
 use super::stop::StopPlan;
 use super::world::Host;
-use super::{create, delete, image_build, image_delete, kernel_delete, kernel_import, restart, start, stop};
+use super::{create, delete, image_build, image_delete, kernel_delete, kernel_import, kill, restart, start, stop};
 use crate::saga::{DriveError, Driven, Outcome, Undo, drive};
 use wire::id::VmId;
 
@@ -32,6 +33,9 @@ pub enum Plan {
     /// `vm.restart`
     #[serde(rename = "vm.restart")]
     Restart(Box<RestartPlan>),
+    /// `vm.kill`
+    #[serde(rename = "vm.kill")]
+    Kill(Box<KillPlan>),
     /// `vm.delete`
     #[serde(rename = "vm.delete")]
     Delete(Box<DeletePlan>),
@@ -67,6 +71,10 @@ macro_rules! with_saga {
             }
             Plan::Restart($inner) => {
                 let $saga = restart::restart();
+                $act
+            }
+            Plan::Kill($inner) => {
+                let $saga = kill::kill();
                 $act
             }
             Plan::Delete($inner) => {
@@ -128,6 +136,7 @@ impl Plan {
             Plan::Start(plan) => plan.name.to_string(),
             Plan::Stop(plan) => plan.name.to_string(),
             Plan::Restart(plan) => plan.start.name.to_string(),
+            Plan::Kill(plan) => plan.stop.name.to_string(),
             Plan::Delete(plan) => plan.name.to_string(),
             Plan::ImageBuild(plan) => plan.name.clone(),
             Plan::ImageDelete(plan) => plan.record.name.clone(),
@@ -144,6 +153,7 @@ impl Plan {
             Plan::Start(plan) => Some(&plan.vm),
             Plan::Stop(plan) => Some(&plan.vm),
             Plan::Restart(plan) => Some(&plan.start.vm),
+            Plan::Kill(plan) => Some(&plan.stop.vm),
             Plan::Delete(plan) => Some(&plan.vm),
             Plan::ImageBuild(_) | Plan::ImageDelete(_) | Plan::KernelImport(_) | Plan::KernelDelete(_) => None,
         }
@@ -170,6 +180,7 @@ impl Plan {
             Plan::Start(_) => format!("start {subject}"),
             Plan::Stop(_) => format!("stop {subject}"),
             Plan::Restart(_) => format!("restart {subject}"),
+            Plan::Kill(_) => format!("kill {subject}"),
             Plan::Delete(_) => format!("delete {subject}"),
             Plan::ImageBuild(_) => format!("build image {subject}"),
             Plan::ImageDelete(_) => format!("delete image {subject}"),

@@ -73,6 +73,11 @@ impl StopPlan {
 pub(super) trait Stopping {
     /// The stop.
     fn stopping(&self) -> &StopPlan;
+
+    /// How the boot's end is recorded.
+    fn how(&self) -> &'static str {
+        "stop"
+    }
 }
 
 impl Stopping for StopPlan {
@@ -105,7 +110,7 @@ pub async fn plan(host: &Host, vm: &VmRecord, grace: Option<Duration>) -> Result
 }
 
 /// Marks the VM stopping.
-struct MarkStopping;
+pub(super) struct MarkStopping;
 
 #[async_trait]
 impl<P: Stopping + Sync> Step<P, Host> for MarkStopping {
@@ -125,7 +130,7 @@ impl<P: Stopping + Sync> Step<P, Host> for MarkStopping {
     async fn undo(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
         let (plan, host) = (cx.plan.stopping(), cx.world);
         if !host.supervisors.is_live(&plan.vm, &plan.boot) {
-            return close_ended(host, &plan.boot_ref(), "stop").await;
+            return close_ended(host, &plan.boot_ref(), cx.plan.how()).await;
         }
         match host.store.happen(&plan.vm, VmEvent::StopUnwound { boot: plan.boot.clone() }).await {
             Ok(_) | Err(StoreError::Refused { .. }) => {}
@@ -135,7 +140,7 @@ impl<P: Stopping + Sync> Step<P, Host> for MarkStopping {
         if host.supervisors.is_live(&plan.vm, &plan.boot) {
             return Ok(());
         }
-        close_ended(host, &plan.boot_ref(), "stop").await
+        close_ended(host, &plan.boot_ref(), cx.plan.how()).await
     }
 }
 
@@ -154,7 +159,7 @@ impl<P: Stopping + Sync> Step<P, Host> for AskGuest {
 
     async fn run(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
         let (plan, host) = (cx.plan.stopping(), cx.world);
-        host.supervisors.expect_end(&plan.vm, &plan.boot, "stop");
+        host.supervisors.expect_end(&plan.vm, &plan.boot, cx.plan.how());
         let Some(guest) = answering(cx).await? else {
             return Ok(());
         };
@@ -230,7 +235,7 @@ impl<P: Stopping + Sync> Step<P, Host> for AwaitExit {
 }
 
 /// Detaches the NIC and removes the boot's directory.
-struct DetachOld;
+pub(super) struct DetachOld;
 
 #[async_trait]
 impl<P: Stopping + Sync> Step<P, Host> for DetachOld {
@@ -282,7 +287,7 @@ impl<P: Stopping + Sync> Step<P, Host> for MarkStopped {
 
     async fn run(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
         let (plan, store) = (cx.plan.stopping(), &cx.world.store);
-        store.end_boot(&plan.boot, "stop", (cx.world.now_ms)()).await?;
+        store.end_boot(&plan.boot, cx.plan.how(), (cx.world.now_ms)()).await?;
         let state = store.happen(&plan.vm, VmEvent::BootEnded { boot: plan.boot.clone() }).await?;
         if state.boot().is_some() {
             return Err(refused(ErrorCode::Internal, "the VM is on another boot"));

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use sys::process::Identity;
+use wire::api::KillSignal;
 
 use crate::model::machine::{ExitReason, MachineSpec, NicAttachment};
 
@@ -70,6 +71,14 @@ pub trait VmmDriver: Send + Sync {
     /// # Errors
     /// When that cannot be told.
     async fn adopt(&self, launch: &Launch) -> Result<Option<Box<dyn Vmm>>, VmmError>;
+
+    /// Sends a signal to what runs for `launch`; to nobody when nothing does.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn signal(&self, launch: &Launch, signal: KillSignal) -> Result<(), VmmError> {
+        process::signal(launch, signal)
+    }
 
     /// Kills whatever runs for `launch` and waits until it is gone. Idempotent; needs no handle.
     ///
@@ -169,6 +178,17 @@ pub enum VmmError {
     #[error("cannot keep track of the VMM")]
     File(#[from] sys::fs::FsError),
     /// A signal could not be sent.
+    #[error("cannot send {name} to the VMM (process {pid})")]
+    Signal {
+        /// The process.
+        pid: u32,
+        /// The signal.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It does not go away.
     #[error("cannot kill the VMM (process {pid})")]
     Kill {
         /// The process.

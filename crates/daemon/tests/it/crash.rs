@@ -12,7 +12,7 @@ use daemon::store::OperationState as Stored;
 use daemon::store::records::OperationRecord;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use wire::api::{BuildImage, ImportKernel, KernelSource, OperationState};
+use wire::api::{BuildImage, ImportKernel, KernelSource, KillSignal, OperationState};
 use wire::id::OpId;
 
 use crate::fake::{Daemon, World, soon};
@@ -20,12 +20,13 @@ use crate::ops::request;
 use crate::slate::assert_clean_slate;
 
 /// Every verb, as a plan over a host that was made ready for it.
-const VERBS: [&str; 10] = [
+const VERBS: [&str; 11] = [
     "create",
     "create and start",
     "start",
     "stop",
     "restart",
+    "kill",
     "delete",
     "build image",
     "delete image",
@@ -49,6 +50,10 @@ async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
         "start" => Plan::Start(Box::new(daemon::ops::start::plan(host, &ready(false).await).await.unwrap())),
         "stop" => Plan::Stop(Box::new(daemon::ops::stop::plan(host, &ready(true).await, None).await.unwrap())),
         "restart" => Plan::Restart(Box::new(daemon::ops::restart::plan(host, &ready(true).await, None).await.unwrap())),
+        "kill" => {
+            let vm = ready(true).await;
+            Plan::Kill(Box::new(daemon::ops::kill::plan(host, &vm, KillSignal::Term).await.unwrap()))
+        }
         "delete" => Plan::Delete(Box::new(daemon::ops::delete::plan(host, &ready(true).await).await.unwrap())),
         "build image" => {
             let request = BuildImage { recipe: "tiny".into(), variant: None, name: None };
@@ -198,9 +203,9 @@ async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool, case: &str
         ("create and start" | "start" | "restart", true) => &[Some(Running)],
         ("create" | "create and start" | "delete", _) if has_happened == (verb == "delete") => &[None],
         ("start", false) => &[Some(Created), Some(Stopped)],
-        ("stop", true) => &[Some(Stopped)],
+        ("stop" | "kill", true) => &[Some(Stopped)],
         // A guest that was asked, or a VMM that was killed, does not come back.
-        ("stop" | "restart" | "delete", _) => &[Some(Running), Some(Stopped)],
+        ("stop" | "restart" | "kill" | "delete", _) => &[Some(Running), Some(Stopped)],
         _ => &[None],
     };
     assert!(allowed.contains(&state), "{case}: {state:?}");
@@ -284,6 +289,7 @@ matrices! {
     start: "start",
     stop: "stop",
     restart: "restart",
+    kill: "kill",
     delete: "delete",
     build_image: "build image",
     delete_image: "delete image",

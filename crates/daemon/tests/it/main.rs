@@ -11,4 +11,5 @@ mod ops;
 mod reconcile;
 mod slate;
 mod store;
+mod verbs;
 mod vmm;

@@ -9,6 +9,8 @@
 //! | `GET /v1/vms`, `GET /v1/vms/{vm}` | [`ListVms`] → [`VmList`], [`Vm`] |
 //! | `POST /v1/vms` | [`CreateVm`] → [`Begun`] |
 //! | `POST /v1/vms/{vm}/start`, `…/stop`, `…/restart` | [`StartVm`], [`StopVm`], [`StartVm`] → [`Begun`] |
+//! | `POST /v1/vms/{vm}/kill` | [`KillVm`] → [`Begun`] |
+//! | `POST /v1/vms/{vm}/rename` | [`RenameVm`] → [`Vm`] |
 //! | `DELETE /v1/vms/{vm}` | → [`Begun`] |
 //! | `POST /v1/vms/{vm}/wait` | [`WaitVm`] → [`Ready`] |
 //! | `GET /v1/vms/{vm}/boots` | → [`BootList`] |
@@ -44,8 +46,8 @@ pub use listing::{FilterError, FilterTerm, ListVms, STATES, VmFilter, VmSort, pa
 pub use operation::{Begun, Operation, OperationEvent, OperationList, OperationState, StepReport, StepState, Unit};
 pub use system::{Check, CheckStatus, DaemonStatus, Defaults, DoctorReport, VersionInfo};
 pub use vm::{
-    BootStatus, CreateVm, LogSource, LogsQuery, Publish, Ready, StartVm, StopVm, TreeDone, TreeQuery, Vm, VmList,
-    VmState, Wait, WaitVm, Workspace,
+    BootStatus, CreateVm, KillSignal, KillSignalError, KillVm, LogSource, LogsQuery, Publish, Ready, RenameVm, StartVm,
+    StopVm, TreeDone, TreeQuery, Vm, VmList, VmState, Wait, WaitVm, Workspace,
 };
 
 /// What every path begins with.

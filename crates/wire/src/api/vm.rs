@@ -191,6 +191,85 @@ pub struct StopVm {
     pub timeout_ms: Option<u64>,
 }
 
+/// `POST /v1/vms/{vm}/rename`. A guest that runs takes its new host name at its next boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RenameVm {
+    /// What it is called from now on.
+    pub name: VmName,
+}
+
+/// `POST /v1/vms/{vm}/kill`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct KillVm {
+    /// What the VMM gets; it is killed if it does not end of that.
+    #[serde(default)]
+    pub signal: KillSignal,
+}
+
+/// The signals a VMM may be sent: those that end a process, and none that stops it or means something else to somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "UPPERCASE")]
+pub enum KillSignal {
+    /// The VMM closes its files and ends.
+    #[default]
+    Term,
+    /// At once.
+    Kill,
+    /// As from a terminal.
+    Int,
+    /// As from a terminal that hangs up.
+    Hup,
+    /// With a core dump, where the host takes them.
+    Quit,
+    /// Its own meaning to the VMM.
+    Usr1,
+    /// Its own meaning to the VMM.
+    Usr2,
+    /// With a core dump, where the host takes them.
+    Abrt,
+}
+
+impl KillSignal {
+    /// All of them, by their names.
+    pub const ALL: [(&'static str, KillSignal); 8] = [
+        ("TERM", KillSignal::Term),
+        ("KILL", KillSignal::Kill),
+        ("INT", KillSignal::Int),
+        ("HUP", KillSignal::Hup),
+        ("QUIT", KillSignal::Quit),
+        ("USR1", KillSignal::Usr1),
+        ("USR2", KillSignal::Usr2),
+        ("ABRT", KillSignal::Abrt),
+    ];
+
+    /// As in `ALL`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, signal)| *signal == self).map_or("TERM", |(name, _)| name)
+    }
+}
+
+/// Text that names no signal of the list.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected one of {}", KillSignal::ALL.map(|(name, _)| name).join(", "))]
+pub struct KillSignalError;
+
+impl std::str::FromStr for KillSignal {
+    type Err = KillSignalError;
+
+    /// In any case, with and without `SIG`; no numbers.
+    fn from_str(text: &str) -> Result<KillSignal, KillSignalError> {
+        let upper = text.to_ascii_uppercase();
+        let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, signal)| *signal).ok_or(KillSignalError)
+    }
+}
+
 /// `POST /v1/vms/{vm}/wait`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -261,4 +340,25 @@ pub struct TreeQuery {
 pub struct TreeDone {
     /// Bytes of file content.
     pub bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_a_closed_list() {
+        for (name, signal) in KillSignal::ALL {
+            for text in
+                [name.to_owned(), format!("SIG{name}"), name.to_lowercase(), format!("sig{}", name.to_lowercase())]
+            {
+                assert_eq!(text.parse(), Ok(signal), "{text}");
+            }
+            assert_eq!(signal.name(), name);
+            assert_eq!(serde_json::to_value(signal).unwrap(), name);
+        }
+        for bad in ["", "SIG", "STOP", "CONT", "9", "15", "RTMIN", "SIGSIGKILL", "KILL ", "USR3"] {
+            assert_eq!(bad.parse::<KillSignal>(), Err(KillSignalError), "{bad:?}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ use wire::agent::frame::{
     Channel, Decoder, FROM_HOST_MAX, Head, Kind, NONCE_BYTES, PREAMBLE_BYTES, Tag, encode, preamble_reply,
 };
 use wire::agent::message::{BootConfig, Configured, Ending, Event, Hello, Reply, Request, Stage};
+use wire::api::KillSignal;
 
 /// How a guest behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub(crate) enum Behaviour {
     Silent,
     /// Prints something and ends at once.
     Dies,
-    /// Answers, and does not power off when asked.
+    /// Answers, and does not power off when asked; its VMM does not end of a signal it can ignore.
     Stubborn,
 }
 
@@ -82,6 +83,11 @@ impl Machine {
             exit.get_or_insert(how);
             is_first
         });
+    }
+
+    /// Whether a signal makes its VMM end.
+    pub(crate) fn ends_of(&self, signal: KillSignal) -> bool {
+        self.behaviour != Behaviour::Stubborn || signal == KillSignal::Kill
     }
 
     pub(crate) async fn ended(&self) -> ExitReason {

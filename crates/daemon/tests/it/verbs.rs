@@ -1,0 +1,83 @@
+//! The verbs beside create, start, stop and delete.
+
+use std::time::Duration;
+
+use daemon::store::StoreError;
+use wire::api::{ApiError, ErrorCode, KillSignal, OperationEvent, OperationState, VmState};
+
+use crate::fake::guest::Behaviour;
+use crate::fake::{Daemon, World, soon};
+use crate::slate::assert_clean_slate;
+
+#[tokio::test]
+async fn a_kill_asks_nobody_and_ends_in_stopped() {
+    let world = World::new();
+    let daemon = Daemon::start(&world, "").await.with_artifacts().await;
+    daemon.create("web", true).await;
+    let machine = world.only();
+    let killed = daemon.ended(daemon.engine.kill("web", KillSignal::Hup).await.unwrap()).await;
+    assert_eq!((killed.kind.as_str(), killed.state), ("vm.kill", OperationState::Succeeded), "{killed:?}");
+    assert!(!machine.is_synced.load(std::sync::atomic::Ordering::SeqCst), "the guest is not asked");
+    assert_eq!(daemon.state("web").await, VmState::Stopped);
+    let vm = daemon.host.store.find_vm("web").await.unwrap();
+    let boot = daemon.host.store.last_boot(&vm.id).await.unwrap().unwrap();
+    assert_eq!((boot.ended.as_deref(), vm.last_error), (Some("killed"), None));
+    assert_clean_slate(&daemon).await;
+    let again = ApiError::from(daemon.engine.kill("web", KillSignal::Kill).await.unwrap_err());
+    assert_eq!((again.code, again.message.as_str()), (ErrorCode::WrongState, "VM web is not running"));
+}
+
+#[tokio::test]
+async fn a_vmm_that_ignores_the_signal_is_killed() {
+    let world = World::new();
+    let daemon = Daemon::start(&world, "").await.with_artifacts().await;
+    world.behave(Behaviour::Stubborn);
+    daemon.create("web", true).await;
+    let vm = daemon.host.store.find_vm("web").await.unwrap();
+    let mut plan = daemon::ops::kill::plan(&daemon.host, &vm, KillSignal::Usr1).await.unwrap();
+    plan.stop.grace_ms = 50;
+    let begun = daemon.engine.begin(daemon::ops::Plan::Kill(Box::new(plan))).await.unwrap();
+    let mut watch = daemon.engine.watch(&begun.operation).await.unwrap();
+    let mut warnings = Vec::new();
+    while let Some(event) = soon("an event", watch.next()).await {
+        if let OperationEvent::Warning { message } = event {
+            warnings.push(message);
+        }
+    }
+    assert_eq!(warnings, ["the VMM did not end of USR1 within 50ms: it is killed"]);
+    assert_eq!(daemon.state("web").await, VmState::Stopped);
+    assert_clean_slate(&daemon).await;
+}
+
+#[tokio::test]
+async fn a_name_changes_unless_it_is_taken_or_the_vm_is_busy() {
+    let world = World::new();
+    let daemon = Daemon::start_with(&world, "", Duration::from_secs(10)).await.with_artifacts().await;
+    daemon.create("web", true).await;
+    daemon.create("db", false).await;
+    let store = &daemon.host.store;
+    let web = store.find_vm("web").await.unwrap();
+    let rename = |name: &str| store.rename_vm(&web.id, name.parse().unwrap(), 5);
+    assert!(matches!(rename("db").await, Err(StoreError::NameTaken { .. })));
+    rename("web").await.unwrap();
+    rename("front").await.unwrap();
+    assert!(matches!(store.find_vm("web").await, Err(StoreError::NotFound { .. })));
+    let renamed = store.find_vm("front").await.unwrap();
+    assert_eq!((renamed.id.clone(), renamed.state), (web.id.clone(), web.state.clone()));
+    let hostname = || world.only().config.lock().unwrap().clone().unwrap().hostname;
+    assert_eq!(hostname(), "web", "the guest that runs keeps its host name");
+    let restarted = daemon.ended(daemon.engine.restart("front", None).await.unwrap()).await;
+    assert_eq!(restarted.state, OperationState::Succeeded, "{restarted:?}");
+    assert_eq!(hostname(), "front", "the next boot takes the new one");
+
+    daemon.ended(daemon.engine.stop("front", None).await.unwrap()).await;
+    world.behave(Behaviour::Silent);
+    let begun = daemon.engine.start("front").await.unwrap();
+    assert!(matches!(rename("back").await, Err(StoreError::Busy { .. })));
+    daemon.engine.cancel(&begun.operation).await.unwrap();
+    daemon.ended(begun).await;
+    rename("back").await.unwrap();
+    daemon.ended(daemon.engine.delete("back").await.unwrap()).await;
+    assert!(matches!(rename("gone").await, Err(StoreError::NotFound { .. })));
+    assert_clean_slate(&daemon).await;
+}
