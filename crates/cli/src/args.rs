@@ -20,6 +20,7 @@ VMs (each also as `banger vm ...`):
   create    Create a VM without running anything in it
   start     Start VMs                      stop      Stop VMs
   restart   Stop and start VMs             delete    Remove VMs and disks (rm)
+  pause     Let VMs stand still            resume    Let paused VMs go on
   kill      End VMs without asking         rename    Give a VM another name
   list      List VMs (ls, ps)              show      Show all about one VM
   exec      Run a command in a VM          logs      Print a VM's console
@@ -161,6 +162,12 @@ pub(crate) enum Verb {
     /// The VMM gets a signal, and is killed when it does not end of that. What a guest has not written to its disk is
     /// lost, as at a power cut.
     Kill(cmd::vm::kill::Args),
+    /// Let VMs stand still: no processor time, and everything stays in memory
+    ///
+    /// Nothing runs in a paused VM, its connections included, until it is resumed; stopping it resumes it first.
+    Pause(cmd::vm::pause::Args),
+    /// Let paused VMs go on, with the right time
+    Resume(cmd::vm::pause::Args),
     /// Remove VMs and their disks; a running one is stopped first
     #[command(visible_alias = "rm")]
     Delete(cmd::vm::delete::Args),

@@ -14,8 +14,11 @@ use crate::root_dir::RootDir;
 use crate::tree::pack::pack;
 use crate::tree::unpack::unpack;
 
-/// A guest's clock may be off by this much before an exec sets it, nanoseconds.
-const CLOCK_SLACK_NS: u64 = 1_000_000_000;
+/// A guest's clock may be behind the time in a request by this much before it is set, nanoseconds. The time was true when
+/// the request was made, so a clock behind it stood still: the machine was paused, or its host slept.
+const BEHIND_NS: u64 = 50_000_000;
+/// A clock may be ahead by this much, nanoseconds: as long as a request may have been on its way on a busy host.
+const AHEAD_NS: u64 = 1_000_000_000;
 /// Bytes of a tar stream moved at once.
 const TREE_BUFFER_BYTES: usize = 64 * 1024;
 /// The requests this build knows, to tell a malformed one from an unknown one.
@@ -82,7 +85,7 @@ impl Server {
     }
 
     fn exec(&mut self, stream: u32, request: &wire::agent::message::ExecRequest) {
-        if !self.guest.is_hosted() && request.unix_ns.abs_diff(sys::clock::unix_ns()) > CLOCK_SLACK_NS {
+        if !self.guest.is_hosted() && is_off(sys::clock::unix_ns(), request.unix_ns) {
             // A command with a wrong clock is better than none.
             let _: Result<(), Failure> = set_clock(request.unix_ns);
         }
@@ -159,6 +162,11 @@ fn absolute(path: &str) -> Result<&str, Failure> {
     Err(Failure::Refused { why: format!("{path:?} is no absolute path") })
 }
 
+/// Whether a clock that shows `ours` is to be set by a request made when it was `theirs`. Zero is no time.
+fn is_off(ours: u64, theirs: u64) -> bool {
+    theirs > 0 && (theirs.saturating_sub(ours) > BEHIND_NS || ours.saturating_sub(theirs) > AHEAD_NS)
+}
+
 /// CLOCK_BOOTTIME in milliseconds.
 #[must_use]
 pub fn uptime_ms() -> u64 {
@@ -181,4 +189,25 @@ pub fn set_clock(unix_ns: u64) -> Result<(), Failure> {
 pub fn os(act: &str, error: &io::Error) -> Failure {
     let why = error.to_string();
     Failure::Os { act: act.to_owned(), why: why.split(" (os error").next().unwrap_or_default().to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_set_when_it_stood_still_and_not_when_a_request_was_slow() {
+        const NOW: u64 = 1_700_000_000_000_000_000;
+        for (ours, off) in [
+            (NOW, false),
+            (NOW - 40_000_000, false),
+            (NOW - 60_000_000, true),
+            (NOW - 3_600_000_000_000, true),
+            (NOW + 900_000_000, false),
+            (NOW + 1_100_000_000, true),
+        ] {
+            assert_eq!(is_off(ours, NOW), off, "{ours}");
+        }
+        assert!(!is_off(NOW, 0), "a request without a time");
+    }
 }

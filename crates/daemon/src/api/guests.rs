@@ -28,6 +28,10 @@ const RECONNECT: Duration = Duration::from_secs(5);
 /// The guest of a VM that runs.
 pub(super) async fn guest(api: &Api, record: &VmRecord) -> Result<Guest, Refusal> {
     let name = &record.name;
+    if let VmState::Paused { .. } = record.state {
+        let error = ApiError::new(ErrorCode::WrongState, format!("{name} is paused"));
+        return Err(error.with_hint(format!("banger resume {name}")).into());
+    }
     let (VmState::Running { .. } | VmState::Stopping { .. }) = record.state else {
         let error = ApiError::new(ErrorCode::WrongState, format!("{name} is not running"));
         return Err(error.with_hint(format!("banger start {name}")).into());

@@ -2,7 +2,7 @@
 //!
 //! | file | resource |
 //! |---|---|
-//! | [`vms`] | VMs: list, show, create, start, stop, restart, kill, delete, wait |
+//! | [`vms`] | VMs: list, show, create, start, stop, restart, kill, pause, resume, delete, wait |
 //! | [`changes`] | what is changed about a VM: its name |
 //! | [`guests`] | what goes into and comes out of a running guest: exec, trees |
 //! | [`logs`] | the boots of a VM and what each printed |
@@ -91,6 +91,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(vms::stop))
         .routes(routes!(vms::restart))
         .routes(routes!(vms::kill))
+        .routes(routes!(vms::pause))
+        .routes(routes!(vms::resume))
         .routes(routes!(vms::wait))
         .routes(routes!(changes::rename))
         .routes(routes!(logs::boots))

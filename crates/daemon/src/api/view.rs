@@ -51,6 +51,7 @@ fn vm_state(state: &State) -> VmState {
         State::Created => VmState::Created,
         State::Starting { .. } => VmState::Starting,
         State::Running { .. } => VmState::Running,
+        State::Paused { .. } => VmState::Paused,
         State::Stopping { .. } => VmState::Stopping,
         State::Stopped => VmState::Stopped,
         State::Deleting => VmState::Deleting,

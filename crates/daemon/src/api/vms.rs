@@ -1,4 +1,4 @@
-//! VMs: list, show, create, start, stop, restart, kill, delete, wait.
+//! VMs: list, show, create, start, stop, restart, kill, pause, resume, delete, wait.
 
 use std::time::Duration;
 
@@ -129,6 +129,24 @@ pub async fn kill(
     Json(request): Json<KillVm>,
 ) -> Result<Accepted, Refusal> {
     accepted(api.engine.kill(&vm, request.signal).await)
+}
+
+/// Stops a VM's processors; everything it holds stays
+#[utoipa::path(
+    post, path = "/v1/vms/{vm}/pause", params(("vm" = String, Path)),
+    responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
+)]
+pub async fn pause(State(api): State<Api>, Path(vm): Path<String>) -> Result<Accepted, Refusal> {
+    accepted(api.engine.pause(&vm).await)
+}
+
+/// Lets a paused VM's processors run again, and tells its guest the time
+#[utoipa::path(
+    post, path = "/v1/vms/{vm}/resume", params(("vm" = String, Path)),
+    responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
+)]
+pub async fn resume(State(api): State<Api>, Path(vm): Path<String>) -> Result<Accepted, Refusal> {
+    accepted(api.engine.resume(&vm).await)
 }
 
 /// Removes a VM and its disk, running or not

@@ -8,10 +8,11 @@ use wire::id::{BootId, VmId};
 use wire::naming::{self, VmName};
 
 use super::failure::caused;
+use super::pause::ensure_resumed;
 use super::stop::{close_boot, close_ended};
 use super::world::Host;
 use crate::model::machine::NicAttachment;
-use crate::model::vm::VmEvent;
+use crate::model::vm::{VmEvent, VmState};
 use crate::saga::{Cause, Cx, Saga, Step, Undo};
 use crate::store::StoreError;
 use crate::store::records::VmRecord;
@@ -37,6 +38,9 @@ pub struct DeletePlan {
     pub name: VmName,
     /// The runs that are not known to have ended; usually one or none.
     pub boots: Vec<RunningBoot>,
+    /// Its processors stand still; they run again if the deletion is taken back.
+    #[serde(default)]
+    pub is_paused: bool,
 }
 
 /// A run to be ended.
@@ -71,7 +75,8 @@ pub async fn plan(host: &Host, vm: &VmRecord) -> Result<DeletePlan, Cause> {
         let boot = BootRef::of(record).map_err(|error| caused(ErrorCode::Internal, &error))?;
         boots.push(RunningBoot { boot: boot.boot, launch: boot.launch, attachment: boot.attachment });
     }
-    Ok(DeletePlan { vm: vm.id.clone(), name: vm.name.clone(), boots })
+    let is_paused = matches!(vm.state, VmState::Paused { .. });
+    Ok(DeletePlan { vm: vm.id.clone(), name: vm.name.clone(), boots, is_paused })
 }
 
 /// Marks the VM as going away.
@@ -99,6 +104,11 @@ impl Step<DeletePlan, Host> for MarkDeleting {
             }
         }
         match host.store.happen(&plan.vm, VmEvent::DeleteUnwound { boot: running }).await {
+            Ok(VmState::Running { .. }) if plan.is_paused => {
+                for boot in plan.boots() {
+                    ensure_resumed(host, &boot.vm, &boot.boot, &boot.launch).await?;
+                }
+            }
             Ok(_) => {}
             Err(StoreError::NotFound { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),

@@ -3,6 +3,7 @@
 use wire::api::{ApiError, ErrorCode};
 
 use crate::guest::GuestError;
+use crate::model::vm::Refused;
 use crate::network::NetworkError;
 use crate::saga::{CANCELLED, Cause, INTERNAL};
 use crate::storage::StorageError;
@@ -68,6 +69,9 @@ impl From<StoreError> for Cause {
                 caused(ErrorCode::Busy, &error).with_hint(hint).retryable()
             }
             StoreError::InUse { .. } => caused(ErrorCode::InUse, &error),
+            StoreError::Refused { name, refused: Refused::Paused } => {
+                caused(ErrorCode::WrongState, &error).with_hint(format!("banger resume {name}"))
+            }
             StoreError::Refused { .. } => caused(ErrorCode::WrongState, &error),
             _ if error.is_full() => {
                 let hint = "make some room on the host's disk, then try again";
@@ -101,6 +105,7 @@ impl From<VmmError> for Cause {
             | VmmError::FileMissing { .. }
             | VmmError::Watch { .. }
             | VmmError::File(_)
+            | VmmError::Control { .. }
             | VmmError::Signal { .. }
             | VmmError::Kill { .. } => caused(ErrorCode::OperationFailed, &error),
         }

@@ -6,6 +6,7 @@
 //! | [`start`] | `vm.start`: from a frozen plan to a guest that answers |
 //! | [`stop`] | `vm.stop`: ask the guest, wait, kill if need be |
 //! | [`kill`] | `vm.kill`: a signal to the VMM, the guest is not asked |
+//! | [`pause`], [`resume`] | `vm.pause`, `vm.resume`: its processors stand still, and run again with the right time |
 //! | [`restart`] | `vm.restart`: stop and start as one |
 //! | [`delete`] | `vm.delete` |
 //! | [`image_build`], [`image_delete`] | `image.build`, `image.delete` |
@@ -29,8 +30,10 @@ pub mod kernel_import;
 pub mod kill;
 mod live;
 pub mod maker;
+pub mod pause;
 pub mod plan;
 pub mod restart;
+pub mod resume;
 mod staging;
 pub mod start;
 pub mod stop;

@@ -9,11 +9,13 @@ use super::image_delete::ImageDeletePlan;
 use super::kernel_delete::KernelDeletePlan;
 use super::kernel_import::KernelImportPlan;
 use super::kill::KillPlan;
+use super::pause::PausePlan;
 use super::restart::RestartPlan;
 use super::start::StartPlan;
 use super::stop::StopPlan;
 use super::world::Host;
-use super::{create, delete, image_build, image_delete, kernel_delete, kernel_import, kill, restart, start, stop};
+use super::{create, delete, image_build, image_delete, kernel_delete, kernel_import, kill};
+use super::{pause, restart, resume, start, stop};
 use crate::saga::{DriveError, Driven, Outcome, Undo, drive};
 use wire::id::VmId;
 
@@ -36,6 +38,12 @@ pub enum Plan {
     /// `vm.kill`
     #[serde(rename = "vm.kill")]
     Kill(Box<KillPlan>),
+    /// `vm.pause`
+    #[serde(rename = "vm.pause")]
+    Pause(Box<PausePlan>),
+    /// `vm.resume`
+    #[serde(rename = "vm.resume")]
+    Resume(Box<PausePlan>),
     /// `vm.delete`
     #[serde(rename = "vm.delete")]
     Delete(Box<DeletePlan>),
@@ -75,6 +83,14 @@ macro_rules! with_saga {
             }
             Plan::Kill($inner) => {
                 let $saga = kill::kill();
+                $act
+            }
+            Plan::Pause($inner) => {
+                let $saga = pause::pause();
+                $act
+            }
+            Plan::Resume($inner) => {
+                let $saga = resume::resume();
                 $act
             }
             Plan::Delete($inner) => {
@@ -137,6 +153,7 @@ impl Plan {
             Plan::Stop(plan) => plan.name.to_string(),
             Plan::Restart(plan) => plan.start.name.to_string(),
             Plan::Kill(plan) => plan.stop.name.to_string(),
+            Plan::Pause(plan) | Plan::Resume(plan) => plan.name.to_string(),
             Plan::Delete(plan) => plan.name.to_string(),
             Plan::ImageBuild(plan) => plan.name.clone(),
             Plan::ImageDelete(plan) => plan.record.name.clone(),
@@ -154,6 +171,7 @@ impl Plan {
             Plan::Stop(plan) => Some(&plan.vm),
             Plan::Restart(plan) => Some(&plan.start.vm),
             Plan::Kill(plan) => Some(&plan.stop.vm),
+            Plan::Pause(plan) | Plan::Resume(plan) => Some(&plan.vm),
             Plan::Delete(plan) => Some(&plan.vm),
             Plan::ImageBuild(_) | Plan::ImageDelete(_) | Plan::KernelImport(_) | Plan::KernelDelete(_) => None,
         }
@@ -181,6 +199,8 @@ impl Plan {
             Plan::Stop(_) => format!("stop {subject}"),
             Plan::Restart(_) => format!("restart {subject}"),
             Plan::Kill(_) => format!("kill {subject}"),
+            Plan::Pause(_) => format!("pause {subject}"),
+            Plan::Resume(_) => format!("resume {subject}"),
             Plan::Delete(_) => format!("delete {subject}"),
             Plan::ImageBuild(_) => format!("build image {subject}"),
             Plan::ImageDelete(_) => format!("delete image {subject}"),

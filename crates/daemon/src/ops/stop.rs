@@ -10,10 +10,11 @@ use wire::id::{BootId, VmId};
 use wire::naming::VmName;
 
 use super::failure::{caused, refused};
+use super::pause::ensure_resumed;
 use super::world::Host;
 use crate::guest::Guest;
 use crate::model::machine::NicAttachment;
-use crate::model::vm::{Refused, VmEvent};
+use crate::model::vm::{Refused, VmEvent, VmState};
 use crate::saga::{Cause, Cx, Saga, Step, Undo};
 use crate::store::StoreError;
 use crate::store::records::VmRecord;
@@ -56,6 +57,9 @@ pub struct StopPlan {
     pub attachment: NicAttachment,
     /// How long the guest may take before it is killed.
     pub grace_ms: u64,
+    /// Its processors stand still: it can only be asked when they run again, and they do if the stop is taken back.
+    #[serde(default)]
+    pub is_paused: bool,
 }
 
 impl StopPlan {
@@ -106,6 +110,7 @@ pub async fn plan(host: &Host, vm: &VmRecord, grace: Option<Duration>) -> Result
         launch: boot.launch,
         attachment: boot.attachment,
         grace_ms: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX),
+        is_paused: matches!(vm.state, VmState::Paused { .. }),
     })
 }
 
@@ -136,6 +141,9 @@ impl<P: Stopping + Sync> Step<P, Host> for MarkStopping {
             Ok(_) | Err(StoreError::Refused { .. }) => {}
             Err(error) => return Err(error.into()),
         }
+        if plan.is_paused {
+            ensure_resumed(host, &plan.vm, &plan.boot, &plan.launch).await?;
+        }
         // The owner left the VM alone while it was stopping; an end in between is noticed here.
         if host.supervisors.is_live(&plan.vm, &plan.boot) {
             return Ok(());
@@ -160,6 +168,9 @@ impl<P: Stopping + Sync> Step<P, Host> for AskGuest {
     async fn run(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
         let (plan, host) = (cx.plan.stopping(), cx.world);
         host.supervisors.expect_end(&plan.vm, &plan.boot, cx.plan.how());
+        if plan.is_paused {
+            ensure_resumed(host, &plan.vm, &plan.boot, &plan.launch).await?;
+        }
         let Some(guest) = answering(cx).await? else {
             return Ok(());
         };

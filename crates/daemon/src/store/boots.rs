@@ -144,7 +144,7 @@ impl Store {
         .await
     }
 
-    /// Lets the end of a boot happen to a VM that no operation holds: one that is `Running` on that very boot.
+    /// Lets the end of a boot happen to a VM that no operation holds: one that runs, or is paused, on that very boot.
     /// Says whether it did.
     ///
     /// # Errors
@@ -157,7 +157,10 @@ impl Store {
             let Some(record) = vms::by_id(&transaction, &vm)? else {
                 return Ok(false);
             };
-            if record.state != (VmState::Running { boot: boot.clone() }) {
+            let (VmState::Running { boot: present } | VmState::Paused { boot: present }) = &record.state else {
+                return Ok(false);
+            };
+            if *present != boot {
                 return Ok(false);
             }
             vms::happen_in(&transaction, &vm, &VmEvent::BootEnded { boot })?;

@@ -292,6 +292,7 @@ impl Supervisors {
             | VmState::Created
             | VmState::Starting { .. }
             | VmState::Running { .. }
+            | VmState::Paused { .. }
             | VmState::Stopping { .. }
             | VmState::Stopped
             | VmState::Deleting => {

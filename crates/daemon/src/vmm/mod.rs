@@ -72,6 +72,11 @@ pub trait VmmDriver: Send + Sync {
     /// When that cannot be told.
     async fn adopt(&self, launch: &Launch) -> Result<Option<Box<dyn Vmm>>, VmmError>;
 
+    /// What can be done with a machine while it runs; none where there is no machine.
+    fn controls(&self) -> Option<&dyn Controls> {
+        None
+    }
+
     /// Sends a signal to what runs for `launch`; to nobody when nothing does.
     ///
     /// # Errors
@@ -85,6 +90,23 @@ pub trait VmmDriver: Send + Sync {
     /// # Errors
     /// When something is left.
     async fn ensure_gone(&self, launch: &Launch) -> Result<(), VmmError>;
+}
+
+/// Power over a machine that runs. Everything works from the launch alone and is idempotent, so that a step runs again
+/// after a crash, and an undo needs no handle.
+#[async_trait]
+pub trait Controls: Send + Sync {
+    /// Stops its processors; memory, disk and NIC stay as they are.
+    ///
+    /// # Errors
+    /// When the VMM does not answer, or refuses.
+    async fn pause(&self, launch: &Launch) -> Result<(), VmmError>;
+
+    /// Lets its processors run again.
+    ///
+    /// # Errors
+    /// When the VMM does not answer, or refuses.
+    async fn resume(&self, launch: &Launch) -> Result<(), VmmError>;
 }
 
 /// One running VMM.
@@ -177,6 +199,14 @@ pub enum VmmError {
     /// A file of the boot could not be handled.
     #[error("cannot keep track of the VMM")]
     File(#[from] sys::fs::FsError),
+    /// It runs and did not do what it was asked.
+    #[error("cannot {act}: {why}")]
+    Control {
+        /// What it was to do.
+        act: &'static str,
+        /// Why not; its own words, or how it could not be asked.
+        why: String,
+    },
     /// A signal could not be sent.
     #[error("cannot send {name} to the VMM (process {pid})")]
     Signal {

@@ -20,14 +20,18 @@ use crate::ops::request;
 use crate::slate::assert_clean_slate;
 
 /// Every verb, as a plan over a host that was made ready for it.
-const VERBS: [&str; 11] = [
+const VERBS: [&str; 15] = [
     "create",
     "create and start",
     "start",
     "stop",
     "restart",
     "kill",
+    "pause",
+    "resume",
+    "stop paused",
     "delete",
+    "delete paused",
     "build image",
     "delete image",
     "import kernel",
@@ -39,6 +43,12 @@ async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
     let (host, engine) = (&daemon.host, &daemon.engine);
     let ready = async |start| {
         let begun = engine.create(request("web", start)).await.unwrap();
+        assert_eq!(engine.wait(&begun.operation).await.unwrap().state, OperationState::Succeeded);
+        host.store.find_vm("web").await.unwrap()
+    };
+    let paused = async || {
+        ready(true).await;
+        let begun = engine.pause("web").await.unwrap();
         assert_eq!(engine.wait(&begun.operation).await.unwrap().state, OperationState::Succeeded);
         host.store.find_vm("web").await.unwrap()
     };
@@ -54,6 +64,10 @@ async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
             let vm = ready(true).await;
             Plan::Kill(Box::new(daemon::ops::kill::plan(host, &vm, KillSignal::Term).await.unwrap()))
         }
+        "pause" => Plan::Pause(Box::new(daemon::ops::pause::plan(host, &ready(true).await).await.unwrap())),
+        "resume" => Plan::Resume(Box::new(daemon::ops::resume::plan(host, &paused().await).await.unwrap())),
+        "stop paused" => Plan::Stop(Box::new(daemon::ops::stop::plan(host, &paused().await, None).await.unwrap())),
+        "delete paused" => Plan::Delete(Box::new(daemon::ops::delete::plan(host, &paused().await).await.unwrap())),
         "delete" => Plan::Delete(Box::new(daemon::ops::delete::plan(host, &ready(true).await).await.unwrap())),
         "build image" => {
             let request = BuildImage { recipe: "tiny".into(), variant: None, name: None };
@@ -197,15 +211,19 @@ async fn die_and_recover(verb: &'static str, faults: String, at: usize, death: D
 async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool, case: &str) {
     let store = &daemon.host.store;
     let state = store.find_vm("web").await.ok().map(|vm| vm.state.to_wire());
-    use wire::api::VmState::{Created, Running, Stopped};
+    use wire::api::VmState::{Created, Paused, Running, Stopped};
     let allowed: &[Option<wire::api::VmState>] = match (verb, has_happened) {
         ("create", true) => &[Some(Created)],
         ("create and start" | "start" | "restart", true) => &[Some(Running)],
-        ("create" | "create and start" | "delete", _) if has_happened == (verb == "delete") => &[None],
+        ("create" | "create and start", false) | ("delete" | "delete paused", true) => &[None],
+        ("pause", true) | ("resume", false) => &[Some(Paused)],
+        ("pause", false) | ("resume", true) => &[Some(Running)],
+        // A deletion that never began leaves it paused.
+        ("delete paused", false) => &[Some(Running), Some(Paused), Some(Stopped)],
         ("start", false) => &[Some(Created), Some(Stopped)],
-        ("stop" | "kill", true) => &[Some(Stopped)],
+        ("stop" | "stop paused" | "kill", true) => &[Some(Stopped)],
         // A guest that was asked, or a VMM that was killed, does not come back.
-        ("stop" | "restart" | "kill" | "delete", _) => &[Some(Running), Some(Stopped)],
+        ("stop" | "stop paused" | "restart" | "kill" | "delete", _) => &[Some(Running), Some(Stopped)],
         _ => &[None],
     };
     assert!(allowed.contains(&state), "{case}: {state:?}");
@@ -234,7 +252,7 @@ async fn steps(verb: &'static str) -> (Vec<String>, usize) {
     let names: Vec<String> = plan.step_names().iter().map(|step| format!("{}/{step}", plan.kind())).collect();
     // A deletion has a point of no return before its last steps; a later failure is no way back.
     let failing = match verb {
-        "delete" => 2,
+        "delete" | "delete paused" => 2,
         "delete image" | "delete kernel" => 1,
         _ => names.len(),
     };
@@ -290,7 +308,11 @@ matrices! {
     stop: "stop",
     restart: "restart",
     kill: "kill",
+    pause: "pause",
+    resume: "resume",
+    stop_paused: "stop paused",
     delete: "delete",
+    delete_paused: "delete paused",
     build_image: "build image",
     delete_image: "delete image",
     import_kernel: "import kernel",

@@ -81,3 +81,65 @@ async fn a_name_changes_unless_it_is_taken_or_the_vm_is_busy() {
     assert!(matches!(rename("gone").await, Err(StoreError::NotFound { .. })));
     assert_clean_slate(&daemon).await;
 }
+
+#[tokio::test]
+async fn a_paused_vm_stands_still_until_it_is_resumed() {
+    let world = World::new();
+    let daemon = Daemon::start(&world, "").await.with_artifacts().await;
+    let code = |cause: daemon::saga::Cause| ApiError::from(cause).code;
+    daemon.create("web", false).await;
+    assert_eq!(code(daemon.engine.pause("web").await.unwrap_err()), ErrorCode::WrongState, "it is off");
+    daemon.ended(daemon.engine.start("web").await.unwrap()).await;
+    assert_eq!(code(daemon.engine.resume("web").await.unwrap_err()), ErrorCode::WrongState, "it is not paused");
+    let paused = daemon.ended(daemon.engine.pause("web").await.unwrap()).await;
+    assert_eq!(paused.state, OperationState::Succeeded, "{paused:?}");
+    assert_eq!(daemon.state("web").await, VmState::Paused);
+    assert!(world.only().is_paused());
+    assert_clean_slate(&daemon).await;
+    for refused in [daemon.engine.pause("web").await, daemon.engine.start("web").await] {
+        let error = ApiError::from(refused.unwrap_err());
+        assert_eq!((error.code, error.message.as_str()), (ErrorCode::WrongState, "VM web is paused"));
+        assert_eq!(error.hint.as_deref(), Some("banger resume web"));
+    }
+    let before = sys::clock::unix_ns();
+    let resumed = daemon.ended(daemon.engine.resume("web").await.unwrap()).await;
+    assert_eq!(resumed.state, OperationState::Succeeded, "{resumed:?}");
+    assert_eq!(daemon.state("web").await, VmState::Running);
+    let set = world.only().clock_ns.load(std::sync::atomic::Ordering::SeqCst);
+    assert!((before..=sys::clock::unix_ns()).contains(&set), "the guest is told the time: {set}");
+    assert_clean_slate(&daemon).await;
+}
+
+#[tokio::test]
+async fn what_ends_a_paused_vm() {
+    let world = World::new();
+    let daemon = Daemon::start(&world, "").await.with_artifacts().await;
+    let pause = async || {
+        let paused = daemon.ended(daemon.engine.pause("web").await.unwrap()).await;
+        assert_eq!(paused.state, OperationState::Succeeded, "{paused:?}");
+    };
+    daemon.create("web", true).await;
+    pause().await;
+    let machine = world.only();
+    daemon.ended(daemon.engine.stop("web", None).await.unwrap()).await;
+    assert_eq!(daemon.state("web").await, VmState::Stopped);
+    assert!(machine.is_synced.load(std::sync::atomic::Ordering::SeqCst), "the guest was asked as any other");
+    daemon.ended(daemon.engine.start("web").await.unwrap()).await;
+    pause().await;
+    daemon.ended(daemon.engine.restart("web", None).await.unwrap()).await;
+    assert_eq!(daemon.state("web").await, VmState::Running);
+    pause().await;
+    // Its VMM dies: noticed as of one that runs.
+    world.only().end(daemon::model::machine::ExitReason::Crashed { signal: Some(9) });
+    soon("the end", async {
+        while daemon.state("web").await != VmState::Stopped || daemon.host.supervisors.running() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_clean_slate(&daemon).await;
+    daemon.ended(daemon.engine.start("web").await.unwrap()).await;
+    pause().await;
+    daemon.ended(daemon.engine.delete("web").await.unwrap()).await;
+    assert_clean_slate(&daemon).await;
+}

@@ -219,7 +219,8 @@ pub struct ExecRequest {
     /// Answers `Started` and goes on without anybody listening; its output goes to `/dev/null`.
     #[serde(default)]
     pub detach: bool,
-    /// The host's clock, nanoseconds since 1970: a guest that is off by over a second is set before the command runs.
+    /// The host's clock, nanoseconds since 1970: a guest that is behind it, because its machine was paused or its host
+    /// slept, is set before the command runs.
     pub unix_ns: u64,
     /// The operation or request this belongs to, for the logs.
     #[serde(default)]

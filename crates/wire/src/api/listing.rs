@@ -80,12 +80,13 @@ impl VmSort {
 fn rank(state: VmState) -> u8 {
     match state {
         VmState::Running => 0,
-        VmState::Starting => 1,
-        VmState::Stopping => 2,
-        VmState::Creating => 3,
-        VmState::Created => 4,
-        VmState::Stopped => 5,
-        VmState::Deleting => 6,
+        VmState::Paused => 1,
+        VmState::Starting => 2,
+        VmState::Stopping => 3,
+        VmState::Creating => 4,
+        VmState::Created => 5,
+        VmState::Stopped => 6,
+        VmState::Deleting => 7,
     }
 }
 
@@ -161,11 +162,12 @@ pub enum FilterError {
 }
 
 /// The states, as they are written everywhere.
-pub const STATES: [(&str, VmState); 7] = [
+pub const STATES: [(&str, VmState); 8] = [
     ("creating", VmState::Creating),
     ("created", VmState::Created),
     ("starting", VmState::Starting),
     ("running", VmState::Running),
+    ("paused", VmState::Paused),
     ("stopping", VmState::Stopping),
     ("stopped", VmState::Stopped),
     ("deleting", VmState::Deleting),

@@ -10,6 +10,7 @@
 //! | `POST /v1/vms` | [`CreateVm`] → [`Begun`] |
 //! | `POST /v1/vms/{vm}/start`, `…/stop`, `…/restart` | [`StartVm`], [`StopVm`], [`StartVm`] → [`Begun`] |
 //! | `POST /v1/vms/{vm}/kill` | [`KillVm`] → [`Begun`] |
+//! | `POST /v1/vms/{vm}/pause`, `…/resume` | `{}` → [`Begun`] |
 //! | `POST /v1/vms/{vm}/rename` | [`RenameVm`] → [`Vm`] |
 //! | `DELETE /v1/vms/{vm}` | → [`Begun`] |
 //! | `POST /v1/vms/{vm}/wait` | [`WaitVm`] → [`Ready`] |

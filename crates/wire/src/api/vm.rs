@@ -61,6 +61,8 @@ pub enum VmState {
     Starting,
     /// Its guest answers.
     Running,
+    /// Its processors stand still.
+    Paused,
     /// On its way down.
     Stopping,
     /// Off.

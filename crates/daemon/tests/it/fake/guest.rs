@@ -1,7 +1,7 @@
 //! A machine whose guest speaks the real agent protocol over the boot's socket, and little else.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use daemon::model::machine::ExitReason;
@@ -37,6 +37,9 @@ pub(crate) struct Machine {
     exit: watch::Sender<Option<ExitReason>>,
     says: watch::Sender<Option<Event>>,
     is_configured: AtomicBool,
+    is_paused: AtomicBool,
+    /// What its clock was set to last.
+    pub(crate) clock_ns: AtomicU64,
     /// What it was configured with.
     pub(crate) config: Mutex<Option<BootConfig>>,
     /// Whether it wrote its disk out.
@@ -53,6 +56,8 @@ impl Machine {
             exit: watch::Sender::new(None),
             says: watch::Sender::new(None),
             is_configured: AtomicBool::new(false),
+            is_paused: AtomicBool::new(false),
+            clock_ns: AtomicU64::new(0),
             config: Mutex::default(),
             is_synced: AtomicBool::new(false),
         });
@@ -75,6 +80,14 @@ impl Machine {
 
     pub(crate) fn is_alive(&self) -> bool {
         self.exit.borrow().is_none()
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.is_paused.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn hold(&self, is_paused: bool) {
+        self.is_paused.store(is_paused, Ordering::SeqCst);
     }
 
     pub(crate) fn end(&self, how: ExitReason) {
@@ -174,7 +187,12 @@ impl Machine {
     }
 
     fn answer(&self, request: Request) -> (Reply, Option<Ending>) {
+        assert!(!self.is_paused(), "a paused guest answers nothing: {request:?}");
         match request {
+            Request::SetClock { unix_ns } => {
+                self.clock_ns.store(unix_ns, Ordering::SeqCst);
+                (Reply::Done { bytes: 0 }, None)
+            }
             Request::Configure(config) => {
                 assert!(!self.is_configured.swap(true, Ordering::SeqCst), "configured twice");
                 *self.config.lock().unwrap() = Some(*config);

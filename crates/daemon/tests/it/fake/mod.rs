@@ -24,7 +24,7 @@ use daemon::store::Store;
 use daemon::store::records::{ImageRecord, KernelRecord};
 use daemon::supervise::activity::Activity;
 use daemon::supervise::{Reboot, Supervisors};
-use daemon::vmm::{Launch, Vmm, VmmDriver, VmmError};
+use daemon::vmm::{Controls, Launch, Vmm, VmmDriver, VmmError};
 use sys::process::Identity;
 use tokio::sync::mpsc;
 use wire::agent::message::GuestNetwork;
@@ -83,6 +83,19 @@ impl World {
     pub(crate) fn running(&self) -> BTreeSet<PathBuf> {
         let machines = self.machines.lock().unwrap();
         machines.iter().filter(|(_, machine)| machine.is_alive()).map(|(dir, _)| dir.clone()).collect()
+    }
+
+    /// The boot directories of all machines that are paused.
+    pub(crate) fn paused(&self) -> BTreeSet<PathBuf> {
+        let machines = self.machines.lock().unwrap();
+        let paused = machines.iter().filter(|(_, machine)| machine.is_alive() && machine.is_paused());
+        paused.map(|(dir, _)| dir.clone()).collect()
+    }
+
+    fn hold(&self, launch: &Launch, is_paused: bool) -> Result<(), VmmError> {
+        let gone = || VmmError::Control { act: "hold", why: "it is gone".into() };
+        self.machine(&launch.boot_dir).ok_or_else(gone)?.hold(is_paused);
+        Ok(())
     }
 
     /// The boot directories of all NICs.
@@ -249,6 +262,10 @@ impl VmmDriver for Drivers {
         Ok(self.0.machine(&launch.boot_dir).map(|machine| Box::new(FakeVmm(machine)) as Box<dyn Vmm>))
     }
 
+    fn controls(&self) -> Option<&dyn Controls> {
+        Some(self)
+    }
+
     fn signal(&self, launch: &Launch, signal: KillSignal) -> Result<(), VmmError> {
         let machine = self.0.machine(&launch.boot_dir);
         if let Some(machine) = machine.filter(|machine| machine.ends_of(signal)) {
@@ -262,6 +279,17 @@ impl VmmDriver for Drivers {
             machine.end(ExitReason::Killed);
         }
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Controls for Drivers {
+    async fn pause(&self, launch: &Launch) -> Result<(), VmmError> {
+        self.0.hold(launch, true)
+    }
+
+    async fn resume(&self, launch: &Launch) -> Result<(), VmmError> {
+        self.0.hold(launch, false)
     }
 }
 

@@ -1,0 +1,84 @@
+//! What is done to a VM that runs: paused, stopped by a debugger, killed, given a larger disk.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::process::Signal;
+
+use super::host::{Host, kill};
+use super::lifecycle::state;
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+}
+
+/// The guest's clock as the first command sees it is the host's: at most 100 ms outside the time that command took.
+#[track_caller]
+fn clock_is_right(host: &Host, vm: &str) {
+    let before = now();
+    let guest: f64 = host.ok(&["exec", vm, "--", "date", "+%s.%N"]).parse().unwrap();
+    let after = now();
+    assert!(before - 0.1 <= guest && guest <= after + 0.1, "{guest} is not within {before} and {after}");
+}
+
+fn vmm_pid(host: &Host, vm: &str) -> u32 {
+    let json: serde_json::Value = serde_json::from_str(&host.ok(&["show", vm, "--format", "json"])).unwrap();
+    u32::try_from(json["boot"]["pid"].as_u64().unwrap()).unwrap()
+}
+
+/// How long the guest stands still: far longer than its clock may be off, and less than a second, which a coarser look
+/// would let pass.
+const STILL: Duration = Duration::from_millis(700);
+
+#[test]
+fn a_guest_that_stood_still_has_the_right_time_at_the_first_command() {
+    let host = Host::new();
+    host.ok(&["run", "--name", "still", "-d", "--wait", "agent"]);
+    clock_is_right(&host, "still");
+    host.ok(&["pause", "still"]);
+    assert_eq!(state(&host, "still"), "paused");
+    assert!(host.ok(&["ps"]).contains("paused"));
+    let refused = host.run(&["exec", "still", "--", "true"]).code(125);
+    assert!(refused.stderr.contains("still is paused\nhint: banger resume still"), "{}", refused.stderr);
+    std::thread::sleep(STILL);
+    host.ok(&["resume", "still"]);
+    clock_is_right(&host, "still");
+
+    // A debugger, or a host that sleeps: nobody tells the daemon.
+    let pid = vmm_pid(&host, "still");
+    kill(pid, Signal::STOP);
+    std::thread::sleep(STILL);
+    kill(pid, Signal::CONT);
+    clock_is_right(&host, "still");
+
+    // Paused over a daemon's death.
+    host.ok(&["pause", "still"]);
+    host.kill_daemon();
+    assert_eq!(state(&host, "still"), "paused");
+    host.ok(&["resume", "still"]);
+    clock_is_right(&host, "still");
+
+    host.ok(&["pause", "still"]);
+    let stop = host.run(&["stop", "still"]).code(0);
+    assert!(!stop.stderr.contains("killed"), "{}", stop.stderr);
+    super::lifecycle::disk_is_clean(&host, "still");
+    host.leaves_nothing();
+}
+
+#[test]
+fn a_killed_vm_is_stopped_and_starts_again() {
+    let host = Host::new();
+    host.ok(&["run", "--name", "victim", "-d", "--wait", "agent"]);
+    host.ok(&["exec", "victim", "--", "sh", "-c", "echo kept >/root/file; sync"]);
+    host.ok(&["kill", "victim"]);
+    assert_eq!(state(&host, "victim"), "stopped");
+    assert!(host.ok(&["logs", "--list-boots", "victim"]).contains("killed"));
+    host.ok(&["rename", "victim", "survivor"]);
+    host.ok(&["start", "survivor", "--wait", "agent"]);
+    assert_eq!(host.ok(&["exec", "survivor", "--", "sh", "-c", "hostname; cat /root/file"]), "survivor\nkept");
+    // A VMM that a signal does not reach is killed after a while.
+    kill(vmm_pid(&host, "survivor"), Signal::STOP);
+    let killed = host.run(&["kill", "--signal", "HUP", "survivor"]).code(0);
+    assert!(killed.stderr.contains("did not end of HUP within 5s"), "{}", killed.stderr);
+    assert_eq!(state(&host, "survivor"), "stopped");
+    host.leaves_nothing();
+}
