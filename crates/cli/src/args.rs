@@ -21,7 +21,8 @@ VMs (each also as `banger vm ...`):
   start     Start VMs                      stop      Stop VMs
   restart   Stop and start VMs             delete    Remove VMs and disks (rm)
   pause     Let VMs stand still            resume    Let paused VMs go on
-  kill      End VMs without asking         rename    Give a VM another name
+  kill      End VMs without asking         set       Change what VMs have
+  rename    Give a VM another name
   list      List VMs (ls, ps)              show      Show all about one VM
   exec      Run a command in a VM          logs      Print a VM's console
   wait      Wait until a VM is ready
@@ -171,6 +172,10 @@ pub(crate) enum Verb {
     /// Remove VMs and their disks; a running one is stopped first
     #[command(visible_alias = "rm")]
     Delete(cmd::vm::delete::Args),
+    /// Change what VMs have: processors, memory, disk, network
+    ///
+    /// A VM has to be off for it; its disk grows while it runs too, and never gets smaller.
+    Set(cmd::vm::set::Args),
     /// Give a VM another name
     ///
     /// The name is the same for every command at once. A guest that runs takes its new host name at its next boot.

@@ -9,7 +9,7 @@ use wire::agent::message::{Configured, Failure, Health, Reply, Request, Stage};
 use super::job::Job;
 use super::turn::HOLD;
 use super::worker::{self, Channels};
-use super::{Server, exec};
+use super::{Server, exec, grow};
 use crate::root_dir::RootDir;
 use crate::tree::pack::pack;
 use crate::tree::unpack::unpack;
@@ -22,8 +22,8 @@ const AHEAD_NS: u64 = 1_000_000_000;
 /// Bytes of a tar stream moved at once.
 const TREE_BUFFER_BYTES: usize = 64 * 1024;
 /// The requests this build knows, to tell a malformed one from an unknown one.
-const KNOWN: [&str; 9] =
-    ["configure", "exec", "put_tree", "get_tree", "await", "sync", "shutdown", "set_clock", "health"];
+const KNOWN: [&str; 10] =
+    ["configure", "exec", "put_tree", "get_tree", "await", "sync", "shutdown", "set_clock", "health", "grow_disk"];
 
 /// Reads a request.
 ///
@@ -62,6 +62,11 @@ impl Server {
                 });
             }
             Request::SetClock { unix_ns } => set_clock(unix_ns).map(|()| Reply::Done { bytes: 0 }),
+            // A process outside a VM has no disk of its own.
+            Request::GrowDisk { .. } if self.guest.is_hosted() => Ok(Reply::Done { bytes: 0 }),
+            Request::GrowDisk { bytes } => {
+                return self.work(stream, Channels::Neither, move |hands| grow::grow(&hands.root, bytes));
+            }
             Request::Health => Ok(Reply::Health(self.health())),
             Request::Await { level } => return self.await_level(stream, level),
             Request::Shutdown { how } => self.shut_down(how),

@@ -84,6 +84,25 @@ fn what_kill_and_rename_ask() {
 }
 
 #[test]
+fn what_set_asks() {
+    let nothing = json!({"vcpus": null, "memory_mib": null, "disk_bytes": null, "nat": null, "publish": null});
+    for (args, changes) in [
+        (&["--vcpu", "4", "--memory", "4G"][..], json!({"vcpus": 4, "memory_mib": 4096})),
+        (&["--disk-size", "20G"], json!({"disk_bytes": 20_u64 << 30})),
+        (&["--nat", "-p", "8080:80"], json!({"nat": true, "publish": [{"host_port": 8080, "guest_port": 80}]})),
+        (&["--no-nat", "--no-publish"], json!({"nat": false, "publish": []})),
+    ] {
+        let home = two_vms().run();
+        let output = home.banger(&[&["set", "web"], args].concat()).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "web\n", "{output:?}");
+        let mut expected = nothing.clone();
+        expected.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let body = home.log.wait_for("POST /v1/vms/7765620000000000/set").body;
+        assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), expected, "{args:?}");
+    }
+}
+
+#[test]
 fn start_waits_for_the_level() {
     let ready = json!({"level": "system", "failed_units": ["bad\u{1b}.service"], "note": "an init that does not tell", "elapsed_ms": 5});
     let home = two_vms().answer("POST /v1/vms/web/wait", &ready).run();

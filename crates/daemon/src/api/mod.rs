@@ -3,7 +3,7 @@
 //! | file | resource |
 //! |---|---|
 //! | [`vms`] | VMs: list, show, create, start, stop, restart, kill, pause, resume, delete, wait |
-//! | [`changes`] | what is changed about a VM: its name |
+//! | [`changes`] | what is changed about a VM: its name, what it has |
 //! | [`guests`] | what goes into and comes out of a running guest: exec, trees |
 //! | [`logs`] | the boots of a VM and what each printed |
 //! | [`artifacts`] | images and kernels |
@@ -95,6 +95,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(vms::resume))
         .routes(routes!(vms::wait))
         .routes(routes!(changes::rename))
+        .routes(routes!(changes::set))
         .routes(routes!(logs::boots))
         .routes(routes!(logs::logs))
         .routes(routes!(guests::exec))

@@ -64,9 +64,10 @@ pub async fn show(State(api): State<Api>, Path(vm): Path<String>) -> Result<Json
     Ok(Json(seen(&api, record).await?))
 }
 
-type Accepted = (StatusCode, Json<Begun>);
+/// The answer of a handler that begins an operation.
+pub type Accepted = (StatusCode, Json<Begun>);
 
-fn accepted(begun: Result<Begun, Cause>) -> Result<Accepted, Refusal> {
+pub(super) fn accepted(begun: Result<Begun, Cause>) -> Result<Accepted, Refusal> {
     Ok((StatusCode::ACCEPTED, Json(begun?)))
 }
 

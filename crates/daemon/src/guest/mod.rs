@@ -246,6 +246,14 @@ impl Guest {
         self.done(&Request::SetClock { unix_ns }).await.map(|_bytes| ())
     }
 
+    /// Has the guest grow the filesystem of its disk to its device, which was made `bytes` large.
+    ///
+    /// # Errors
+    /// When the guest fails to, is gone, or its agent is older than this request.
+    pub async fn grow_disk(&self, bytes: u64) -> Result<(), GuestError> {
+        self.done(&Request::GrowDisk { bytes }).await.map(|_bytes| ())
+    }
+
     /// Asks how the guest is.
     ///
     /// # Errors

@@ -132,6 +132,7 @@ impl From<StorageError> for Cause {
             StorageError::Full { .. } => full(),
             StorageError::Template(source)
             | StorageError::Disk { source, .. }
+            | StorageError::Grow { source, .. }
             | StorageError::Delete { source, .. }
                 if source.is_full() =>
             {
@@ -144,6 +145,7 @@ impl From<StorageError> for Cause {
             StorageError::Format(_)
             | StorageError::Template(_)
             | StorageError::Disk { .. }
+            | StorageError::Grow { .. }
             | StorageError::Delete { .. } => caused(ErrorCode::OperationFailed, &error),
         }
     }

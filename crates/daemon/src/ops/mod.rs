@@ -8,6 +8,7 @@
 //! | [`kill`] | `vm.kill`: a signal to the VMM, the guest is not asked |
 //! | [`pause`], [`resume`] | `vm.pause`, `vm.resume`: its processors stand still, and run again with the right time |
 //! | [`restart`] | `vm.restart`: stop and start as one |
+//! | [`set`] | `vm.set`: what a VM has; its disk grows while it runs too |
 //! | [`delete`] | `vm.delete` |
 //! | [`image_build`], [`image_delete`] | `image.build`, `image.delete` |
 //! | [`kernel_import`], [`kernel_delete`] | `kernel.import`, `kernel.delete` |
@@ -34,6 +35,7 @@ pub mod pause;
 pub mod plan;
 pub mod restart;
 pub mod resume;
+pub mod set;
 mod staging;
 pub mod start;
 pub mod stop;

@@ -11,11 +11,12 @@ use super::kernel_import::KernelImportPlan;
 use super::kill::KillPlan;
 use super::pause::PausePlan;
 use super::restart::RestartPlan;
+use super::set::SetPlan;
 use super::start::StartPlan;
 use super::stop::StopPlan;
 use super::world::Host;
 use super::{create, delete, image_build, image_delete, kernel_delete, kernel_import, kill};
-use super::{pause, restart, resume, start, stop};
+use super::{pause, restart, resume, set, start, stop};
 use crate::saga::{DriveError, Driven, Outcome, Undo, drive};
 use wire::id::VmId;
 
@@ -44,6 +45,9 @@ pub enum Plan {
     /// `vm.resume`
     #[serde(rename = "vm.resume")]
     Resume(Box<PausePlan>),
+    /// `vm.set`
+    #[serde(rename = "vm.set")]
+    Set(Box<SetPlan>),
     /// `vm.delete`
     #[serde(rename = "vm.delete")]
     Delete(Box<DeletePlan>),
@@ -91,6 +95,10 @@ macro_rules! with_saga {
             }
             Plan::Resume($inner) => {
                 let $saga = resume::resume();
+                $act
+            }
+            Plan::Set($inner) => {
+                let $saga = set::set();
                 $act
             }
             Plan::Delete($inner) => {
@@ -154,6 +162,7 @@ impl Plan {
             Plan::Restart(plan) => plan.start.name.to_string(),
             Plan::Kill(plan) => plan.stop.name.to_string(),
             Plan::Pause(plan) | Plan::Resume(plan) => plan.name.to_string(),
+            Plan::Set(plan) => plan.name.to_string(),
             Plan::Delete(plan) => plan.name.to_string(),
             Plan::ImageBuild(plan) => plan.name.clone(),
             Plan::ImageDelete(plan) => plan.record.name.clone(),
@@ -172,6 +181,7 @@ impl Plan {
             Plan::Restart(plan) => Some(&plan.start.vm),
             Plan::Kill(plan) => Some(&plan.stop.vm),
             Plan::Pause(plan) | Plan::Resume(plan) => Some(&plan.vm),
+            Plan::Set(plan) => Some(&plan.vm),
             Plan::Delete(plan) => Some(&plan.vm),
             Plan::ImageBuild(_) | Plan::ImageDelete(_) | Plan::KernelImport(_) | Plan::KernelDelete(_) => None,
         }
@@ -201,6 +211,7 @@ impl Plan {
             Plan::Kill(_) => format!("kill {subject}"),
             Plan::Pause(_) => format!("pause {subject}"),
             Plan::Resume(_) => format!("resume {subject}"),
+            Plan::Set(_) => format!("change {subject}"),
             Plan::Delete(_) => format!("delete {subject}"),
             Plan::ImageBuild(_) => format!("build image {subject}"),
             Plan::ImageDelete(_) => format!("delete image {subject}"),

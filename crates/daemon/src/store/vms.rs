@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 use wire::id::VmId;
 use wire::naming::VmName;
 
-use super::records::VmRecord;
+use super::records::{VmRecord, VmSpec};
 use super::{Store, StoreError, from_json, id, int, is_unique_violation, ms, operations, sql, to_json};
 use crate::model::vm::{VmEvent, VmState};
 
@@ -141,6 +141,22 @@ impl Store {
                     Err(StoreError::NotFound { what: "image or kernel", key: vm.spec.image.clone() })
                 }
                 Err(error) => Err(sql("add a VM")(error)),
+            }
+        })
+        .await
+    }
+
+    /// Records what is asked of a VM from now on. Idempotent.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], or when it cannot be written.
+    pub async fn set_spec(&self, vm: &VmId, spec: &VmSpec) -> Result<(), StoreError> {
+        let (vm, spec) = (vm.clone(), to_json("the specification of a VM", spec)?);
+        self.run(move |connection| {
+            let done = connection.execute("UPDATE vms SET spec_json = ?2 WHERE id = ?1", params![vm.as_str(), spec]);
+            match done.map_err(sql("record the specification of a VM"))? {
+                0 => Err(not_found(vm.as_str())),
+                _ => Ok(()),
             }
         })
         .await

@@ -107,6 +107,12 @@ pub trait Controls: Send + Sync {
     /// # Errors
     /// When the VMM does not answer, or refuses.
     async fn resume(&self, launch: &Launch) -> Result<(), VmmError>;
+
+    /// Makes the machine's disk, its file included, `bytes` large; never smaller than it is.
+    ///
+    /// # Errors
+    /// When the VMM does not answer, or refuses.
+    async fn grow_disk(&self, launch: &Launch, bytes: u64) -> Result<(), VmmError>;
 }
 
 /// One running VMM.

@@ -12,7 +12,7 @@ use daemon::store::OperationState as Stored;
 use daemon::store::records::OperationRecord;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use wire::api::{BuildImage, ImportKernel, KernelSource, KillSignal, OperationState};
+use wire::api::{BuildImage, ImportKernel, KernelSource, KillSignal, OperationState, SetVm};
 use wire::id::OpId;
 
 use crate::fake::{Daemon, World, soon};
@@ -20,7 +20,7 @@ use crate::ops::request;
 use crate::slate::assert_clean_slate;
 
 /// Every verb, as a plan over a host that was made ready for it.
-const VERBS: [&str; 15] = [
+const VERBS: [&str; 17] = [
     "create",
     "create and start",
     "start",
@@ -30,6 +30,8 @@ const VERBS: [&str; 15] = [
     "pause",
     "resume",
     "stop paused",
+    "set",
+    "set running",
     "delete",
     "delete paused",
     "build image",
@@ -68,6 +70,11 @@ async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
         "resume" => Plan::Resume(Box::new(daemon::ops::resume::plan(host, &paused().await).await.unwrap())),
         "stop paused" => Plan::Stop(Box::new(daemon::ops::stop::plan(host, &paused().await, None).await.unwrap())),
         "delete paused" => Plan::Delete(Box::new(daemon::ops::delete::plan(host, &paused().await).await.unwrap())),
+        "set" => {
+            let request = SetVm { vcpus: Some(2), ..larger() };
+            Plan::Set(Box::new(daemon::ops::set::plan(host, &ready(false).await, request).await.unwrap()))
+        }
+        "set running" => Plan::Set(Box::new(daemon::ops::set::plan(host, &ready(true).await, larger()).await.unwrap())),
         "delete" => Plan::Delete(Box::new(daemon::ops::delete::plan(host, &ready(true).await).await.unwrap())),
         "build image" => {
             let request = BuildImage { recipe: "tiny".into(), variant: None, name: None };
@@ -90,6 +97,11 @@ async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
         }
         other => panic!("no verb {other}"),
     }
+}
+
+/// A disk of 2 GiB instead of one.
+fn larger() -> SetVm {
+    SetVm { disk_bytes: Some(2 << 30), ..SetVm::default() }
 }
 
 /// When the process dies at an edge.
@@ -216,6 +228,8 @@ async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool, case: &str
         ("create", true) => &[Some(Created)],
         ("create and start" | "start" | "restart", true) => &[Some(Running)],
         ("create" | "create and start", false) | ("delete" | "delete paused", true) => &[None],
+        ("set", _) => &[Some(Created)],
+        ("set running", _) => &[Some(Running)],
         ("pause", true) | ("resume", false) => &[Some(Paused)],
         ("pause", false) | ("resume", true) => &[Some(Running)],
         // A deletion that never began leaves it paused.
@@ -227,6 +241,16 @@ async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool, case: &str
         _ => &[None],
     };
     assert!(allowed.contains(&state), "{case}: {state:?}");
+    if let Ok(vm) = store.find_vm("web").await
+        && verb.starts_with("set")
+    {
+        // What has grown stays so, on record too; everything else is as before.
+        let has_grown = daemon.host.storage.length_bytes(&vm.id) == 2 << 30;
+        let vcpus = if verb == "set" && has_happened { 2 } else { 1 };
+        let disk_bytes: u64 = if has_grown { 2 << 30 } else { 1 << 30 };
+        assert_eq!((vm.spec.vcpus, vm.spec.disk_bytes), (vcpus, disk_bytes), "{case}");
+        assert!(has_grown || !has_happened, "{case}");
+    }
     let images = store.images().await.unwrap().len();
     let kernels = store.kernels().await.unwrap().len();
     let expected = match (verb, has_happened) {
@@ -311,6 +335,8 @@ matrices! {
     pause: "pause",
     resume: "resume",
     stop_paused: "stop paused",
+    set: "set",
+    set_running: "set running",
     delete: "delete",
     delete_paused: "delete paused",
     build_image: "build image",

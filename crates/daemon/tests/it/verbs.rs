@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use daemon::store::StoreError;
-use wire::api::{ApiError, ErrorCode, KillSignal, OperationEvent, OperationState, VmState};
+use wire::api::{ApiError, ErrorCode, KillSignal, OperationEvent, OperationState, Publish, SetVm, VmState};
 
 use crate::fake::guest::Behaviour;
 use crate::fake::{Daemon, World, soon};
@@ -141,5 +141,51 @@ async fn what_ends_a_paused_vm() {
     daemon.ended(daemon.engine.start("web").await.unwrap()).await;
     pause().await;
     daemon.ended(daemon.engine.delete("web").await.unwrap()).await;
+    assert_clean_slate(&daemon).await;
+}
+
+#[tokio::test]
+async fn what_a_vm_has_changes_while_it_is_off_and_its_disk_grows_any_time() {
+    let world = World::new();
+    let daemon = Daemon::start(&world, "").await.with_artifacts().await;
+    daemon.create("web", false).await;
+    let set = async |request: SetVm| match daemon.engine.set("web", request).await {
+        Ok(begun) => {
+            let ended = daemon.ended(begun).await;
+            assert_eq!(ended.state, OperationState::Succeeded, "{ended:?}");
+            Ok(daemon.host.store.find_vm("web").await.unwrap().spec)
+        }
+        Err(cause) => Err(ApiError::from(cause)),
+    };
+    let port = Publish { host_port: 8080, guest_port: 80 };
+    let wanted = SetVm { vcpus: Some(2), memory_mib: Some(1024), publish: Some(vec![port]), ..SetVm::default() };
+    let spec = set(wanted).await.unwrap();
+    assert_eq!((spec.vcpus, spec.memory_mib, spec.publish, spec.disk_bytes), (2, 1024, vec![port], 1 << 30));
+    let spec = set(SetVm { disk_bytes: Some(2 << 30), publish: Some(Vec::new()), ..SetVm::default() }).await.unwrap();
+    assert_eq!((spec.disk_bytes, spec.publish.len(), spec.vcpus), (2 << 30, 0, 2));
+    let vm = daemon.host.store.find_vm("web").await.unwrap();
+    assert_eq!(daemon.host.storage.length_bytes(&vm.id), 2 << 30);
+    for (request, code, text) in [
+        (
+            SetVm { disk_bytes: Some(1 << 30), ..SetVm::default() },
+            ErrorCode::BadRequest,
+            "a disk only grows: web has 2",
+        ),
+        (SetVm { vcpus: Some(0), ..SetVm::default() }, ErrorCode::BadRequest, "vCPUs must be between"),
+        (SetVm { publish: Some(vec![port, port]), ..SetVm::default() }, ErrorCode::BadRequest, "once only"),
+        (SetVm { nat: Some(true), ..SetVm::default() }, ErrorCode::Unsupported, "passt"),
+    ] {
+        let error = set(request).await.unwrap_err();
+        assert_eq!(error.code, code, "{error:?}");
+        assert!(error.message.contains(text), "{error:?}");
+    }
+
+    daemon.ended(daemon.engine.start("web").await.unwrap()).await;
+    let error = set(SetVm { vcpus: Some(4), ..SetVm::default() }).await.unwrap_err();
+    assert_eq!((error.code, error.hint.as_deref()), (ErrorCode::WrongState, Some("banger stop web, then again")));
+    let same = SetVm { vcpus: Some(2), disk_bytes: Some(3 << 30), ..SetVm::default() };
+    assert_eq!(set(same).await.unwrap().disk_bytes, 3 << 30, "what is so already is no change");
+    assert_eq!(world.only().disk_bytes.load(std::sync::atomic::Ordering::SeqCst), 3 << 30, "the guest follows");
+    assert_eq!(daemon.host.storage.length_bytes(&vm.id), 3 << 30);
     assert_clean_slate(&daemon).await;
 }

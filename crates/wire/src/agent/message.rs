@@ -104,6 +104,11 @@ pub enum Request {
     },
     /// How the guest is.
     Health,
+    /// Grows the filesystem of the VM's disk to its device, once that has so many bytes.
+    GrowDisk {
+        /// What the host made the device.
+        bytes: u64,
+    },
 }
 
 /// How ready a guest can be waited for.

@@ -11,6 +11,7 @@
 //! | `POST /v1/vms/{vm}/start`, `…/stop`, `…/restart` | [`StartVm`], [`StopVm`], [`StartVm`] → [`Begun`] |
 //! | `POST /v1/vms/{vm}/kill` | [`KillVm`] → [`Begun`] |
 //! | `POST /v1/vms/{vm}/pause`, `…/resume` | `{}` → [`Begun`] |
+//! | `POST /v1/vms/{vm}/set` | [`SetVm`] → [`Begun`] |
 //! | `POST /v1/vms/{vm}/rename` | [`RenameVm`] → [`Vm`] |
 //! | `DELETE /v1/vms/{vm}` | → [`Begun`] |
 //! | `POST /v1/vms/{vm}/wait` | [`WaitVm`] → [`Ready`] |
@@ -47,8 +48,8 @@ pub use listing::{FilterError, FilterTerm, ListVms, STATES, VmFilter, VmSort, pa
 pub use operation::{Begun, Operation, OperationEvent, OperationList, OperationState, StepReport, StepState, Unit};
 pub use system::{Check, CheckStatus, DaemonStatus, Defaults, DoctorReport, VersionInfo};
 pub use vm::{
-    BootStatus, CreateVm, KillSignal, KillSignalError, KillVm, LogSource, LogsQuery, Publish, Ready, RenameVm, StartVm,
-    StopVm, TreeDone, TreeQuery, Vm, VmList, VmState, Wait, WaitVm, Workspace,
+    BootStatus, CreateVm, KillSignal, KillSignalError, KillVm, LogSource, LogsQuery, Publish, Ready, RenameVm, SetVm,
+    StartVm, StopVm, TreeDone, TreeQuery, Vm, VmList, VmState, Wait, WaitVm, Workspace,
 };
 
 /// What every path begins with.

@@ -202,6 +202,29 @@ pub struct RenameVm {
     pub name: VmName,
 }
 
+/// `POST /v1/vms/{vm}/set`. What is absent stays. Everything can be changed while the VM is off; the disk only grows,
+/// while it runs too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SetVm {
+    /// Virtual processors.
+    #[serde(default)]
+    pub vcpus: Option<u16>,
+    /// Guest memory.
+    #[serde(default)]
+    pub memory_mib: Option<u64>,
+    /// Disk size as the guest sees it; never less than now.
+    #[serde(default)]
+    pub disk_bytes: Option<u64>,
+    /// Reach the outside.
+    #[serde(default)]
+    pub nat: Option<bool>,
+    /// All the published ports it is to have.
+    #[serde(default)]
+    pub publish: Option<Vec<Publish>>,
+}
+
 /// `POST /v1/vms/{vm}/kill`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -25,6 +25,7 @@ pub(crate) mod rename;
 pub(crate) mod restart;
 pub(crate) mod run;
 pub(crate) mod session;
+pub(crate) mod set;
 pub(crate) mod show;
 pub(crate) mod start;
 pub(crate) mod stop;

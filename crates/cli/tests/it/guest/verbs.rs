@@ -82,3 +82,32 @@ fn a_killed_vm_is_stopped_and_starts_again() {
     assert_eq!(state(&host, "survivor"), "stopped");
     host.leaves_nothing();
 }
+
+#[test]
+fn a_disk_grows_under_a_guest_that_runs() {
+    let host = Host::new();
+    host.ok(&["run", "--name", "grow", "-d", "--wait", "agent", "--disk-size", "1G"]);
+    let size_gib = || -> u64 {
+        let text = host.ok(&["exec", "grow", "--", "df", "--output=size", "-BM", "/root"]);
+        text.lines().last().unwrap().trim().trim_end_matches('M').parse::<u64>().unwrap() / 900
+    };
+    assert_eq!(size_gib(), 1);
+    let grown = host.run(&["set", "grow", "--disk-size", "5G"]).code(0);
+    assert!(!grown.stderr.contains("warning"), "{}", grown.stderr);
+    assert_eq!(size_gib(), 5, "at once");
+    host.ok(&["exec", "grow", "--", "dd", "if=/dev/zero", "of=/root/large", "bs=1M", "count=1100", "status=none"]);
+    let refused = host.run(&["set", "grow", "--disk-size", "2G"]).code(1);
+    assert!(refused.stderr.contains("a disk only grows: grow has 5 GiB, 2 GiB is less"), "{}", refused.stderr);
+    let refused = host.run(&["set", "grow", "--vcpu", "3"]).code(1);
+    assert!(refused.stderr.contains("hint: banger stop grow, then again"), "{}", refused.stderr);
+    host.ok(&["stop", "grow"]);
+    super::lifecycle::disk_is_clean(&host, "grow");
+    host.ok(&["set", "grow", "--vcpu", "3", "--memory", "600M", "--disk-size", "6G"]);
+    host.ok(&["start", "grow", "--wait", "agent"]);
+    assert_eq!(size_gib(), 6);
+    assert_eq!(host.ok(&["exec", "grow", "--", "sh", "-c", "nproc; stat -c %s /root/large"]), "3\n1153433600");
+    let kib = host.ok(&["exec", "grow", "--", "sed", "-n", "s/^MemTotal: *//p", "/proc/meminfo"]);
+    let mib = kib.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024;
+    assert!((480..600).contains(&mib), "{mib} MiB");
+    host.leaves_nothing();
+}

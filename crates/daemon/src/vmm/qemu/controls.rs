@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use serde_json::json;
 
 use super::{Qemu, qmp};
+use crate::model::machine::DriveRole;
 use crate::vmm::{Controls, Launch, VmmError, qmp_socket};
 
 async fn tell(launch: &Launch, act: &'static str, command: &serde_json::Value) -> Result<(), VmmError> {
@@ -19,5 +20,10 @@ impl Controls for Qemu {
 
     async fn resume(&self, launch: &Launch) -> Result<(), VmmError> {
         tell(launch, "let the machine's processors run again", &json!({"execute": "cont"})).await
+    }
+
+    async fn grow_disk(&self, launch: &Launch, bytes: u64) -> Result<(), VmmError> {
+        let arguments = json!({"device": DriveRole::Disk.serial(), "size": bytes});
+        tell(launch, "grow the machine's disk", &json!({"execute": "block_resize", "arguments": arguments})).await
     }
 }

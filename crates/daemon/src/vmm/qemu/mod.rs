@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `argv` | the command line: pure, golden-tested |
 //! | `qmp` | whether a started QEMU has come up, and commands to it |
-//! | `controls` | pause, resume |
+//! | `controls` | pause, resume, a larger disk |
 //!
 //! Facts about QEMU, the kernel's options and their prices are from QEMU 7.2 with Debian's 6.1 cloud kernel.
 

@@ -30,7 +30,7 @@ pub(crate) enum Behaviour {
 }
 
 pub(crate) struct Machine {
-    vm: String,
+    pub(crate) vm: String,
     boot: String,
     socket: PathBuf,
     behaviour: Behaviour,
@@ -38,6 +38,8 @@ pub(crate) struct Machine {
     says: watch::Sender<Option<Event>>,
     is_configured: AtomicBool,
     is_paused: AtomicBool,
+    /// What its filesystem was grown to last.
+    pub(crate) disk_bytes: AtomicU64,
     /// What its clock was set to last.
     pub(crate) clock_ns: AtomicU64,
     /// What it was configured with.
@@ -57,6 +59,7 @@ impl Machine {
             says: watch::Sender::new(None),
             is_configured: AtomicBool::new(false),
             is_paused: AtomicBool::new(false),
+            disk_bytes: AtomicU64::new(0),
             clock_ns: AtomicU64::new(0),
             config: Mutex::default(),
             is_synced: AtomicBool::new(false),
@@ -191,6 +194,10 @@ impl Machine {
         match request {
             Request::SetClock { unix_ns } => {
                 self.clock_ns.store(unix_ns, Ordering::SeqCst);
+                (Reply::Done { bytes: 0 }, None)
+            }
+            Request::GrowDisk { bytes } => {
+                self.disk_bytes.store(bytes, Ordering::SeqCst);
                 (Reply::Done { bytes: 0 }, None)
             }
             Request::Configure(config) => {

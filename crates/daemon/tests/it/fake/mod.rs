@@ -291,6 +291,14 @@ impl Controls for Drivers {
     async fn resume(&self, launch: &Launch) -> Result<(), VmmError> {
         self.0.hold(launch, false)
     }
+
+    async fn grow_disk(&self, launch: &Launch, bytes: u64) -> Result<(), VmmError> {
+        let gone = || VmmError::Control { act: "grow the disk", why: "it is gone".into() };
+        let machine = self.0.machine(&launch.boot_dir).ok_or_else(gone)?;
+        let vm: VmId = machine.vm.parse().unwrap();
+        StorageDriver::ensure_size(self, &vm, bytes).await.unwrap();
+        Ok(())
+    }
 }
 
 struct FakeVmm(Arc<Machine>);
@@ -324,6 +332,17 @@ impl StorageDriver for Drivers {
             std::fs::write(&path, b"disk").unwrap();
         }
         Ok(path)
+    }
+
+    async fn ensure_size(&self, vm: &VmId, bytes: u64) -> Result<(), StorageError> {
+        if self.length_bytes(vm) < bytes {
+            sys::fs::set_len(&StorageDriver::path(self, vm), bytes).unwrap();
+        }
+        Ok(())
+    }
+
+    fn length_bytes(&self, vm: &VmId) -> u64 {
+        std::fs::metadata(StorageDriver::path(self, vm)).map_or(0, |meta| meta.len())
     }
 
     async fn ensure_deleted(&self, vm: &VmId) -> Result<(), StorageError> {
