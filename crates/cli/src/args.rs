@@ -22,7 +22,7 @@ VMs (each also as `banger vm ...`):
   restart   Stop and start VMs             delete    Remove VMs and disks (rm)
   pause     Let VMs stand still            resume    Let paused VMs go on
   kill      End VMs without asking         set       Change what VMs have
-  rename    Give a VM another name
+  rename    Give a VM another name         prune     Delete all VMs that are off
   list      List VMs (ls, ps)              show      Show all about one VM
   exec      Run a command in a VM          logs      Print a VM's console
   wait      Wait until a VM is ready
@@ -176,6 +176,10 @@ pub(crate) enum Verb {
     ///
     /// A VM has to be off for it; its disk grows while it runs too, and never gets smaller.
     Set(cmd::vm::set::Args),
+    /// Delete all VMs that are off, with their disks
+    ///
+    /// Shows which, and asks. A VM that runs, or begins to meanwhile, is never touched.
+    Prune(cmd::vm::prune::Args),
     /// Give a VM another name
     ///
     /// The name is the same for every command at once. A guest that runs takes its new host name at its next boot.

@@ -33,7 +33,13 @@ struct Outcome {
 #[derive(Debug, Serialize)]
 struct Outcomes {
     results: Vec<Outcome>,
+    /// What the host has back, when that was the purpose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    freed_bytes: Option<u64>,
 }
+
+/// One act that ended: the reference, what it stood for, how it came out.
+pub(crate) type Ended = (String, Option<Thing>, Result<(), Failure>);
 
 /// Finds `reference` in `things`: a name, an id, or an unambiguous beginning of an id.
 fn find(kind: &str, things: &[Thing], reference: &str) -> Result<Thing, ApiError> {
@@ -90,8 +96,18 @@ where
     F: Fn(Thing) -> A,
     A: Future<Output = Result<(), Failure>>,
 {
-    let found = resolve(kind, &things, references);
-    let ended = join_all(found.into_iter().map(async |(reference, thing)| {
+    let ended = all(verb, kind, &things, references, act).await;
+    report(app, ended, None)
+}
+
+/// Does `act` to all of `references`, at the same time; how each came out, in their order.
+pub(crate) async fn all<F, A>(verb: &str, kind: &str, things: &[Thing], references: &[String], act: F) -> Vec<Ended>
+where
+    F: Fn(Thing) -> A,
+    A: Future<Output = Result<(), Failure>>,
+{
+    let found = resolve(kind, things, references);
+    join_all(found.into_iter().map(async |(reference, thing)| {
         let (thing, ended) = match thing {
             Ok(thing) => (Some(thing.clone()), act(thing).await),
             Err(error) => (None, Err(Failure::from(error))),
@@ -101,11 +117,14 @@ where
         let ended = ended.map_err(|failure| failure.during(&format!("{verb} {noun}{name}"), name));
         (reference, thing, ended)
     }))
-    .await;
-    report(app, ended)
+    .await
 }
 
-fn report(app: &App, ended: Vec<(String, Option<Thing>, Result<(), Failure>)>) -> Result<u8, Failure> {
+/// Prints how each came out; the exit status is 1 when one failed.
+///
+/// # Errors
+/// When that cannot be printed, or a person interrupted.
+pub(crate) fn report(app: &App, ended: Vec<Ended>, freed_bytes: Option<u64>) -> Result<u8, Failure> {
     let mut status = 0;
     let mut results = Vec::new();
     let mut interrupted = None;
@@ -131,7 +150,7 @@ fn report(app: &App, ended: Vec<(String, Option<Thing>, Result<(), Failure>)>) -
         results.push(Outcome { name, id: thing.map(|thing| thing.id), error });
     }
     if app.out.format == Format::Json {
-        app.out.json(&Outcomes { results })?;
+        app.out.json(&Outcomes { results, freed_bytes })?;
     }
     interrupted.map_or(Ok(status), |signal| Err(Failure::Interrupted { signal }))
 }

@@ -31,8 +31,8 @@ fn verbs_are_one_implementation_with_and_without_the_noun() {
     let home = Home::empty();
     let page = |args: &[&str]| String::from_utf8(home.banger(args).output().unwrap().stdout).unwrap();
     for verb in [
-        "run", "create", "start", "stop", "restart", "kill", "pause", "resume", "set", "rename", "delete", "rm",
-        "list", "ls", "ps", "show", "exec", "logs", "wait",
+        "run", "create", "start", "stop", "restart", "kill", "pause", "resume", "set", "prune", "rename", "delete",
+        "rm", "list", "ls", "ps", "show", "exec", "logs", "wait",
     ] {
         let long = page(&["vm", verb, "--help"]);
         assert!(!long.is_empty());

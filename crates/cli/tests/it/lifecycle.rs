@@ -103,6 +103,47 @@ fn what_set_asks() {
 }
 
 #[test]
+fn prune_deletes_what_is_off() {
+    let home = two_vms().run();
+    assert_snapshot!(home.transcript(&["prune"]), @"
+    status 1
+    --- stdout
+    --- stderr
+    banger: cannot delete VMs: nobody is there to confirm it
+    hint: banger prune -f does not ask
+    ");
+    assert!(!home.log.lines().iter().any(|line| line.starts_with("DELETE")));
+    assert_snapshot!(home.transcript(&["prune", "-f"]), @"
+    status 0
+    --- stdout
+    db
+    --- stderr
+    Freed 1.2 GiB.
+    ");
+    let asked: Vec<String> = home.log.lines().into_iter().filter(|line| line.starts_with("DELETE")).collect();
+    assert_eq!(asked, ["DELETE /v1/vms/6462000000000000?only_off=true"]);
+    let output = home.banger(&["prune", "-f", "--format", "json"]).output().unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap()["freed_bytes"], 1_288_490_189_u64);
+
+    let busy =
+        two_vms().refuse("DELETE /v1/vms/6462000000000000", 409, "wrong_state", "VM db is already running").run();
+    assert_snapshot!(busy.transcript(&["prune", "-f"]), @"
+    status 1
+    --- stdout
+    --- stderr
+    banger: cannot delete db: VM db is already running
+    Freed 0 B.
+    ");
+    let none = Script::new().answer("GET /v1/vms ", &json!({"vms": [crate::fake::vm("web", "running")]})).run();
+    assert_snapshot!(none.transcript(&["prune"]), @"
+    status 0
+    --- stdout
+    --- stderr
+    Every VM is running, or there is none: nothing to prune.
+    ");
+}
+
+#[test]
 fn start_waits_for_the_level() {
     let ready = json!({"level": "system", "failed_units": ["bad\u{1b}.service"], "note": "an init that does not tell", "elapsed_ms": 5});
     let home = two_vms().answer("POST /v1/vms/web/wait", &ready).run();

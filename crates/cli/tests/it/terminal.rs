@@ -233,3 +233,17 @@ fn the_console_on_a_terminal_is_escaped() {
     let (_, screen) = sit_down(&home, &["logs", "--raw", "web"]).leaves();
     assert!(screen.contains("\x1b]0;owned\x07"));
 }
+
+#[test]
+fn prune_shows_what_would_go_and_asks() {
+    for (answer, deleted, code) in [("y\n", true, 0), ("\n", false, 1), ("\u{4}", false, 1), ("\u{3}", false, 130)] {
+        let home = Script::new().run();
+        let mut person = sit_down(&home, &["prune"]);
+        person.sees("Delete this VM and its disk, 1.2 GiB? [y/N] ");
+        let shown = String::from_utf8_lossy(&person.seen).into_owned();
+        assert!(shown.contains("db") && !shown.contains("web"), "{shown}");
+        person.types(answer);
+        assert_eq!(person.leaves().0, Some(code), "{answer:?}");
+        assert_eq!(home.log.lines().iter().any(|line| line.starts_with("DELETE")), deleted, "{answer:?}");
+    }
+}

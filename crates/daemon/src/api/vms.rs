@@ -7,8 +7,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use wire::agent::message::Level;
 use wire::api::{
-    ApiError, Begun, CreateVm, ErrorBody, ErrorCode, KillVm, ListVms, Ready, StartVm, StopVm, Vm, VmFilter, VmList,
-    VmSort, Wait, WaitVm,
+    ApiError, Begun, CreateVm, DeleteVm, ErrorBody, ErrorCode, KillVm, ListVms, Ready, StartVm, StopVm, Vm, VmFilter,
+    VmList, VmSort, Wait, WaitVm,
 };
 
 use super::error::Refusal;
@@ -152,10 +152,18 @@ pub async fn resume(State(api): State<Api>, Path(vm): Path<String>) -> Result<Ac
 
 /// Removes a VM and its disk, running or not
 #[utoipa::path(
-    delete, path = "/v1/vms/{vm}", params(("vm" = String, Path)),
+    delete, path = "/v1/vms/{vm}",
+    params(("vm" = String, Path), ("only_off" = Option<bool>, Query, description = "refuse a VM that runs")),
     responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
 )]
-pub async fn delete(State(api): State<Api>, Path(vm): Path<String>) -> Result<Accepted, Refusal> {
+pub async fn delete(
+    State(api): State<Api>,
+    Path(vm): Path<String>,
+    Query(query): Query<DeleteVm>,
+) -> Result<Accepted, Refusal> {
+    if query.only_off {
+        return accepted(api.engine.delete_if_off(&vm).await);
+    }
     accepted(api.engine.delete(&vm).await)
 }
 

@@ -126,6 +126,9 @@ pub enum Refused {
     /// It is on its way down.
     #[error("already stopping")]
     AlreadyStopping,
+    /// Its guest wants a new boot, which is about to begin.
+    #[error("rebooting")]
+    Rebooting,
     /// It is going away.
     #[error("being deleted")]
     BeingDeleted,

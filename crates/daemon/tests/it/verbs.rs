@@ -189,3 +189,40 @@ async fn what_a_vm_has_changes_while_it_is_off_and_its_disk_grows_any_time() {
     assert_eq!(daemon.host.storage.length_bytes(&vm.id), 3 << 30);
     assert_clean_slate(&daemon).await;
 }
+
+#[tokio::test]
+async fn a_deletion_of_what_is_off_touches_nothing_that_runs() {
+    let world = World::new();
+    let daemon = Daemon::start(&world, "").await.with_artifacts().await;
+    daemon.create("web", true).await;
+    let refused = async || ApiError::from(daemon.engine.delete_if_off("web").await.unwrap_err());
+    assert_eq!(refused().await.message, "VM web is already running");
+    daemon.ended(daemon.engine.pause("web").await.unwrap()).await;
+    assert_eq!(refused().await.message, "VM web is paused");
+    daemon.ended(daemon.engine.resume("web").await.unwrap()).await;
+    // Nobody serves reboots here, so it stays between its boots.
+    world.only().finish(wire::agent::message::Ending::Reboot).await;
+    soon("the end", async {
+        while daemon.state("web").await != VmState::Stopped {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(refused().await.message, "VM web is rebooting");
+    daemon.ended(daemon.engine.start("web").await.unwrap()).await;
+    daemon.ended(daemon.engine.stop("web", None).await.unwrap()).await;
+    // Started between the plan and the deletion.
+    let vm = daemon.host.store.find_vm("web").await.unwrap();
+    let plan = daemon::ops::delete::plan_if_off(&daemon.host, &vm).await.unwrap();
+    daemon.ended(daemon.engine.start("web").await.unwrap()).await;
+    let begun = daemon.engine.begin(daemon::ops::Plan::Delete(Box::new(plan))).await.unwrap();
+    let ended = daemon.ended(begun).await;
+    assert_eq!(ended.state, OperationState::Unwound);
+    assert_eq!(ended.error.unwrap().message, "cannot delete web: VM web is already running");
+    assert_eq!(daemon.state("web").await, VmState::Running);
+    assert_clean_slate(&daemon).await;
+    daemon.ended(daemon.engine.stop("web", None).await.unwrap()).await;
+    let deleted = daemon.ended(daemon.engine.delete_if_off("web").await.unwrap()).await;
+    assert_eq!(deleted.state, OperationState::Succeeded, "{deleted:?}");
+    assert_clean_slate(&daemon).await;
+}

@@ -13,7 +13,7 @@
 //! | `POST /v1/vms/{vm}/pause`, `…/resume` | `{}` → [`Begun`] |
 //! | `POST /v1/vms/{vm}/set` | [`SetVm`] → [`Begun`] |
 //! | `POST /v1/vms/{vm}/rename` | [`RenameVm`] → [`Vm`] |
-//! | `DELETE /v1/vms/{vm}` | → [`Begun`] |
+//! | `DELETE /v1/vms/{vm}` | [`DeleteVm`] → [`Begun`] |
 //! | `POST /v1/vms/{vm}/wait` | [`WaitVm`] → [`Ready`] |
 //! | `GET /v1/vms/{vm}/boots` | → [`BootList`] |
 //! | `GET /v1/vms/{vm}/logs` | [`LogsQuery`] → bytes, chunked |
@@ -48,8 +48,8 @@ pub use listing::{FilterError, FilterTerm, ListVms, STATES, VmFilter, VmSort, pa
 pub use operation::{Begun, Operation, OperationEvent, OperationList, OperationState, StepReport, StepState, Unit};
 pub use system::{Check, CheckStatus, DaemonStatus, Defaults, DoctorReport, VersionInfo};
 pub use vm::{
-    BootStatus, CreateVm, KillSignal, KillSignalError, KillVm, LogSource, LogsQuery, Publish, Ready, RenameVm, SetVm,
-    StartVm, StopVm, TreeDone, TreeQuery, Vm, VmList, VmState, Wait, WaitVm, Workspace,
+    BootStatus, CreateVm, DeleteVm, KillSignal, KillSignalError, KillVm, LogSource, LogsQuery, Publish, Ready,
+    RenameVm, SetVm, StartVm, StopVm, TreeDone, TreeQuery, Vm, VmList, VmState, Wait, WaitVm, Workspace,
 };
 
 /// What every path begins with.

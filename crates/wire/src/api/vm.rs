@@ -193,6 +193,16 @@ pub struct StopVm {
     pub timeout_ms: Option<u64>,
 }
 
+/// The query of `DELETE /v1/vms/{vm}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct DeleteVm {
+    /// Refuses a VM that runs, is on its way up or down, or is just rebooting.
+    #[serde(default)]
+    pub only_off: bool,
+}
+
 /// `POST /v1/vms/{vm}/rename`. A guest that runs takes its new host name at its next boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -21,6 +21,7 @@ pub(crate) mod kill;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod pause;
+pub(crate) mod prune;
 pub(crate) mod rename;
 pub(crate) mod restart;
 pub(crate) mod run;
