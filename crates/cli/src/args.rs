@@ -23,6 +23,7 @@ VMs (each also as `banger vm ...`):
   pause     Let VMs stand still            resume    Let paused VMs go on
   kill      End VMs without asking         set       Change what VMs have
   rename    Give a VM another name         prune     Delete all VMs that are off
+  stats     Show what VMs use              ports     Show where VMs are reached
   list      List VMs (ls, ps)              show      Show all about one VM
   exec      Run a command in a VM          logs      Print a VM's console
   wait      Wait until a VM is ready
@@ -189,6 +190,10 @@ pub(crate) enum Verb {
     List(cmd::vm::list::Args),
     /// Show all about one VM
     Show(cmd::vm::show::Args),
+    /// Show what VMs use: processors, memory, disk, network
+    Stats(cmd::vm::stats::Args),
+    /// Show where VMs are reached, and what listens in them
+    Ports(cmd::vm::ports::Args),
     /// Run a command in a VM that runs
     Exec(cmd::vm::exec::Args),
     /// Print a VM's console

@@ -9,7 +9,7 @@ use wire::agent::message::{Configured, Failure, Health, Reply, Request, Stage};
 use super::job::Job;
 use super::turn::HOLD;
 use super::worker::{self, Channels};
-use super::{Server, exec, grow};
+use super::{Server, exec, grow, listeners};
 use crate::root_dir::RootDir;
 use crate::tree::pack::pack;
 use crate::tree::unpack::unpack;
@@ -22,8 +22,19 @@ const AHEAD_NS: u64 = 1_000_000_000;
 /// Bytes of a tar stream moved at once.
 const TREE_BUFFER_BYTES: usize = 64 * 1024;
 /// The requests this build knows, to tell a malformed one from an unknown one.
-const KNOWN: [&str; 10] =
-    ["configure", "exec", "put_tree", "get_tree", "await", "sync", "shutdown", "set_clock", "health", "grow_disk"];
+const KNOWN: [&str; 11] = [
+    "configure",
+    "exec",
+    "put_tree",
+    "get_tree",
+    "await",
+    "sync",
+    "shutdown",
+    "set_clock",
+    "health",
+    "listeners",
+    "grow_disk",
+];
 
 /// Reads a request.
 ///
@@ -62,6 +73,9 @@ impl Server {
                 });
             }
             Request::SetClock { unix_ns } => set_clock(unix_ns).map(|()| Reply::Done { bytes: 0 }),
+            Request::Listeners => {
+                return self.work(stream, Channels::Neither, |_| Ok(Reply::Listeners(listeners::listeners())));
+            }
             // A process outside a VM has no disk of its own.
             Request::GrowDisk { .. } if self.guest.is_hosted() => Ok(Reply::Done { bytes: 0 }),
             Request::GrowDisk { bytes } => {
@@ -131,6 +145,7 @@ impl Server {
             line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
         };
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let traffic = traffic();
         let commands = self.jobs.values().filter(|job| matches!(job.task, super::job::Task::Command)).count();
         Health {
             uptime_ms: uptime_ms(),
@@ -139,8 +154,29 @@ impl Server {
             memory_total_kib: kib("MemTotal"),
             memory_available_kib: kib("MemAvailable"),
             kernel_boot_id: boot_id.trim().to_owned(),
+            received_bytes: traffic.map(|(received, _)| received),
+            sent_bytes: traffic.map(|(_, sent)| sent),
         }
     }
+}
+
+/// What the NICs with a device behind them carried, in and out: not the loopback, nor what the guest made itself.
+fn traffic() -> Option<(u64, u64)> {
+    let mut sum = None;
+    for entry in std::fs::read_dir("/sys/class/net").ok()?.flatten() {
+        let nic = entry.path();
+        let count = |name: &str| {
+            let text = std::fs::read_to_string(nic.join("statistics").join(name)).ok()?;
+            text.trim().parse::<u64>().ok()
+        };
+        if nic.join("device").exists()
+            && let (Some(received), Some(sent)) = (count("rx_bytes"), count("tx_bytes"))
+        {
+            let (all_in, all_out): (u64, u64) = sum.unwrap_or_default();
+            sum = Some((all_in.saturating_add(received), all_out.saturating_add(sent)));
+        }
+    }
+    sum
 }
 
 fn put_tree(path: &str, hands: worker::Hands) -> Result<Reply, Failure> {

@@ -64,7 +64,7 @@ fn find(kind: &str, things: &[Thing], reference: &str) -> Result<Thing, ApiError
 }
 
 /// Finds all of `references`, each thing once, in the order they were first named.
-fn resolve(kind: &str, things: &[Thing], references: &[String]) -> Vec<(String, Result<Thing, ApiError>)> {
+pub(crate) fn resolve(kind: &str, things: &[Thing], references: &[String]) -> Vec<(String, Result<Thing, ApiError>)> {
     let mut found: Vec<(String, Result<Thing, ApiError>)> = Vec::new();
     for reference in references {
         let thing = find(kind, things, reference);
@@ -153,6 +153,25 @@ pub(crate) fn report(app: &App, ended: Vec<Ended>, freed_bytes: Option<u64>) -> 
         app.out.json(&Outcomes { results, freed_bytes })?;
     }
     interrupted.map_or(Ok(status), |signal| Err(Failure::Interrupted { signal }))
+}
+
+/// The answers that came; the failures are told, and make the exit status 1.
+///
+/// # Errors
+/// When a person interrupted, or nobody reads.
+pub(crate) fn those_that_came<T>(app: &App, answers: Vec<Result<T, Failure>>) -> Result<(Vec<T>, u8), Failure> {
+    let (mut came, mut status) = (Vec::new(), 0);
+    for answer in answers {
+        match answer {
+            Ok(answer) => came.push(answer),
+            Err(Failure::Told(error)) => {
+                app.out.tell(&error);
+                status = 1;
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    Ok((came, status))
 }
 
 /// Begins an operation on `thing` and follows it to its end.

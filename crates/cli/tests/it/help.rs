@@ -31,8 +31,8 @@ fn verbs_are_one_implementation_with_and_without_the_noun() {
     let home = Home::empty();
     let page = |args: &[&str]| String::from_utf8(home.banger(args).output().unwrap().stdout).unwrap();
     for verb in [
-        "run", "create", "start", "stop", "restart", "kill", "pause", "resume", "set", "prune", "rename", "delete",
-        "rm", "list", "ls", "ps", "show", "exec", "logs", "wait",
+        "run", "create", "start", "stop", "restart", "kill", "pause", "resume", "set", "prune", "stats", "ports",
+        "rename", "delete", "rm", "list", "ls", "ps", "show", "exec", "logs", "wait",
     ] {
         let long = page(&["vm", verb, "--help"]);
         assert!(!long.is_empty());
@@ -71,7 +71,7 @@ fn versions() {
 #[test]
 fn usage_errors() {
     let home = Home::empty();
-    let wrong: [&[&str]; 23] = [
+    let wrong: [&[&str]; 26] = [
         &["nonsense"],
         &["exec"],
         &["start"],
@@ -87,6 +87,9 @@ fn usage_errors() {
         &["show", ""],
         &["kernel", "import", "x", "--debian"],
         &["kill"],
+        &["ports"],
+        &["stats", "--every", "1s"],
+        &["stats", "--watch", "--every", "often"],
         &["set", "web"],
         &["set", "--vcpu", "2"],
         &["set", "web", "--nat", "--no-nat"],

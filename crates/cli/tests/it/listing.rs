@@ -90,3 +90,88 @@ fn the_socket_is_named_without_a_daemon() {
     assert_eq!(home.transcript(&["daemon", "socket"]), "status 0\n--- stdout\n$HOME/run/bangerd.sock\n--- stderr\n");
     assert!(!home.path().join("state").exists(), "none was started");
 }
+
+fn stats(cpu_ms: u64, at_ms: u64) -> serde_json::Value {
+    json!({"id": "7765620000000000", "name": "web", "state": "running", "at_ms": at_ms, "vcpus": 2, "cpu_ms": cpu_ms,
+        "memory_bytes": 536_870_912_u64, "memory_limit_bytes": 2_147_483_648_u64, "guest_available_bytes": null,
+        "disk_allocated_bytes": 1_288_490_189_u64, "disk_bytes": 8_u64 << 30,
+        "network": {"received_bytes": 2048, "sent_bytes": 1024}})
+}
+
+/// A VM that uses half a processor.
+pub(crate) fn busy() -> Script {
+    let looks = std::sync::atomic::AtomicU64::new(0);
+    Script::new().on("GET /v1/vms/7765620000000000/stats ", move |_, connection| {
+        let look = looks.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        connection.json(200, &stats(500 * look, 1000 * look));
+    })
+}
+
+#[test]
+fn what_vms_use() {
+    assert_snapshot!(busy().run().transcript(&["stats"]), @"
+    status 0
+    --- stdout
+    NAME  STATE    CPU    MEMORY           DISK             NET IN  NET OUT
+    web   running  50.0%  512 MiB / 2 GiB  1.2 GiB / 8 GiB  2 KiB   1 KiB
+    --- stderr
+    ");
+    let home = busy().run();
+    let output = home.banger(&["stats", "--format", "json", "web", "7765"]).output().unwrap();
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&found["stats"][0]["cpu_percent"], &found["stats"][1]), (&json!(50.0), &json!(null)));
+    assert_snapshot!(home.transcript(&["stats", "nope", "--format", "name", "web"]), @"
+    status 1
+    --- stdout
+    web
+    --- stderr
+    banger: cannot look at nope: there is no VM of that name or id
+    hint: see what there is: banger vm list
+    ");
+}
+
+#[test]
+fn a_watch_in_a_pipe_is_a_line_each_time() {
+    let home = busy().run();
+    let mut command = home.banger(&["stats", "--watch", "--every", "100ms", "--format", "json"]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    for _ in 0..3 {
+        let line = lines.next().unwrap().unwrap();
+        let found: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(found["stats"][0]["cpu_percent"], 50.0);
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "an end that was asked for is none to complain about");
+}
+
+#[test]
+fn where_vms_are_reached() {
+    let socket =
+        |protocol: &str, port: u16, address: &str| json!({"protocol": protocol, "port": port, "address": address});
+    let web = json!({"id": "7765620000000000", "name": "web", "state": "running", "note": null,
+        "published": [{"host_port": 8080, "guest_port": 80}, {"host_port": 2222, "guest_port": 22}],
+        "listening": [socket("tcp", 22, "0.0.0.0"), socket("tcp", 22, "::"), socket("udp", 68, "10.0.2.15")]});
+    let db = json!({"id": "6462000000000000", "name": "db", "state": "stopped", "note": "its guest is not running",
+        "published": [{"host_port": 5432, "guest_port": 5432}], "listening": null});
+    let home = Script::new()
+        .answer("GET /v1/vms/7765620000000000/ports ", &web)
+        .answer("GET /v1/vms/6462000000000000/ports ", &db)
+        .run();
+    assert_snapshot!(home.transcript(&["ports", "web", "nope", "db"]), @"
+    status 1
+    --- stdout
+    VM   PROTO  PORT  LISTENS     HOST
+    web  tcp    22    0.0.0.0,::  127.0.0.1:2222
+    web  tcp    80    nobody      127.0.0.1:8080
+    web  udp    68    10.0.2.15
+    db   tcp    5432  ?           127.0.0.1:5432
+    --- stderr
+    banger: cannot list the ports of nope: there is no VM of that name or id
+    hint: see what there is: banger vm list
+    db: its guest is not running
+    ");
+    let output = home.banger(&["ports", "web", "--format", "json"]).output().unwrap();
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["ports"], json!([web]));
+}

@@ -247,3 +247,25 @@ fn prune_shows_what_would_go_and_asks() {
         assert_eq!(home.log.lines().iter().any(|line| line.starts_with("DELETE")), deleted, "{answer:?}");
     }
 }
+
+#[test]
+fn a_watch_ends_at_q_or_ctrl_c_and_gives_the_screen_back() {
+    for key in ["q", "\x03"] {
+        let home = crate::listing::busy().run();
+        let mut person = sit_down(&home, &["stats", "--watch", "--every", "100ms"]);
+        person.sees("\x1b[?1049h");
+        person.sees("50.0%");
+        assert!(person.is_raw());
+        person.types(key);
+        let (status, screen) = person.leaves();
+        assert_eq!(status, Some(0), "{key:?}");
+        assert!(screen.ends_with("\x1b[?25h\x1b[?1049l"), "{screen:?}");
+    }
+    let home = crate::listing::busy().run();
+    let mut person = sit_down(&home, &["stats", "--watch"]);
+    person.sees("50.0%");
+    kill_process(Pid::from_child(&person.child), Signal::TERM).unwrap();
+    let (status, screen) = person.leaves();
+    assert_eq!(status, Some(0));
+    assert!(screen.ends_with("\x1b[?1049l"), "{screen:?}");
+}

@@ -5,6 +5,7 @@
 //! | [`vms`] | VMs: list, show, create, start, stop, restart, kill, pause, resume, delete, wait |
 //! | [`changes`] | what is changed about a VM: its name, what it has |
 //! | [`guests`] | what goes into and comes out of a running guest: exec, trees |
+//! | [`figures`] | what a VM uses, and where it can be reached |
 //! | [`logs`] | the boots of a VM and what each printed |
 //! | [`artifacts`] | images and kernels |
 //! | [`operations`] | operations: list, show, watch, cancel |
@@ -18,6 +19,7 @@ pub mod artifacts;
 mod attach;
 pub mod changes;
 mod error;
+pub mod figures;
 pub mod guests;
 pub mod logs;
 pub mod operations;
@@ -96,6 +98,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(vms::wait))
         .routes(routes!(changes::rename))
         .routes(routes!(changes::set))
+        .routes(routes!(figures::stats))
+        .routes(routes!(figures::ports))
         .routes(routes!(logs::boots))
         .routes(routes!(logs::logs))
         .routes(routes!(guests::exec))

@@ -15,6 +15,7 @@
 //! | `POST /v1/vms/{vm}/rename` | [`RenameVm`] → [`Vm`] |
 //! | `DELETE /v1/vms/{vm}` | [`DeleteVm`] → [`Begun`] |
 //! | `POST /v1/vms/{vm}/wait` | [`WaitVm`] → [`Ready`] |
+//! | `GET /v1/vms/{vm}/stats`, `…/ports` | → [`VmStats`], [`VmPorts`] |
 //! | `GET /v1/vms/{vm}/boots` | → [`BootList`] |
 //! | `GET /v1/vms/{vm}/logs` | [`LogsQuery`] → bytes, chunked |
 //! | `POST /v1/vms/{vm}/exec` | [`crate::attach::ExecSpec`] → upgrade to [`crate::attach::PROTOCOL`] |
@@ -34,6 +35,7 @@
 mod boot;
 mod config;
 mod error;
+mod figures;
 mod image;
 mod listing;
 mod operation;
@@ -43,6 +45,7 @@ mod vm;
 pub use boot::{BOOT_PREFIX_LEN_MIN, BootChoice, BootChoiceError, BootList};
 pub use config::{Configuration, Origin, Setting};
 pub use error::{ApiError, ErrorBody, ErrorCode, chain, plain};
+pub use figures::{Listener, Traffic, VmPorts, VmStats};
 pub use image::{BuildImage, Image, ImageList, ImportKernel, Kernel, KernelFacts, KernelList, KernelSource};
 pub use listing::{FilterError, FilterTerm, ListVms, STATES, VmFilter, VmSort, parse_state};
 pub use operation::{Begun, Operation, OperationEvent, OperationList, OperationState, StepReport, StepState, Unit};

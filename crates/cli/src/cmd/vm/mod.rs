@@ -21,6 +21,7 @@ pub(crate) mod kill;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod pause;
+pub(crate) mod ports;
 pub(crate) mod prune;
 pub(crate) mod rename;
 pub(crate) mod restart;
@@ -29,6 +30,7 @@ pub(crate) mod session;
 pub(crate) mod set;
 pub(crate) mod show;
 pub(crate) mod start;
+pub(crate) mod stats;
 pub(crate) mod stop;
 pub(crate) mod wait;
 

@@ -111,3 +111,32 @@ fn a_disk_grows_under_a_guest_that_runs() {
     assert!((480..600).contains(&mib), "{mib} MiB");
     host.leaves_nothing();
 }
+
+#[test]
+fn what_a_guest_uses_and_where_it_listens() {
+    let host = Host::new();
+    host.ok(&["run", "--name", "busy", "-d"]);
+    let ports =
+        || -> serde_json::Value { serde_json::from_str(&host.ok(&["ports", "busy", "--format", "json"])).unwrap() };
+    let listens = |port: u16| {
+        let all = ports();
+        all["ports"][0]["listening"].as_array().unwrap().iter().any(|s| s["port"] == port && s["protocol"] == "tcp")
+    };
+    assert!(listens(22), "{}", ports());
+    assert!(!listens(4321));
+    let serve = "use IO::Socket::INET; IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1:4321')->accept";
+    host.ok(&["exec", "-d", "busy", "--", "perl", "-e", serve]);
+    super::host::eventually("the server listens", || listens(4321));
+
+    host.ok(&["exec", "-d", "busy", "--", "sh", "-c", "while :; do :; done"]);
+    let stats: serde_json::Value = serde_json::from_str(&host.ok(&["stats", "--format", "json"])).unwrap();
+    let line = &stats["stats"][0];
+    assert!(line["cpu_percent"].as_f64().unwrap() > 20.0, "{line}");
+    let memory = line["memory_bytes"].as_u64().unwrap();
+    assert!(memory > 64 << 20 && line["memory_limit_bytes"].as_u64().unwrap() > memory / 2, "{line}");
+    assert!(line["guest_available_bytes"].as_u64().unwrap() > 0 && line["network"]["sent_bytes"].is_u64(), "{line}");
+    host.ok(&["pause", "busy"]);
+    let stats: serde_json::Value = serde_json::from_str(&host.ok(&["stats", "busy", "--format", "json"])).unwrap();
+    assert!(stats["stats"][0]["cpu_percent"].as_f64().unwrap() < 10.0, "what is paused uses no processor: {stats}");
+    host.leaves_nothing();
+}
