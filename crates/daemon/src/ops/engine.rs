@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use wire::api::{ApiError, Begun, BuildImage, CreateVm, ErrorCode, ImportKernel, Operation, OperationState};
 use wire::id::{OpId, VmId};
 
-use super::failure::{caused, refused};
+use super::failure::{caused, code_name, refused};
 use super::live::{Live, Watch, reports};
 use super::plan::Plan;
 use super::world::Host;
@@ -281,21 +281,49 @@ impl Engine {
                 !times.is_empty()
             });
             let times = recent.entry(reboot.vm.clone()).or_default();
-            let result = if times.len() < REBOOTS_MAX {
+            let is_allowed = times.len() < REBOOTS_MAX;
+            if is_allowed {
                 times.push(now);
-                self.start(reboot.vm.as_str()).await.map(drop)
-            } else {
-                Err(refused(
-                    ErrorCode::WrongState,
-                    format!("the guest rebooted {REBOOTS_MAX} times in {REBOOT_SPAN:?}"),
-                ))
-            };
-            if let Err(cause) = result {
-                tracing::warn!(vm = %reboot.vm, error = %cause, "a guest's reboot begins no boot");
-                let message = format!("the guest's reboot began no boot: {cause}");
-                if let Err(error) = self.host.store.set_last_error(&reboot.vm, Some(message)).await {
-                    tracing::error!(vm = %reboot.vm, error = %error, "an error is not recorded");
-                }
+            }
+            let (engine, busy) = (Arc::clone(&self), self.activity.begin());
+            spawn(format!("reboot of {}", reboot.vm), async move {
+                engine.reboot(&reboot.vm, is_allowed).await;
+                drop(busy);
+            });
+        }
+    }
+
+    async fn reboot(self: &Arc<Self>, vm: &VmId, is_allowed: bool) {
+        let result = if is_allowed {
+            self.boot_again(vm).await
+        } else {
+            let message = format!("the guest rebooted {REBOOTS_MAX} times in {REBOOT_SPAN:?}");
+            Err(refused(ErrorCode::WrongState, message))
+        };
+        if let Err(cause) = result {
+            tracing::warn!(%vm, error = %cause, "a guest's reboot begins no boot");
+            let message = format!("the guest's reboot began no boot: {cause}");
+            if let Err(error) = self.host.store.set_last_error(vm, Some(message)).await {
+                tracing::error!(%vm, error = %error, "an error is not recorded");
+            }
+        }
+    }
+
+    /// Begins a boot of a VM whose guest ended for that; after the operation that held it then (its disk may have been
+    /// growing), unless that left it running.
+    async fn boot_again(self: &Arc<Self>, vm: &VmId) -> Result<(), Cause> {
+        loop {
+            match self.start(vm.as_str()).await {
+                Err(cause) if cause.code == code_name(ErrorCode::Busy) => {}
+                begun => return begun.map(drop),
+            }
+            match self.holder(vm) {
+                Some(operation) => drop(self.wait(&operation).await?),
+                // It has just begun, or just ended.
+                None => tokio::task::yield_now().await,
+            }
+            if self.host.store.vm(vm).await?.state.boot().is_some() {
+                return Ok(());
             }
         }
     }

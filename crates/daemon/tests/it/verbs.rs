@@ -226,3 +226,29 @@ async fn a_deletion_of_what_is_off_touches_nothing_that_runs() {
     assert_eq!(deleted.state, OperationState::Succeeded, "{deleted:?}");
     assert_clean_slate(&daemon).await;
 }
+
+#[tokio::test]
+async fn a_guest_that_reboots_while_an_operation_holds_its_vm_boots_again_after_it() {
+    let world = World::new();
+    let mut daemon = Daemon::start(&world, "").await.with_artifacts().await;
+    let serving = tokio::spawn(daemon.engine.clone().serve_reboots(daemon.reboots.take().unwrap()));
+    world.behave(Behaviour::RebootsToGrow);
+    daemon.create("web", true).await;
+    let first = daemon.host.store.find_vm("web").await.unwrap().state.boot().unwrap().clone();
+    let larger = SetVm { disk_bytes: Some(2 << 30), ..SetVm::default() };
+    daemon.ended(daemon.engine.set("web", larger).await.unwrap()).await;
+    soon("a new boot", async {
+        loop {
+            let vm = daemon.host.store.find_vm("web").await.unwrap();
+            if vm.state.to_wire() == VmState::Running && vm.state.boot() != Some(&first) {
+                assert_eq!(vm.last_error, None);
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    soon("the end of the start", daemon.engine.settled()).await;
+    assert_clean_slate(&daemon).await;
+    serving.abort();
+}

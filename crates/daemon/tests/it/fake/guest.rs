@@ -27,6 +27,8 @@ pub(crate) enum Behaviour {
     Dies,
     /// Answers, and does not power off when asked; its VMM does not end of a signal it can ignore.
     Stubborn,
+    /// Answers, and reboots instead of growing its filesystem.
+    RebootsToGrow,
 }
 
 pub(crate) struct Machine {
@@ -195,6 +197,9 @@ impl Machine {
             Request::SetClock { unix_ns } => {
                 self.clock_ns.store(unix_ns, Ordering::SeqCst);
                 (Reply::Done { bytes: 0 }, None)
+            }
+            Request::GrowDisk { .. } if self.behaviour == Behaviour::RebootsToGrow => {
+                (Reply::Done { bytes: 0 }, Some(Ending::Reboot))
             }
             Request::GrowDisk { bytes } => {
                 self.disk_bytes.store(bytes, Ordering::SeqCst);
