@@ -20,6 +20,10 @@ VMs (each also as `banger vm ...`):
   create    Create a VM without running anything in it
   start     Start VMs                      stop      Stop VMs
   restart   Stop and start VMs             delete    Remove VMs and disks (rm)
+  pause     Let VMs stand still            resume    Let paused VMs go on
+  kill      End VMs without asking         set       Change what VMs have
+  rename    Give a VM another name         prune     Delete all VMs that are off
+  stats     Show what VMs use              ports     Show where VMs are reached
   list      List VMs (ls, ps)              show      Show all about one VM
   exec      Run a command in a VM          logs      Print a VM's console
   wait      Wait until a VM is ready
@@ -155,14 +159,41 @@ pub(crate) enum Verb {
     Stop(cmd::vm::stop::Args),
     /// Stop and start VMs
     Restart(cmd::vm::restart::Args),
+    /// End VMs without asking their guests, when stopping hangs
+    ///
+    /// The VMM gets a signal, and is killed when it does not end of that. What a guest has not written to its disk is
+    /// lost, as at a power cut.
+    Kill(cmd::vm::kill::Args),
+    /// Let VMs stand still: no processor time, and everything stays in memory
+    ///
+    /// Nothing runs in a paused VM, its connections included, until it is resumed; stopping it resumes it first.
+    Pause(cmd::vm::pause::Args),
+    /// Let paused VMs go on, with the right time
+    Resume(cmd::vm::pause::Args),
     /// Remove VMs and their disks; a running one is stopped first
     #[command(visible_alias = "rm")]
     Delete(cmd::vm::delete::Args),
+    /// Change what VMs have: processors, memory, disk, network
+    ///
+    /// A VM has to be off for it; its disk grows while it runs too, and never gets smaller.
+    Set(cmd::vm::set::Args),
+    /// Delete all VMs that are off, with their disks
+    ///
+    /// Shows which, and asks. A VM that runs, or begins to meanwhile, is never touched.
+    Prune(cmd::vm::prune::Args),
+    /// Give a VM another name
+    ///
+    /// The name is the same for every command at once. A guest that runs takes its new host name at its next boot.
+    Rename(cmd::vm::rename::Args),
     /// List VMs
     #[command(visible_aliases = ["ls", "ps"])]
     List(cmd::vm::list::Args),
     /// Show all about one VM
     Show(cmd::vm::show::Args),
+    /// Show what VMs use: processors, memory, disk, network
+    Stats(cmd::vm::stats::Args),
+    /// Show where VMs are reached, and what listens in them
+    Ports(cmd::vm::ports::Args),
     /// Run a command in a VM that runs
     Exec(cmd::vm::exec::Args),
     /// Print a VM's console

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::CompleteEnv;
 use serde::de::DeserializeOwned;
-use wire::api::{BASE, ImageList, KernelList, OperationList, VmList};
+use wire::api::{BASE, ImageList, KernelList, KillSignal, OperationList, STATES, VmList};
 
 use crate::client::{Client, within};
 use crate::cmd::runtime;
@@ -39,6 +39,16 @@ pub(crate) fn vms() -> ArgValueCandidates {
         let vms = ask::<VmList>("vms").map_or_else(Vec::new, |list| list.vms);
         vms.into_iter().map(|vm| candidate(vm.name.as_str(), vm.image)).collect()
     })
+}
+
+/// States of VMs: no daemon is needed to know them.
+pub(crate) fn states() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| STATES.iter().map(|(name, _)| CompletionCandidate::new(name)).collect())
+}
+
+/// Signals of `banger kill`.
+pub(crate) fn signals() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| KillSignal::ALL.iter().map(|(name, _)| CompletionCandidate::new(name)).collect())
 }
 
 /// Names of images.

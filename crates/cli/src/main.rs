@@ -17,6 +17,7 @@ mod operation;
 mod output;
 mod process;
 mod progress;
+mod screen;
 mod settings;
 mod table;
 mod terminal;

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// A cell is not cut below this many characters: fewer tell nobody apart.
+const CELL_MIN: usize = 8;
+
 /// `rows` below `header`, columns as wide as their longest cell, nothing after the last one.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let header: Vec<String> = header.iter().map(|&title| title.to_owned()).collect();
@@ -35,6 +38,37 @@ pub(crate) fn table_without_empty(header: &[&str], rows: Vec<Vec<String>>, keep:
         |cells: Vec<String>| cells.into_iter().zip(&used).filter(|(_, used)| **used).map(|(cell, _)| cell).collect();
     let titles: Vec<&str> = header.iter().zip(&used).filter(|(_, used)| **used).map(|(title, _)| *title).collect();
     table(&titles, &rows.into_iter().map(pick).collect::<Vec<Vec<String>>>())
+}
+
+/// The same as [`table_without_empty`] in at most `width` columns: the longest cells of the columns `may_shrink` are cut
+/// until it fits, or nothing more can be cut.
+pub(crate) fn table_within(
+    width: usize,
+    may_shrink: &[usize],
+    header: &[&str],
+    mut rows: Vec<Vec<String>>,
+    keep: usize,
+) -> String {
+    loop {
+        let text = table_without_empty(header, rows.clone(), keep);
+        let excess = text.lines().map(|line| line.chars().count()).max().unwrap_or(0).saturating_sub(width);
+        let longest = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widest = may_shrink.iter().map(|column| (longest(*column), *column)).max();
+        let Some((length, column)) = widest.filter(|(length, _)| excess > 0 && *length > CELL_MIN) else {
+            return text;
+        };
+        for row in &mut rows {
+            cut(&mut row[column], length - 1);
+        }
+    }
+}
+
+/// `cell` with at most `length` characters, the last of them saying that there were more.
+fn cut(cell: &mut String, length: usize) {
+    if cell.chars().count() > length {
+        let kept: String = cell.chars().take(length.saturating_sub(1)).collect();
+        *cell = kept + "…";
+    }
 }
 
 fn line(cells: &[String], widths: &[usize]) -> String {
@@ -82,6 +116,20 @@ mod tests {
         let sparse = vec![vec!["web".to_owned(), String::new(), "x".to_owned()]];
         assert_eq!(table_without_empty(&["NAME", "PORTS", "ID"], sparse, 1), "NAME  ID\nweb   x\n");
         assert_eq!(pairs(&[("id", "1".to_owned()), ("name", "web".to_owned())]), "id    1\nname  web\n");
+    }
+
+    #[test]
+    fn a_narrow_terminal() {
+        let row = |name: &str, image: &str| vec![name.to_owned(), image.to_owned(), "end".to_owned()];
+        let rows = vec![row("a-name-of-twenty-two-c", "debian-bookworm"), row("web", "alpine")];
+        let within = |width| table_within(width, &[0, 1], &["NAME", "IMAGE", "X"], rows.clone(), 3);
+        assert_eq!(within(80).lines().nth(1), Some("a-name-of-twenty-two-c  debian-bookworm  end"));
+        assert_eq!(
+            within(34),
+            "NAME            IMAGE          X\na-name-of-twe…  debian-bookw…  end\nweb             alpine         end\n"
+        );
+        assert!(within(34).lines().all(|line| line.chars().count() <= 34));
+        assert_eq!(within(5).lines().nth(1), Some("a-name-…  debian-…  end"), "no further");
     }
 
     #[test]

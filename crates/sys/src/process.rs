@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 
@@ -151,7 +152,33 @@ pub struct Identity {
     pub start_ticks: u64,
 }
 
+/// What a process uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time of all its threads since it began, user's and system's.
+    pub cpu: Duration,
+    /// Memory it holds.
+    pub resident_bytes: u64,
+}
+
 impl Identity {
+    /// What this very process uses now: fields 14, 15 and 24 of `/proc/pid/stat`. None when it has ended.
+    #[must_use]
+    pub fn usage(&self) -> Option<Usage> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+        // The first of these is field 3.
+        let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+        if field(22)? != self.start_ticks {
+            return None;
+        }
+        let ticks = field(14)?.saturating_add(field(15)?);
+        let per_second = rustix::param::clock_ticks_per_second().max(1);
+        let page = u64::try_from(rustix::param::page_size()).ok()?;
+        let cpu = Duration::from_millis(ticks.saturating_mul(1000) / per_second);
+        Some(Usage { cpu, resident_bytes: field(24)?.saturating_mul(page) })
+    }
+
     /// The identity of a living process; none when there is no such process or it is a zombie.
     #[must_use]
     pub fn of(pid: u32) -> Option<Identity> {
@@ -296,6 +323,19 @@ impl Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_uses_time_and_memory() {
+        let own = Identity::of(std::process::id()).unwrap();
+        let before = own.usage().unwrap();
+        assert!(before.resident_bytes > 100 << 10, "{before:?}");
+        let deadline = crate::clock::monotonic() + Duration::from_secs(20);
+        while own.usage().unwrap().cpu == before.cpu {
+            assert!(crate::clock::monotonic() < deadline, "a busy loop uses the processor");
+        }
+        let other = Identity { start_ticks: own.start_ticks + 1, ..own };
+        assert_eq!(other.usage(), None, "another process of that number is none of ours");
+    }
 
     #[test]
     fn a_process_is_recorded_before_it_begins() {

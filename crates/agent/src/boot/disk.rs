@@ -9,6 +9,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -36,7 +37,8 @@ pub fn mount(drives: &Drives, report: &mut Report) -> Result<RootDir, BootError>
     super::root::mount_point(DISK).map_err(BootError::during("make a mount point"))?;
     mount_call(&drives.disk, DISK, "ext4", MountFlags::NOATIME, OPTIONS)
         .map_err(BootError::during("mount the VM's disk"))?;
-    let grown = grow(&drives.disk);
+    let mount_point = rustix::fs::open(DISK, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let grown = mount_point.map_err(io::Error::from).and_then(|on_it| grow(&drives.disk, on_it.as_fd()));
     report.note("grow the disk's filesystem", grown);
     let disk = RootDir::open(DISK).map_err(BootError::during("open the VM's disk"))?;
     empty_trash(&disk, report);
@@ -80,8 +82,11 @@ fn empty_trash(disk: &RootDir, report: &mut Report) {
     }
 }
 
-/// Grows the filesystem to its device when the host has made that larger.
-fn grow(device: &Path) -> io::Result<()> {
+/// Grows the mounted filesystem that `on_it` is on to its device, when the host has made that larger.
+///
+/// # Errors
+/// When the device cannot be read, or the kernel refuses.
+pub fn grow(device: &Path, on_it: BorrowedFd<'_>) -> io::Result<()> {
     let file = File::open(device)?;
     let device_bytes = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0))?;
     let mut superblock = [0; SUPERBLOCK_BYTES];
@@ -89,8 +94,7 @@ fn grow(device: &Path) -> io::Result<()> {
     let Some(wanted) = blocks_wanted(&superblock, device_bytes) else {
         return Ok(());
     };
-    let mount_point = rustix::fs::open(DISK, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    sys::kernel::resize_ext4(mount_point, wanted)
+    sys::kernel::resize_ext4(on_it, wanted)
 }
 
 /// How many blocks the filesystem should have; none when it fills its device already. A rest smaller than a block group's

@@ -7,6 +7,8 @@
 //! | [`exec`] | a command: environment, user, descriptors, start |
 //! | [`job`] | a process and its bytes |
 //! | [`worker`] | a job that is a forked copy of the agent |
+//! | [`listeners`] | which sockets of the guest wait for somebody |
+//! | [`grow`] | the disk grows while the guest runs |
 //! | [`readiness`], [`leaving`] | the guest's beginning and end |
 //! | [`guest`], [`accounts`], [`cgroup`] | what commands need of the guest |
 //!
@@ -17,10 +19,12 @@
 pub mod accounts;
 pub mod cgroup;
 pub mod exec;
+pub mod grow;
 pub mod guest;
 pub mod job;
 pub mod leaving;
 pub mod link;
+pub mod listeners;
 pub mod port;
 pub mod readiness;
 pub mod requests;

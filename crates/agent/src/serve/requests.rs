@@ -9,18 +9,32 @@ use wire::agent::message::{Configured, Failure, Health, Reply, Request, Stage};
 use super::job::Job;
 use super::turn::HOLD;
 use super::worker::{self, Channels};
-use super::{Server, exec};
+use super::{Server, exec, grow, listeners};
 use crate::root_dir::RootDir;
 use crate::tree::pack::pack;
 use crate::tree::unpack::unpack;
 
-/// A guest's clock may be off by this much before an exec sets it, nanoseconds.
-const CLOCK_SLACK_NS: u64 = 1_000_000_000;
+/// A guest's clock may be behind the time in a request by this much before it is set, nanoseconds. The time was true when
+/// the request was made, so a clock behind it stood still: the machine was paused, or its host slept.
+const BEHIND_NS: u64 = 50_000_000;
+/// A clock may be ahead by this much, nanoseconds: as long as a request may have been on its way on a busy host.
+const AHEAD_NS: u64 = 1_000_000_000;
 /// Bytes of a tar stream moved at once.
 const TREE_BUFFER_BYTES: usize = 64 * 1024;
 /// The requests this build knows, to tell a malformed one from an unknown one.
-const KNOWN: [&str; 9] =
-    ["configure", "exec", "put_tree", "get_tree", "await", "sync", "shutdown", "set_clock", "health"];
+const KNOWN: [&str; 11] = [
+    "configure",
+    "exec",
+    "put_tree",
+    "get_tree",
+    "await",
+    "sync",
+    "shutdown",
+    "set_clock",
+    "health",
+    "listeners",
+    "grow_disk",
+];
 
 /// Reads a request.
 ///
@@ -59,6 +73,14 @@ impl Server {
                 });
             }
             Request::SetClock { unix_ns } => set_clock(unix_ns).map(|()| Reply::Done { bytes: 0 }),
+            Request::Listeners => {
+                return self.work(stream, Channels::Neither, |_| Ok(Reply::Listeners(listeners::listeners())));
+            }
+            // A process outside a VM has no disk of its own.
+            Request::GrowDisk { .. } if self.guest.is_hosted() => Ok(Reply::Done { bytes: 0 }),
+            Request::GrowDisk { bytes } => {
+                return self.work(stream, Channels::Neither, move |hands| grow::grow(&hands.root, bytes));
+            }
             Request::Health => Ok(Reply::Health(self.health())),
             Request::Await { level } => return self.await_level(stream, level),
             Request::Shutdown { how } => self.shut_down(how),
@@ -82,7 +104,7 @@ impl Server {
     }
 
     fn exec(&mut self, stream: u32, request: &wire::agent::message::ExecRequest) {
-        if !self.guest.is_hosted() && request.unix_ns.abs_diff(sys::clock::unix_ns()) > CLOCK_SLACK_NS {
+        if !self.guest.is_hosted() && is_off(sys::clock::unix_ns(), request.unix_ns) {
             // A command with a wrong clock is better than none.
             let _: Result<(), Failure> = set_clock(request.unix_ns);
         }
@@ -123,6 +145,7 @@ impl Server {
             line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
         };
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let traffic = traffic();
         let commands = self.jobs.values().filter(|job| matches!(job.task, super::job::Task::Command)).count();
         Health {
             uptime_ms: uptime_ms(),
@@ -131,8 +154,29 @@ impl Server {
             memory_total_kib: kib("MemTotal"),
             memory_available_kib: kib("MemAvailable"),
             kernel_boot_id: boot_id.trim().to_owned(),
+            received_bytes: traffic.map(|(received, _)| received),
+            sent_bytes: traffic.map(|(_, sent)| sent),
         }
     }
+}
+
+/// What the NICs with a device behind them carried, in and out: not the loopback, nor what the guest made itself.
+fn traffic() -> Option<(u64, u64)> {
+    let mut sum = None;
+    for entry in std::fs::read_dir("/sys/class/net").ok()?.flatten() {
+        let nic = entry.path();
+        let count = |name: &str| {
+            let text = std::fs::read_to_string(nic.join("statistics").join(name)).ok()?;
+            text.trim().parse::<u64>().ok()
+        };
+        if nic.join("device").exists()
+            && let (Some(received), Some(sent)) = (count("rx_bytes"), count("tx_bytes"))
+        {
+            let (all_in, all_out): (u64, u64) = sum.unwrap_or_default();
+            sum = Some((all_in.saturating_add(received), all_out.saturating_add(sent)));
+        }
+    }
+    sum
 }
 
 fn put_tree(path: &str, hands: worker::Hands) -> Result<Reply, Failure> {
@@ -159,6 +203,11 @@ fn absolute(path: &str) -> Result<&str, Failure> {
     Err(Failure::Refused { why: format!("{path:?} is no absolute path") })
 }
 
+/// Whether a clock that shows `ours` is to be set by a request made when it was `theirs`. Zero is no time.
+fn is_off(ours: u64, theirs: u64) -> bool {
+    theirs > 0 && (theirs.saturating_sub(ours) > BEHIND_NS || ours.saturating_sub(theirs) > AHEAD_NS)
+}
+
 /// CLOCK_BOOTTIME in milliseconds.
 #[must_use]
 pub fn uptime_ms() -> u64 {
@@ -181,4 +230,25 @@ pub fn set_clock(unix_ns: u64) -> Result<(), Failure> {
 pub fn os(act: &str, error: &io::Error) -> Failure {
     let why = error.to_string();
     Failure::Os { act: act.to_owned(), why: why.split(" (os error").next().unwrap_or_default().to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_set_when_it_stood_still_and_not_when_a_request_was_slow() {
+        const NOW: u64 = 1_700_000_000_000_000_000;
+        for (ours, off) in [
+            (NOW, false),
+            (NOW - 40_000_000, false),
+            (NOW - 60_000_000, true),
+            (NOW - 3_600_000_000_000, true),
+            (NOW + 900_000_000, false),
+            (NOW + 1_100_000_000, true),
+        ] {
+            assert_eq!(is_off(ours, NOW), off, "{ours}");
+        }
+        assert!(!is_off(NOW, 0), "a request without a time");
+    }
 }

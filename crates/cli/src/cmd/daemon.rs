@@ -15,6 +15,8 @@ use crate::table::{elapsed, pairs};
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   banger daemon status
+  banger daemon status --format json | jq -r .pid
+  curl --unix-socket \"$(banger daemon socket)\" http://localhost/v1/vms
   banger daemon stop                    VMs go on; the next command starts it";
 
 /// How long it may take to end.
@@ -30,6 +32,8 @@ pub(crate) enum Verb {
     Status(Args),
     /// End it; running VMs keep running
     Stop,
+    /// Print the path of its API's socket, whether it runs or not
+    Socket,
 }
 
 /// How to print.
@@ -44,7 +48,7 @@ impl Verb {
     pub(crate) fn format(&self) -> Format {
         match self {
             Verb::Status(args) => args.record.format,
-            Verb::Stop => Format::Table,
+            Verb::Stop | Verb::Socket => Format::Table,
         }
     }
 }
@@ -54,6 +58,10 @@ pub(crate) async fn run(app: &App, verb: Verb) -> Result<u8, Failure> {
     match verb {
         Verb::Status(_) => status(app).await,
         Verb::Stop => stop(app).await,
+        Verb::Socket => {
+            app.out.line(&app.client.daemon().socket().display().to_string())?;
+            Ok(0)
+        }
     }
 }
 

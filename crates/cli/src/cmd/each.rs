@@ -33,11 +33,18 @@ struct Outcome {
 #[derive(Debug, Serialize)]
 struct Outcomes {
     results: Vec<Outcome>,
+    /// What the host has back, when that was the purpose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    freed_bytes: Option<u64>,
 }
+
+/// One act that ended: the reference, what it stood for, how it came out.
+pub(crate) type Ended = (String, Option<Thing>, Result<(), Failure>);
 
 /// Finds `reference` in `things`: a name, an id, or an unambiguous beginning of an id.
 fn find(kind: &str, things: &[Thing], reference: &str) -> Result<Thing, ApiError> {
-    if let Some(thing) = things.iter().find(|thing| thing.name == reference || thing.id == reference) {
+    let named = things.iter().find(|thing| thing.name == reference);
+    if let Some(thing) = named.or_else(|| things.iter().find(|thing| thing.id == reference)) {
         return Ok(thing.clone());
     }
     let is_prefix = reference.len() >= PREFIX_LEN_MIN && reference.bytes().all(|b| b.is_ascii_hexdigit());
@@ -57,7 +64,7 @@ fn find(kind: &str, things: &[Thing], reference: &str) -> Result<Thing, ApiError
 }
 
 /// Finds all of `references`, each thing once, in the order they were first named.
-fn resolve(kind: &str, things: &[Thing], references: &[String]) -> Vec<(String, Result<Thing, ApiError>)> {
+pub(crate) fn resolve(kind: &str, things: &[Thing], references: &[String]) -> Vec<(String, Result<Thing, ApiError>)> {
     let mut found: Vec<(String, Result<Thing, ApiError>)> = Vec::new();
     for reference in references {
         let thing = find(kind, things, reference);
@@ -89,8 +96,18 @@ where
     F: Fn(Thing) -> A,
     A: Future<Output = Result<(), Failure>>,
 {
-    let found = resolve(kind, &things, references);
-    let ended = join_all(found.into_iter().map(async |(reference, thing)| {
+    let ended = all(verb, kind, &things, references, act).await;
+    report(app, ended, None)
+}
+
+/// Does `act` to all of `references`, at the same time; how each came out, in their order.
+pub(crate) async fn all<F, A>(verb: &str, kind: &str, things: &[Thing], references: &[String], act: F) -> Vec<Ended>
+where
+    F: Fn(Thing) -> A,
+    A: Future<Output = Result<(), Failure>>,
+{
+    let found = resolve(kind, things, references);
+    join_all(found.into_iter().map(async |(reference, thing)| {
         let (thing, ended) = match thing {
             Ok(thing) => (Some(thing.clone()), act(thing).await),
             Err(error) => (None, Err(Failure::from(error))),
@@ -100,11 +117,14 @@ where
         let ended = ended.map_err(|failure| failure.during(&format!("{verb} {noun}{name}"), name));
         (reference, thing, ended)
     }))
-    .await;
-    report(app, ended)
+    .await
 }
 
-fn report(app: &App, ended: Vec<(String, Option<Thing>, Result<(), Failure>)>) -> Result<u8, Failure> {
+/// Prints how each came out; the exit status is 1 when one failed.
+///
+/// # Errors
+/// When that cannot be printed, or a person interrupted.
+pub(crate) fn report(app: &App, ended: Vec<Ended>, freed_bytes: Option<u64>) -> Result<u8, Failure> {
     let mut status = 0;
     let mut results = Vec::new();
     let mut interrupted = None;
@@ -130,9 +150,28 @@ fn report(app: &App, ended: Vec<(String, Option<Thing>, Result<(), Failure>)>) -
         results.push(Outcome { name, id: thing.map(|thing| thing.id), error });
     }
     if app.out.format == Format::Json {
-        app.out.json(&Outcomes { results })?;
+        app.out.json(&Outcomes { results, freed_bytes })?;
     }
     interrupted.map_or(Ok(status), |signal| Err(Failure::Interrupted { signal }))
+}
+
+/// The answers that came; the failures are told, and make the exit status 1.
+///
+/// # Errors
+/// When a person interrupted, or nobody reads.
+pub(crate) fn those_that_came<T>(app: &App, answers: Vec<Result<T, Failure>>) -> Result<(Vec<T>, u8), Failure> {
+    let (mut came, mut status) = (Vec::new(), 0);
+    for answer in answers {
+        match answer {
+            Ok(answer) => came.push(answer),
+            Err(Failure::Told(error)) => {
+                app.out.tell(&error);
+                status = 1;
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    Ok((came, status))
 }
 
 /// Begins an operation on `thing` and follows it to its end.
@@ -176,11 +215,15 @@ mod tests {
         let mut twins = things();
         twins[2].name = "other".to_owned();
         assert_eq!(find("VM", &twins, "aaaa").map_err(|error| error.code), Err(ErrorCode::Ambiguous));
+        // An image may be called what another one's id is: the name is what people type.
+        twins[2].name = "aaaa1111bbbb2222".to_owned();
+        assert_eq!(find("image", &twins, "aaaa1111bbbb2222").unwrap().id, "cccc0000cccc0000");
+        assert_eq!(find("image", &twins, "aaaa1").unwrap().name, "web", "a beginning of an id is none of a name");
     }
 
     #[test]
     fn each_thing_once_in_the_order_named() {
-        let asked = ["db", "nope", "aaaa3333", "web", "nope", "db"].map(str::to_owned);
+        let asked = ["db", "nope", "aaaa3333", "web", "nope", "db", "aaaa3333bbbb4444", "aaaa1"].map(str::to_owned);
         let names: Vec<String> = resolve("VM", &things(), &asked).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["db", "nope", "web"]);
     }

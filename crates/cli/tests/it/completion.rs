@@ -33,7 +33,7 @@ fn names_as_they_are_now() {
     assert_eq!(names(&home, &["banger", "stop", "web", "d"]), ["db"]);
     assert_eq!(names(&home, &["banger", "run", "--image", ""]), ["debian-bookworm"]);
     assert_eq!(names(&home, &["banger", "kernel", "show", ""]), ["debian-cloud"]);
-    assert!(names(&home, &["banger", "ki"]).is_empty());
+    assert!(names(&home, &["banger", "kin"]).is_empty());
     assert_eq!(names(&home, &["banger", "ker"]), ["kernel"]);
     assert!(candidates(&home, &["banger", "run", "--r"]).contains(&"--rm".to_owned()));
 }

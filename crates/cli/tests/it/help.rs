@@ -31,7 +31,8 @@ fn verbs_are_one_implementation_with_and_without_the_noun() {
     let home = Home::empty();
     let page = |args: &[&str]| String::from_utf8(home.banger(args).output().unwrap().stdout).unwrap();
     for verb in [
-        "run", "create", "start", "stop", "restart", "delete", "rm", "list", "ls", "ps", "show", "exec", "logs", "wait",
+        "run", "create", "start", "stop", "restart", "kill", "pause", "resume", "set", "prune", "stats", "ports",
+        "rename", "delete", "rm", "list", "ls", "ps", "show", "exec", "logs", "wait",
     ] {
         let long = page(&["vm", verb, "--help"]);
         assert!(!long.is_empty());
@@ -70,7 +71,7 @@ fn versions() {
 #[test]
 fn usage_errors() {
     let home = Home::empty();
-    let wrong: [&[&str]; 14] = [
+    let wrong: [&[&str]; 26] = [
         &["nonsense"],
         &["exec"],
         &["start"],
@@ -85,6 +86,18 @@ fn usage_errors() {
         &["run", "--wait", "forever"],
         &["show", ""],
         &["kernel", "import", "x", "--debian"],
+        &["kill"],
+        &["ports"],
+        &["stats", "--every", "1s"],
+        &["stats", "--watch", "--every", "often"],
+        &["set", "web"],
+        &["set", "--vcpu", "2"],
+        &["set", "web", "--nat", "--no-nat"],
+        &["set", "web", "-p", "1:1", "--no-publish"],
+        &["kill", "--signal", "STOP", "web"],
+        &["kill", "--signal", "9", "web"],
+        &["rename", "web"],
+        &["rename", "web", "New_Name"],
     ];
     for args in wrong {
         let output = home.banger(args).output().unwrap();

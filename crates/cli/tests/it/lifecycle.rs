@@ -26,6 +26,27 @@ fn several_at_once() {
 }
 
 #[test]
+fn a_beginning_that_fits_several_fails_alone() {
+    let mut other = crate::fake::vm("db", "stopped");
+    other["id"] = json!("6462ffffffffffff");
+    other["name"] = json!("db-2");
+    let list = json!({"vms": [crate::fake::vm("web", "running"), crate::fake::vm("db", "stopped"), other]});
+    let home = two_vms().answer("GET /v1/vms ", &list).run();
+    assert_snapshot!(home.transcript(&["stop", "6462", "64620", "6462000000000000", "7765"]), @"
+    status 1
+    --- stdout
+    db
+    web
+    --- stderr
+    banger: cannot stop 6462: it begins the ids of db, db-2
+    ");
+    let mut asked = home.log.lines();
+    asked.retain(|line| line.starts_with("POST"));
+    asked.sort();
+    assert_eq!(asked, ["POST /v1/vms/6462000000000000/stop", "POST /v1/vms/7765620000000000/stop"]);
+}
+
+#[test]
 fn outcomes_as_json() {
     let home = two_vms().refuse("POST /v1/vms/6462000000000000/stop", 409, "busy", "cannot stop db: it is busy").run();
     assert_snapshot!(home.transcript(&["vm", "stop", "--format", "json", "web", "db"]));
@@ -43,6 +64,83 @@ fn what_stop_and_delete_ask() {
     --- stderr
     ");
     home.log.wait_for("DELETE /v1/vms/7765620000000000");
+}
+
+#[test]
+fn what_kill_and_rename_ask() {
+    let home = two_vms().answer("POST /v1/vms/web/rename", &crate::fake::vm("front", "running")).run();
+    assert!(home.banger(&["kill", "web"]).status().unwrap().success());
+    assert_eq!(home.log.wait_for("POST /v1/vms/7765620000000000/kill").body, br#"{"signal":"TERM"}"#);
+    assert!(home.banger(&["vm", "kill", "-s", "sigusr1", "db"]).status().unwrap().success());
+    assert_eq!(home.log.wait_for("POST /v1/vms/6462000000000000/kill").body, br#"{"signal":"USR1"}"#);
+    assert_snapshot!(home.transcript(&["rename", "web", "front"]), @"
+    status 0
+    --- stdout
+    front
+    --- stderr
+    its guest takes the host name front at its next boot
+    ");
+    assert_eq!(home.log.wait_for("POST /v1/vms/web/rename").body, br#"{"name":"front"}"#);
+}
+
+#[test]
+fn what_set_asks() {
+    let nothing = json!({"vcpus": null, "memory_mib": null, "disk_bytes": null, "nat": null, "publish": null});
+    for (args, changes) in [
+        (&["--vcpu", "4", "--memory", "4G"][..], json!({"vcpus": 4, "memory_mib": 4096})),
+        (&["--disk-size", "20G"], json!({"disk_bytes": 20_u64 << 30})),
+        (&["--nat", "-p", "8080:80"], json!({"nat": true, "publish": [{"host_port": 8080, "guest_port": 80}]})),
+        (&["--no-nat", "--no-publish"], json!({"nat": false, "publish": []})),
+    ] {
+        let home = two_vms().run();
+        let output = home.banger(&[&["set", "web"], args].concat()).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "web\n", "{output:?}");
+        let mut expected = nothing.clone();
+        expected.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let body = home.log.wait_for("POST /v1/vms/7765620000000000/set").body;
+        assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), expected, "{args:?}");
+    }
+}
+
+#[test]
+fn prune_deletes_what_is_off() {
+    let home = two_vms().run();
+    assert_snapshot!(home.transcript(&["prune"]), @"
+    status 1
+    --- stdout
+    --- stderr
+    banger: cannot delete VMs: nobody is there to confirm it
+    hint: banger prune -f does not ask
+    ");
+    assert!(!home.log.lines().iter().any(|line| line.starts_with("DELETE")));
+    assert_snapshot!(home.transcript(&["prune", "-f"]), @"
+    status 0
+    --- stdout
+    db
+    --- stderr
+    Freed 1.2 GiB.
+    ");
+    let asked: Vec<String> = home.log.lines().into_iter().filter(|line| line.starts_with("DELETE")).collect();
+    assert_eq!(asked, ["DELETE /v1/vms/6462000000000000?only_off=true"]);
+    let output = home.banger(&["prune", "-f", "--format", "json"]).output().unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap()["freed_bytes"], 1_288_490_189_u64);
+
+    let busy =
+        two_vms().refuse("DELETE /v1/vms/6462000000000000", 409, "wrong_state", "VM db is already running").run();
+    assert_snapshot!(busy.transcript(&["prune", "-f"]), @"
+    status 1
+    --- stdout
+    --- stderr
+    banger: cannot delete db: VM db is already running
+    Freed 0 B.
+    ");
+    let none = Script::new().answer("GET /v1/vms ", &json!({"vms": [crate::fake::vm("web", "running")]})).run();
+    assert_snapshot!(none.transcript(&["prune"]), @"
+    status 0
+    --- stdout
+    --- stderr
+    Every VM is running, or there is none: nothing to prune.
+    ");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod guest;
 mod help;
 mod interrupt;
 mod lifecycle;
+mod listing;
 mod records;
 mod run;
 mod sim;

@@ -233,3 +233,39 @@ fn the_console_on_a_terminal_is_escaped() {
     let (_, screen) = sit_down(&home, &["logs", "--raw", "web"]).leaves();
     assert!(screen.contains("\x1b]0;owned\x07"));
 }
+
+#[test]
+fn prune_shows_what_would_go_and_asks() {
+    for (answer, deleted, code) in [("y\n", true, 0), ("\n", false, 1), ("\u{4}", false, 1), ("\u{3}", false, 130)] {
+        let home = Script::new().run();
+        let mut person = sit_down(&home, &["prune"]);
+        person.sees("Delete this VM and its disk, 1.2 GiB? [y/N] ");
+        let shown = String::from_utf8_lossy(&person.seen).into_owned();
+        assert!(shown.contains("db") && !shown.contains("web"), "{shown}");
+        person.types(answer);
+        assert_eq!(person.leaves().0, Some(code), "{answer:?}");
+        assert_eq!(home.log.lines().iter().any(|line| line.starts_with("DELETE")), deleted, "{answer:?}");
+    }
+}
+
+#[test]
+fn a_watch_ends_at_q_or_ctrl_c_and_gives_the_screen_back() {
+    for key in ["q", "\x03"] {
+        let home = crate::listing::busy().run();
+        let mut person = sit_down(&home, &["stats", "--watch", "--every", "100ms"]);
+        person.sees("\x1b[?1049h");
+        person.sees("50.0%");
+        assert!(person.is_raw());
+        person.types(key);
+        let (status, screen) = person.leaves();
+        assert_eq!(status, Some(0), "{key:?}");
+        assert!(screen.ends_with("\x1b[?25h\x1b[?1049l"), "{screen:?}");
+    }
+    let home = crate::listing::busy().run();
+    let mut person = sit_down(&home, &["stats", "--watch"]);
+    person.sees("50.0%");
+    kill_process(Pid::from_child(&person.child), Signal::TERM).unwrap();
+    let (status, screen) = person.leaves();
+    assert_eq!(status, Some(0));
+    assert!(screen.ends_with("\x1b[?1049l"), "{screen:?}");
+}

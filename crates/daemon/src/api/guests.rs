@@ -1,4 +1,4 @@
-//! What goes into and comes out of a running guest: commands, trees of files, logs.
+//! What goes into and comes out of a running guest: commands, trees of files.
 
 use std::time::Duration;
 
@@ -9,12 +9,9 @@ use axum::http::{StatusCode, header};
 use axum::response::Response;
 use futures_util::{Stream, TryStreamExt, stream};
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncReadExt;
 use wire::agent::message::ExecRequest;
-use wire::api::{ApiError, ErrorBody, ErrorCode, LogSource, LogsQuery, TreeDone, TreeQuery};
+use wire::api::{ApiError, ErrorBody, ErrorCode, TreeDone, TreeQuery};
 use wire::attach::{self, ExecSpec};
-use wire::id::{BootId, VmId};
-use wire::naming;
 
 use super::error::Refusal;
 use super::{Api, attach as relay};
@@ -27,14 +24,14 @@ use crate::supervise::spawn;
 const EXEC_BYTES_MAX: usize = 3 << 20;
 /// How long a command waits for a running guest's channel to come back, after the daemon was restarted.
 const RECONNECT: Duration = Duration::from_secs(5);
-/// How often a followed log is looked at.
-const FOLLOW: Duration = Duration::from_millis(200);
-/// Bytes of a log sent at once.
-const LOG_CHUNK: usize = 64 * 1024;
 
 /// The guest of a VM that runs.
 pub(super) async fn guest(api: &Api, record: &VmRecord) -> Result<Guest, Refusal> {
     let name = &record.name;
+    if let VmState::Paused { .. } = record.state {
+        let error = ApiError::new(ErrorCode::WrongState, format!("{name} is paused"));
+        return Err(error.with_hint(format!("banger resume {name}")).into());
+    }
     let (VmState::Running { .. } | VmState::Stopping { .. }) = record.state else {
         let error = ApiError::new(ErrorCode::WrongState, format!("{name} is not running"));
         return Err(error.with_hint(format!("banger start {name}")).into());
@@ -156,72 +153,6 @@ fn chunks(tree: TreeStream) -> impl Stream<Item = Result<Bytes, crate::guest::Gu
         match tree.read().await? {
             Some(bytes) => Ok(Some((bytes, tree))),
             None => tree.done().await.map(|_bytes| None),
-        }
-    })
-}
-
-/// The log of a boot
-#[utoipa::path(
-    get, path = "/v1/vms/{vm}/logs",
-    params(("vm" = String, Path), ("source" = Option<LogSource>, Query), ("boot" = Option<BootId>, Query), ("follow" = Option<bool>, Query)),
-    responses((status = 200, content_type = "application/octet-stream"), (status = "default", body = ErrorBody))
-)]
-pub async fn logs(
-    State(api): State<Api>,
-    Path(vm): Path<String>,
-    Query(query): Query<LogsQuery>,
-) -> Result<Body, Refusal> {
-    let record = api.host.store.find_vm(&vm).await?;
-    let boot = match query.boot {
-        Some(boot) => boot,
-        None => match api.host.store.last_boot(&record.id).await? {
-            Some(boot) => boot.id,
-            None => {
-                let error = ApiError::new(ErrorCode::WrongState, format!("{} was never started", record.name));
-                return Err(error.into());
-            }
-        },
-    };
-    let state = &api.host.dirs.state;
-    let path = match query.source {
-        LogSource::Console => naming::console_log(state, &record.id, &boot),
-        LogSource::Vmm => naming::vmm_log(state, &record.id, &boot),
-    };
-    let file = tokio::fs::File::open(&path).await.map_err(|error| {
-        let name = &record.name;
-        if error.kind() == std::io::ErrorKind::NotFound {
-            let missing = ApiError::new(ErrorCode::NotFound, format!("{name} has no log of a boot {boot}"));
-            return Refusal(missing.with_hint(format!("banger show {name} names its last boot")));
-        }
-        let text = format!("cannot read the log of boot {boot} of {name}: {}", error.kind());
-        Refusal(ApiError::new(ErrorCode::OperationFailed, text))
-    })?;
-    let follow = query.follow.then(|| Following { api, vm: record.id, boot });
-    Ok(Body::from_stream(log_chunks(file, follow)))
-}
-
-/// A log is followed until this boot ends.
-struct Following {
-    api: Api,
-    vm: VmId,
-    boot: BootId,
-}
-
-fn log_chunks(file: tokio::fs::File, follow: Option<Following>) -> impl Stream<Item = std::io::Result<Bytes>> {
-    stream::try_unfold((file, follow), |(mut file, follow)| async move {
-        loop {
-            // Asked before reading: what is written before the end is read after it.
-            let goes_on = follow.as_ref().is_some_and(|f| f.api.host.supervisors.is_live(&f.vm, &f.boot));
-            let mut chunk = vec![0; LOG_CHUNK];
-            let count = file.read(&mut chunk).await?;
-            if count > 0 {
-                chunk.truncate(count);
-                return Ok(Some((Bytes::from(chunk), (file, follow))));
-            }
-            if !goes_on {
-                return Ok(None);
-            }
-            tokio::time::sleep(FOLLOW).await;
         }
     })
 }

@@ -2,8 +2,11 @@
 //!
 //! | file | resource |
 //! |---|---|
-//! | [`vms`] | VMs: list, show, create, start, stop, restart, delete, wait |
-//! | [`guests`] | what goes into and comes out of a running guest: exec, trees, logs |
+//! | [`vms`] | VMs: list, show, create, start, stop, restart, kill, pause, resume, delete, wait |
+//! | [`changes`] | what is changed about a VM: its name, what it has |
+//! | [`guests`] | what goes into and comes out of a running guest: exec, trees |
+//! | [`figures`] | what a VM uses, and where it can be reached |
+//! | [`logs`] | the boots of a VM and what each printed |
 //! | [`artifacts`] | images and kernels |
 //! | [`operations`] | operations: list, show, watch, cancel |
 //! | [`system`] | the daemon itself: status, doctor, shutdown |
@@ -14,8 +17,11 @@
 
 pub mod artifacts;
 mod attach;
+pub mod changes;
 mod error;
+pub mod figures;
 pub mod guests;
+pub mod logs;
 pub mod operations;
 pub mod system;
 mod view;
@@ -86,8 +92,16 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(vms::start))
         .routes(routes!(vms::stop))
         .routes(routes!(vms::restart))
+        .routes(routes!(vms::kill))
+        .routes(routes!(vms::pause))
+        .routes(routes!(vms::resume))
         .routes(routes!(vms::wait))
-        .routes(routes!(guests::logs))
+        .routes(routes!(changes::rename))
+        .routes(routes!(changes::set))
+        .routes(routes!(figures::stats))
+        .routes(routes!(figures::ports))
+        .routes(routes!(logs::boots))
+        .routes(routes!(logs::logs))
         .routes(routes!(guests::exec))
         .routes(routes!(guests::put_tree, guests::get_tree))
         .routes(routes!(artifacts::list_images))

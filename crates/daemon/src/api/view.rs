@@ -51,13 +51,15 @@ fn vm_state(state: &State) -> VmState {
         State::Created => VmState::Created,
         State::Starting { .. } => VmState::Starting,
         State::Running { .. } => VmState::Running,
+        State::Paused { .. } => VmState::Paused,
         State::Stopping { .. } => VmState::Stopping,
         State::Stopped => VmState::Stopped,
         State::Deleting => VmState::Deleting,
     }
 }
 
-fn boot_status(boot: BootRecord, pid: Option<u32>) -> BootStatus {
+/// A boot; `pid` is its VMM's, if it runs.
+pub(crate) fn boot_status(boot: BootRecord, pid: Option<u32>) -> BootStatus {
     let driver = boot.launch.get("driver").and_then(|name| name.as_str()).unwrap_or("unknown").to_owned();
     BootStatus {
         id: boot.id,

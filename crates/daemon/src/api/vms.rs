@@ -1,12 +1,15 @@
-//! VMs: list, show, create, start, stop, restart, delete, wait.
+//! VMs: list, show, create, start, stop, restart, kill, pause, resume, delete, wait.
 
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use wire::agent::message::Level;
-use wire::api::{ApiError, Begun, CreateVm, ErrorBody, ErrorCode, Ready, StartVm, StopVm, Vm, VmList, Wait, WaitVm};
+use wire::api::{
+    ApiError, Begun, CreateVm, DeleteVm, ErrorBody, ErrorCode, KillVm, ListVms, Ready, StartVm, StopVm, Vm, VmFilter,
+    VmList, VmSort, Wait, WaitVm,
+};
 
 use super::error::Refusal;
 use super::view::{self, Around};
@@ -28,19 +31,27 @@ async fn around(api: &Api, record: &VmRecord) -> Result<Around, StoreError> {
     })
 }
 
-async fn seen(api: &Api, record: VmRecord) -> Result<Vm, StoreError> {
+/// A VM as clients see it.
+pub(super) async fn seen(api: &Api, record: VmRecord) -> Result<Vm, StoreError> {
     let around = around(api, &record).await?;
     Ok(view::vm(record, around))
 }
 
-/// All VMs
-#[utoipa::path(get, path = "/v1/vms", responses((status = 200, body = VmList), (status = "default", body = ErrorBody)))]
-pub async fn list(State(api): State<Api>) -> Result<Json<VmList>, Refusal> {
+/// VMs: all, or those asked for
+#[utoipa::path(
+    get, path = "/v1/vms",
+    params(
+        ("filter" = Option<VmFilter>, Query, description = "KEY=VALUE,KEY=VALUE with state, name, image and id"),
+        ("latest" = Option<bool>, Query), ("sort" = Option<VmSort>, Query), ("reverse" = Option<bool>, Query),
+    ),
+    responses((status = 200, body = VmList), (status = "default", body = ErrorBody))
+)]
+pub async fn list(State(api): State<Api>, Query(query): Query<ListVms>) -> Result<Json<VmList>, Refusal> {
     let mut vms = Vec::new();
     for record in api.host.store.vms().await? {
         vms.push(seen(&api, record).await?);
     }
-    Ok(Json(VmList { vms }))
+    Ok(Json(VmList { vms: query.apply(vms) }))
 }
 
 /// One VM
@@ -53,9 +64,10 @@ pub async fn show(State(api): State<Api>, Path(vm): Path<String>) -> Result<Json
     Ok(Json(seen(&api, record).await?))
 }
 
-type Accepted = (StatusCode, Json<Begun>);
+/// The answer of a handler that begins an operation.
+pub type Accepted = (StatusCode, Json<Begun>);
 
-fn accepted(begun: Result<Begun, Cause>) -> Result<Accepted, Refusal> {
+pub(super) fn accepted(begun: Result<Begun, Cause>) -> Result<Accepted, Refusal> {
     Ok((StatusCode::ACCEPTED, Json(begun?)))
 }
 
@@ -107,12 +119,51 @@ pub async fn restart(
     accepted(api.engine.restart(&vm, None).await)
 }
 
-/// Removes a VM and its disk, running or not
+/// Ends a boot by a signal to its VMM; nothing in the guest is asked or saved
 #[utoipa::path(
-    delete, path = "/v1/vms/{vm}", params(("vm" = String, Path)),
+    post, path = "/v1/vms/{vm}/kill", params(("vm" = String, Path)), request_body = KillVm,
     responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
 )]
-pub async fn delete(State(api): State<Api>, Path(vm): Path<String>) -> Result<Accepted, Refusal> {
+pub async fn kill(
+    State(api): State<Api>,
+    Path(vm): Path<String>,
+    Json(request): Json<KillVm>,
+) -> Result<Accepted, Refusal> {
+    accepted(api.engine.kill(&vm, request.signal).await)
+}
+
+/// Stops a VM's processors; everything it holds stays
+#[utoipa::path(
+    post, path = "/v1/vms/{vm}/pause", params(("vm" = String, Path)),
+    responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
+)]
+pub async fn pause(State(api): State<Api>, Path(vm): Path<String>) -> Result<Accepted, Refusal> {
+    accepted(api.engine.pause(&vm).await)
+}
+
+/// Lets a paused VM's processors run again, and tells its guest the time
+#[utoipa::path(
+    post, path = "/v1/vms/{vm}/resume", params(("vm" = String, Path)),
+    responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
+)]
+pub async fn resume(State(api): State<Api>, Path(vm): Path<String>) -> Result<Accepted, Refusal> {
+    accepted(api.engine.resume(&vm).await)
+}
+
+/// Removes a VM and its disk, running or not
+#[utoipa::path(
+    delete, path = "/v1/vms/{vm}",
+    params(("vm" = String, Path), ("only_off" = Option<bool>, Query, description = "refuse a VM that runs")),
+    responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
+)]
+pub async fn delete(
+    State(api): State<Api>,
+    Path(vm): Path<String>,
+    Query(query): Query<DeleteVm>,
+) -> Result<Accepted, Refusal> {
+    if query.only_off {
+        return accepted(api.engine.delete_if_off(&vm).await);
+    }
     accepted(api.engine.delete(&vm).await)
 }
 

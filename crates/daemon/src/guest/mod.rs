@@ -42,7 +42,8 @@ use tokio::net::UnixStream;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 use wire::agent::message::{
-    BootConfig, Configured, Ending, Event, ExecRequest, Failure, Health, Hello, Level, Readiness, Reply, Request,
+    BootConfig, Configured, Ending, Event, ExecRequest, Failure, Health, Hello, Level, Listeners, Readiness, Reply,
+    Request,
 };
 
 use connection::Handle;
@@ -124,6 +125,7 @@ impl GuestError {
             Reply::Exited(_) => "that a command ended",
             Reply::Ready(_) => "that it is ready",
             Reply::Health(_) => "how it is",
+            Reply::Listeners(_) => "what listens",
             Reply::Done { .. } => "that it is done",
             Reply::Failed(_) => "that it failed",
         };
@@ -244,6 +246,25 @@ impl Guest {
     /// When the guest fails to, or is gone.
     pub async fn set_clock(&self, unix_ns: u64) -> Result<(), GuestError> {
         self.done(&Request::SetClock { unix_ns }).await.map(|_bytes| ())
+    }
+
+    /// Has the guest grow the filesystem of its disk to its device, which was made `bytes` large.
+    ///
+    /// # Errors
+    /// When the guest fails to, is gone, or its agent is older than this request.
+    pub async fn grow_disk(&self, bytes: u64) -> Result<(), GuestError> {
+        self.done(&Request::GrowDisk { bytes }).await.map(|_bytes| ())
+    }
+
+    /// Asks which sockets of the guest wait for somebody.
+    ///
+    /// # Errors
+    /// When it does not say, or its agent is older than this request.
+    pub async fn listeners(&self) -> Result<Listeners, GuestError> {
+        match self.call(&Request::Listeners).await? {
+            Reply::Listeners(listeners) => Ok(listeners),
+            other => Err(GuestError::unexpected(&other)),
+        }
     }
 
     /// Asks how the guest is.

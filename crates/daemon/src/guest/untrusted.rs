@@ -1,7 +1,7 @@
 //! Words of a guest, made fit to be kept and shown: bounded in length and number, without control characters that a
 //! terminal would obey.
 
-use wire::agent::message::{Configured, Event, Failure, Health, Hello, Readiness, Reply};
+use wire::agent::message::{Configured, Event, Failure, Health, Hello, LISTENERS_MAX, Readiness, Reply};
 
 /// Most characters of a name or a version.
 const NAME_CHARS: usize = 128;
@@ -64,6 +64,11 @@ impl Tame for Reply {
             Reply::Ready(readiness) => Reply::Ready(readiness.tame()),
             Reply::Health(health) => {
                 Reply::Health(Health { kernel_boot_id: line(&health.kernel_boot_id, NAME_CHARS), ..health })
+            }
+            Reply::Listeners(mut listeners) => {
+                listeners.is_cut |= listeners.sockets.len() > LISTENERS_MAX;
+                listeners.sockets.truncate(LISTENERS_MAX);
+                Reply::Listeners(listeners)
             }
             Reply::Failed(failure) => Reply::Failed(failure.tame()),
             Reply::Started { .. } | Reply::Exited(_) | Reply::Done { .. } => self,

@@ -12,6 +12,9 @@
 //!                    │ └──────────────────────────────────────────────┴──────────┘
 //! ```
 //!
+//! `Running` and `Paused` change into each other by `PauseDone` and `ResumeDone`; what is paused is stopped, deleted and
+//! ended as what runs is. An operation on it that is taken back leaves it running.
+//!
 //! Events that belong to a boot name it; the late end of an earlier boot changes nothing.
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +35,11 @@ pub enum VmState {
     },
     /// Its guest answers.
     Running {
+        /// This run.
+        boot: BootId,
+    },
+    /// Its processors stand still.
+    Paused {
         /// This run.
         boot: BootId,
     },
@@ -64,6 +72,16 @@ pub enum VmEvent {
     /// A start was taken back.
     StartUnwound {
         /// The run that did not come to be.
+        boot: BootId,
+    },
+    /// Its processors were stopped.
+    PauseDone {
+        /// Whose.
+        boot: BootId,
+    },
+    /// Its processors run again.
+    ResumeDone {
+        /// Whose.
         boot: BootId,
     },
     /// A stop took it.
@@ -99,12 +117,18 @@ pub enum Refused {
     /// It runs or is on its way.
     #[error("already running")]
     AlreadyRunning,
+    /// Its processors stand still.
+    #[error("paused")]
+    Paused,
     /// There is nothing to stop.
     #[error("not running")]
     NotRunning,
     /// It is on its way down.
     #[error("already stopping")]
     AlreadyStopping,
+    /// Its guest wants a new boot, which is about to begin.
+    #[error("rebooting")]
+    Rebooting,
     /// It is going away.
     #[error("being deleted")]
     BeingDeleted,
@@ -126,7 +150,7 @@ impl VmState {
         };
         match (self, event) {
             (S::Creating | S::Created, E::CreateFinished) => Ok(S::Created),
-            (S::Starting { .. } | S::Running { .. } | S::Stopping { .. }, E::CreateFinished) => {
+            (S::Starting { .. } | S::Running { .. } | S::Paused { .. } | S::Stopping { .. }, E::CreateFinished) => {
                 Err(Refused::AlreadyRunning)
             }
             (S::Stopped, E::CreateFinished) => Ok(S::Stopped),
@@ -135,6 +159,7 @@ impl VmState {
             (S::Creating | S::Created | S::Stopped, E::StartBegun { boot }) => Ok(S::Starting { boot: boot.clone() }),
             (S::Starting { boot: own }, E::StartBegun { boot }) if own == boot => Ok(self.clone()),
             (S::Starting { .. } | S::Running { .. }, E::StartBegun { .. }) => Err(Refused::AlreadyRunning),
+            (S::Paused { .. }, E::StartBegun { .. } | E::GuestReady { .. }) => Err(Refused::Paused),
             (S::Stopping { .. }, E::StartBegun { .. }) => Err(Refused::AlreadyStopping),
             (S::Deleting, E::StartBegun { .. }) => Err(Refused::BeingDeleted),
 
@@ -148,29 +173,51 @@ impl VmState {
             (S::Starting { boot: own }, E::StartUnwound { boot }) => ours(own, boot, S::Stopped),
             // A create with start that failed before or after its start: its own undo removes the row.
             (S::Creating | S::Created | S::Stopped, E::StartUnwound { .. }) => Ok(self.clone()),
-            (S::Running { boot: own }, E::StartUnwound { boot }) => ours(own, boot, S::Stopped),
+            (S::Running { boot: own } | S::Paused { boot: own }, E::StartUnwound { boot }) => {
+                ours(own, boot, S::Stopped)
+            }
             (S::Stopping { .. }, E::StartUnwound { .. }) => Err(Refused::AlreadyStopping),
             (S::Deleting, E::StartUnwound { .. }) => Err(Refused::BeingDeleted),
 
+            (S::Running { boot: own } | S::Paused { boot: own }, E::PauseDone { boot }) => {
+                ours(own, boot, S::Paused { boot: own.clone() })
+            }
+            (S::Running { boot: own } | S::Paused { boot: own }, E::ResumeDone { boot }) => {
+                ours(own, boot, S::Running { boot: own.clone() })
+            }
+            (
+                S::Creating | S::Created | S::Stopped | S::Starting { .. },
+                E::PauseDone { .. } | E::ResumeDone { .. },
+            ) => Err(Refused::NotRunning),
+            (S::Stopping { .. }, E::PauseDone { .. } | E::ResumeDone { .. }) => Err(Refused::AlreadyStopping),
+            (S::Deleting, E::PauseDone { .. } | E::ResumeDone { .. }) => Err(Refused::BeingDeleted),
+
             // A start that is stuck leaves `Starting` behind; one that goes on holds the VM, and no stop begins.
             (
-                S::Starting { boot: own } | S::Running { boot: own } | S::Stopping { boot: own },
+                S::Starting { boot: own }
+                | S::Running { boot: own }
+                | S::Paused { boot: own }
+                | S::Stopping { boot: own },
                 E::StopBegun { boot },
             ) => ours(own, boot, S::Stopping { boot: own.clone() }),
             (S::Creating, E::StopBegun { .. }) => Err(Refused::BeingCreated),
             (S::Created | S::Stopped, E::StopBegun { .. }) => Err(Refused::NotRunning),
             (S::Deleting, E::StopBegun { .. }) => Err(Refused::BeingDeleted),
 
-            (S::Stopping { boot: own } | S::Running { boot: own }, E::StopUnwound { boot }) => {
-                ours(own, boot, S::Running { boot: own.clone() })
-            }
+            (
+                S::Stopping { boot: own } | S::Running { boot: own } | S::Paused { boot: own },
+                E::StopUnwound { boot },
+            ) => ours(own, boot, S::Running { boot: own.clone() }),
             (S::Starting { .. }, E::StopUnwound { .. }) => Err(Refused::AlreadyRunning),
             (S::Creating, E::StopUnwound { .. }) => Err(Refused::BeingCreated),
             (S::Created | S::Stopped, E::StopUnwound { .. }) => Err(Refused::NotRunning),
             (S::Deleting, E::StopUnwound { .. }) => Err(Refused::BeingDeleted),
 
             (
-                S::Starting { boot: own } | S::Running { boot: own } | S::Stopping { boot: own },
+                S::Starting { boot: own }
+                | S::Running { boot: own }
+                | S::Paused { boot: own }
+                | S::Stopping { boot: own },
                 E::BootEnded { boot },
             ) => Ok(if own == boot { S::Stopped } else { self.clone() }),
             (S::Creating | S::Created | S::Stopped | S::Deleting, E::BootEnded { .. }) => Ok(self.clone()),
@@ -184,6 +231,7 @@ impl VmState {
                 | S::Deleting
                 | S::Starting { .. }
                 | S::Running { .. }
+                | S::Paused { .. }
                 | S::Stopping { .. },
                 E::DeleteBegun,
             ) => Ok(S::Deleting),
@@ -191,7 +239,13 @@ impl VmState {
             (S::Deleting, E::DeleteUnwound { boot: Some(boot) }) => Ok(S::Running { boot: boot.clone() }),
             (S::Deleting, E::DeleteUnwound { boot: None }) => Ok(S::Stopped),
             (
-                S::Creating | S::Created | S::Stopped | S::Starting { .. } | S::Running { .. } | S::Stopping { .. },
+                S::Creating
+                | S::Created
+                | S::Stopped
+                | S::Starting { .. }
+                | S::Running { .. }
+                | S::Paused { .. }
+                | S::Stopping { .. },
                 E::DeleteUnwound { .. },
             ) => Ok(self.clone()),
         }
@@ -201,7 +255,10 @@ impl VmState {
     #[must_use]
     pub fn boot(&self) -> Option<&BootId> {
         match self {
-            VmState::Starting { boot } | VmState::Running { boot } | VmState::Stopping { boot } => Some(boot),
+            VmState::Starting { boot }
+            | VmState::Running { boot }
+            | VmState::Paused { boot }
+            | VmState::Stopping { boot } => Some(boot),
             VmState::Creating | VmState::Created | VmState::Stopped | VmState::Deleting => None,
         }
     }
@@ -214,6 +271,7 @@ impl VmState {
             VmState::Created => wire::api::VmState::Created,
             VmState::Starting { .. } => wire::api::VmState::Starting,
             VmState::Running { .. } => wire::api::VmState::Running,
+            VmState::Paused { .. } => wire::api::VmState::Paused,
             VmState::Stopping { .. } => wire::api::VmState::Stopping,
             VmState::Stopped => wire::api::VmState::Stopped,
             VmState::Deleting => wire::api::VmState::Deleting,
@@ -236,6 +294,7 @@ mod tests {
             VmState::Created,
             VmState::Starting { boot: boot(1) },
             VmState::Running { boot: boot(1) },
+            VmState::Paused { boot: boot(1) },
             VmState::Stopping { boot: boot(1) },
             VmState::Stopped,
             VmState::Deleting,
@@ -254,6 +313,8 @@ mod tests {
             VmEvent::DeleteBegun,
             VmEvent::DeleteUnwound { boot: Some(boot(b)) },
             VmEvent::DeleteUnwound { boot: None },
+            VmEvent::PauseDone { boot: boot(b) },
+            VmEvent::ResumeDone { boot: boot(b) },
         ]
     }
 
@@ -264,6 +325,7 @@ mod tests {
             Ok(VmState::Created) => 'C',
             Ok(VmState::Starting { .. }) => 's',
             Ok(VmState::Running { .. }) => 'R',
+            Ok(VmState::Paused { .. }) => 'H',
             Ok(VmState::Stopping { .. }) => 'p',
             Ok(VmState::Stopped) => 'P',
             Ok(VmState::Deleting) => 'd',
@@ -275,18 +337,34 @@ mod tests {
     #[test]
     fn every_pair() {
         // Columns: CreateFinished StartBegun GuestReady StartUnwound StopBegun StopUnwound BootEnded DeleteBegun
-        //          DeleteUnwound with a boot, DeleteUnwound without
-        let own_boot =
-            ["Cs-c--cdcc", "Cs-C--CdCC", "-sRPp-Pdss", "--RPpRPdRR", "----pRPdpp", "Ps-P--PdPP", "------ddRP"];
-        let other_boot =
-            ["Cs-c--cdcc", "Cs-C--CdCC", "------sdss", "------RdRR", "------pdpp", "Ps-P--PdPP", "------ddRP"];
+        //          DeleteUnwound with a boot, DeleteUnwound without, PauseDone ResumeDone
+        let own_boot = [
+            "Cs-c--cdcc--",
+            "Cs-C--CdCC--",
+            "-sRPp-Pdss--",
+            "--RPpRPdRRHR",
+            "---PpRPdHHHR",
+            "----pRPdpp--",
+            "Ps-P--PdPP--",
+            "------ddRP--",
+        ];
+        let other_boot = [
+            "Cs-c--cdcc--",
+            "Cs-C--CdCC--",
+            "------sdss--",
+            "------RdRR--",
+            "------HdHH--",
+            "------pdpp--",
+            "Ps-P--PdPP--",
+            "------ddRP--",
+        ];
         assert_eq!(table(1), own_boot);
         assert_eq!(table(2), other_boot);
     }
 
     proptest! {
         #[test]
-        fn a_foreign_boot_changes_nothing_that_runs(sequence in proptest::collection::vec((0_usize..10, 1_u8..4), 0..40)) {
+        fn a_foreign_boot_changes_nothing_that_runs(sequence in proptest::collection::vec((0_usize..12, 1_u8..4), 0..40)) {
             let mut state = VmState::Creating;
             for (event, b) in sequence {
                 let event = &events(b)[event];

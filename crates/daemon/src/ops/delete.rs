@@ -1,17 +1,22 @@
 //! Deletes a VM, running or not: its VMM is killed at once, nothing in it is saved.
 //! Once the VMM is gone there is no way back; a deletion that then fails is stuck, and deleting again goes on with it.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use wire::api::ErrorCode;
+use wire::api::{Begun, ErrorCode};
 use wire::id::{BootId, VmId};
 use wire::naming::{self, VmName};
 
+use super::engine::Engine;
 use super::failure::caused;
+use super::pause::ensure_resumed;
+use super::plan::Plan;
 use super::stop::{close_boot, close_ended};
 use super::world::Host;
 use crate::model::machine::NicAttachment;
-use crate::model::vm::VmEvent;
+use crate::model::vm::{Refused, VmEvent, VmState};
 use crate::saga::{Cause, Cx, Saga, Step, Undo};
 use crate::store::StoreError;
 use crate::store::records::VmRecord;
@@ -37,6 +42,12 @@ pub struct DeletePlan {
     pub name: VmName,
     /// The runs that are not known to have ended; usually one or none.
     pub boots: Vec<RunningBoot>,
+    /// Its processors stand still; they run again if the deletion is taken back.
+    #[serde(default)]
+    pub is_paused: bool,
+    /// Only if it is off when it comes to it.
+    #[serde(default)]
+    pub only_off: bool,
 }
 
 /// A run to be ended.
@@ -71,7 +82,48 @@ pub async fn plan(host: &Host, vm: &VmRecord) -> Result<DeletePlan, Cause> {
         let boot = BootRef::of(record).map_err(|error| caused(ErrorCode::Internal, &error))?;
         boots.push(RunningBoot { boot: boot.boot, launch: boot.launch, attachment: boot.attachment });
     }
-    Ok(DeletePlan { vm: vm.id.clone(), name: vm.name.clone(), boots })
+    let is_paused = matches!(vm.state, VmState::Paused { .. });
+    Ok(DeletePlan { vm: vm.id.clone(), name: vm.name.clone(), boots, is_paused, only_off: false })
+}
+
+/// Decides a deletion of `vm`, which must be off.
+///
+/// # Errors
+/// When it is not, or is just rebooting.
+pub async fn plan_if_off(host: &Host, vm: &VmRecord) -> Result<DeletePlan, Cause> {
+    refuse_running(host, vm).await?;
+    Ok(DeletePlan { only_off: true, ..plan(host, vm).await? })
+}
+
+/// A guest that reboots is off for a moment, until its next boot begins.
+const REBOOT_WITHIN_MS: u64 = 10_000;
+
+async fn refuse_running(host: &Host, vm: &VmRecord) -> Result<(), Cause> {
+    let refuse = |refused| Err(StoreError::Refused { name: vm.name.to_string(), refused }.into());
+    match vm.state {
+        VmState::Starting { .. } | VmState::Running { .. } => return refuse(Refused::AlreadyRunning),
+        VmState::Paused { .. } => return refuse(Refused::Paused),
+        VmState::Stopping { .. } => return refuse(Refused::AlreadyStopping),
+        VmState::Creating | VmState::Created | VmState::Stopped | VmState::Deleting => {}
+    }
+    let last = host.store.last_boot(&vm.id).await?;
+    let rebooted_at_ms = last.filter(|boot| boot.ended.as_deref() == Some("reboot")).and_then(|boot| boot.ended_at_ms);
+    match rebooted_at_ms {
+        Some(at_ms) if (host.now_ms)().saturating_sub(at_ms) < REBOOT_WITHIN_MS => refuse(Refused::Rebooting),
+        Some(_) | None => Ok(()),
+    }
+}
+
+impl Engine {
+    /// Deletes the VM that `key` stands for, unless it runs.
+    ///
+    /// # Errors
+    /// Every refusal; nothing has begun then.
+    pub async fn delete_if_off(self: &Arc<Self>, key: &str) -> Result<Begun, Cause> {
+        let (vm, _planning) = self.hold_free(key).await?;
+        let plan = plan_if_off(self.host(), &vm).await?;
+        self.begin(Plan::Delete(Box::new(plan))).await
+    }
 }
 
 /// Marks the VM as going away.
@@ -84,7 +136,12 @@ impl Step<DeletePlan, Host> for MarkDeleting {
     }
 
     async fn run(&self, cx: &Cx<'_, DeletePlan, Host>) -> Result<(), Cause> {
-        cx.world.store.happen(&cx.plan.vm, VmEvent::DeleteBegun).await?;
+        let (plan, host) = (cx.plan, cx.world);
+        if plan.only_off {
+            // Another operation may have come and gone since the plan; none can from here on.
+            refuse_running(host, &host.store.vm(&plan.vm).await?).await?;
+        }
+        host.store.happen(&plan.vm, VmEvent::DeleteBegun).await?;
         Ok(())
     }
 
@@ -99,6 +156,11 @@ impl Step<DeletePlan, Host> for MarkDeleting {
             }
         }
         match host.store.happen(&plan.vm, VmEvent::DeleteUnwound { boot: running }).await {
+            Ok(VmState::Running { .. }) if plan.is_paused => {
+                for boot in plan.boots() {
+                    ensure_resumed(host, &boot.vm, &boot.boot, &boot.launch).await?;
+                }
+            }
             Ok(_) => {}
             Err(StoreError::NotFound { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use wire::api::{ApiError, Begun, BuildImage, CreateVm, ErrorCode, ImportKernel, Operation, OperationState};
 use wire::id::{OpId, VmId};
 
-use super::failure::{caused, refused};
+use super::failure::{caused, code_name, refused};
 use super::live::{Live, Watch, reports};
 use super::plan::Plan;
 use super::world::Host;
@@ -34,7 +34,7 @@ pub struct Engine {
     live: Mutex<HashMap<OpId, Arc<Live>>>,
     open: watch::Sender<usize>,
     /// Held while an operation on a VM is decided and begun: a plan is of a VM that nobody holds.
-    planning: tokio::sync::Mutex<()>,
+    pub(super) planning: tokio::sync::Mutex<()>,
 }
 
 impl Engine {
@@ -69,8 +69,7 @@ impl Engine {
     /// # Errors
     /// Every refusal; nothing has begun then.
     pub async fn start(self: &Arc<Self>, key: &str) -> Result<Begun, Cause> {
-        let _planning = self.planning.lock().await;
-        let vm = self.find_free(key).await?;
+        let (vm, _planning) = self.hold_free(key).await?;
         self.start_free(&vm).await
     }
 
@@ -86,8 +85,7 @@ impl Engine {
     /// # Errors
     /// Every refusal; nothing has begun then.
     pub async fn stop(self: &Arc<Self>, key: &str, grace: Option<Duration>) -> Result<Begun, Cause> {
-        let _planning = self.planning.lock().await;
-        let vm = self.find_free(key).await?;
+        let (vm, _planning) = self.hold_free(key).await?;
         let plan = stop::plan(&self.host, &vm, grace).await?;
         self.begin(Plan::Stop(Box::new(plan))).await
     }
@@ -97,8 +95,7 @@ impl Engine {
     /// # Errors
     /// Every refusal; nothing has begun then.
     pub async fn restart(self: &Arc<Self>, key: &str, grace: Option<Duration>) -> Result<Begun, Cause> {
-        let _planning = self.planning.lock().await;
-        let vm = self.find_free(key).await?;
+        let (vm, _planning) = self.hold_free(key).await?;
         if vm.state.boot().is_none() {
             return self.start_free(&vm).await;
         }
@@ -111,8 +108,7 @@ impl Engine {
     /// # Errors
     /// Every refusal; nothing has begun then.
     pub async fn delete(self: &Arc<Self>, key: &str) -> Result<Begun, Cause> {
-        let _planning = self.planning.lock().await;
-        let vm = self.find_free(key).await?;
+        let (vm, _planning) = self.hold_free(key).await?;
         let plan = delete::plan(&self.host, &vm).await?;
         self.begin(Plan::Delete(Box::new(plan))).await
     }
@@ -155,28 +151,6 @@ impl Engine {
         let kernel = self.host.store.find_kernel(key).await?;
         let plan = kernel_delete::plan(&self.host, &kernel).await?;
         self.begin(Plan::KernelDelete(Box::new(plan))).await
-    }
-
-    /// The VM that `key` stands for, as no operation is changing it; a busy one is refused as that.
-    async fn find_free(&self, key: &str) -> Result<VmRecord, Cause> {
-        let found = self.host.store.find_vm(key).await?;
-        let open = self.host.store.open_operations().await?;
-        let Some(other) = open.into_iter().find(|other| other.holds.as_deref() == Some(found.id.as_str())) else {
-            // An operation may have ended between the two looks.
-            return match self.host.store.vm(&found.id).await {
-                Err(StoreError::NotFound { what, .. }) => {
-                    Err(StoreError::NotFound { what, key: key.to_owned() }.into())
-                }
-                other => Ok(other?),
-            };
-        };
-        Err(StoreError::Busy {
-            subject: other.subject,
-            kind: other.kind.rsplit('.').next().unwrap_or_default().to_owned(),
-            elapsed_ms: (self.host.now_ms)().saturating_sub(other.started_at_ms),
-            operation: other.id,
-        }
-        .into())
     }
 
     /// Begins `plan` and returns at once.
@@ -324,21 +298,49 @@ impl Engine {
                 !times.is_empty()
             });
             let times = recent.entry(reboot.vm.clone()).or_default();
-            let result = if times.len() < REBOOTS_MAX {
+            let is_allowed = times.len() < REBOOTS_MAX;
+            if is_allowed {
                 times.push(now);
-                self.start(reboot.vm.as_str()).await.map(drop)
-            } else {
-                Err(refused(
-                    ErrorCode::WrongState,
-                    format!("the guest rebooted {REBOOTS_MAX} times in {REBOOT_SPAN:?}"),
-                ))
-            };
-            if let Err(cause) = result {
-                tracing::warn!(vm = %reboot.vm, error = %cause, "a guest's reboot begins no boot");
-                let message = format!("the guest's reboot began no boot: {cause}");
-                if let Err(error) = self.host.store.set_last_error(&reboot.vm, Some(message)).await {
-                    tracing::error!(vm = %reboot.vm, error = %error, "an error is not recorded");
-                }
+            }
+            let (engine, busy) = (Arc::clone(&self), self.activity.begin());
+            spawn(format!("reboot of {}", reboot.vm), async move {
+                engine.reboot(&reboot.vm, is_allowed).await;
+                drop(busy);
+            });
+        }
+    }
+
+    async fn reboot(self: &Arc<Self>, vm: &VmId, is_allowed: bool) {
+        let result = if is_allowed {
+            self.boot_again(vm).await
+        } else {
+            let message = format!("the guest rebooted {REBOOTS_MAX} times in {REBOOT_SPAN:?}");
+            Err(refused(ErrorCode::WrongState, message))
+        };
+        if let Err(cause) = result {
+            tracing::warn!(%vm, error = %cause, "a guest's reboot begins no boot");
+            let message = format!("the guest's reboot began no boot: {cause}");
+            if let Err(error) = self.host.store.set_last_error(vm, Some(message)).await {
+                tracing::error!(%vm, error = %error, "an error is not recorded");
+            }
+        }
+    }
+
+    /// Begins a boot of a VM whose guest ended for that; after the operation that held it then (its disk may have been
+    /// growing), unless that left it running.
+    async fn boot_again(self: &Arc<Self>, vm: &VmId) -> Result<(), Cause> {
+        loop {
+            match self.start(vm.as_str()).await {
+                Err(cause) if cause.code == code_name(ErrorCode::Busy) => {}
+                begun => return begun.map(drop),
+            }
+            match self.holder(vm) {
+                Some(operation) => drop(self.wait(&operation).await?),
+                // It has just begun, or just ended.
+                None => tokio::task::yield_now().await,
+            }
+            if self.host.store.vm(vm).await?.state.boot().is_some() {
+                return Ok(());
             }
         }
     }

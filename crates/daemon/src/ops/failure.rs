@@ -3,6 +3,7 @@
 use wire::api::{ApiError, ErrorCode};
 
 use crate::guest::GuestError;
+use crate::model::vm::Refused;
 use crate::network::NetworkError;
 use crate::saga::{CANCELLED, Cause, INTERNAL};
 use crate::storage::StorageError;
@@ -76,6 +77,9 @@ impl From<StoreError> for Cause {
                 caused(ErrorCode::Busy, &error).with_hint(hint).retryable()
             }
             StoreError::InUse { .. } => caused(ErrorCode::InUse, &error),
+            StoreError::Refused { name, refused: Refused::Paused } => {
+                caused(ErrorCode::WrongState, &error).with_hint(format!("banger resume {name}"))
+            }
             StoreError::Refused { .. } => caused(ErrorCode::WrongState, &error),
             StoreError::Full { .. } => full(&error),
             StoreError::Open { .. }
@@ -115,6 +119,8 @@ impl From<VmmError> for Cause {
             | VmmError::FileMissing { .. }
             | VmmError::Watch { .. }
             | VmmError::File(_)
+            | VmmError::Control { .. }
+            | VmmError::Signal { .. }
             | VmmError::Kill { .. } => caused(ErrorCode::OperationFailed, &error),
         }
     }
@@ -140,6 +146,7 @@ impl From<StorageError> for Cause {
             StorageError::Full { .. } => full(&error),
             StorageError::Template(source)
             | StorageError::Disk { source, .. }
+            | StorageError::Grow { source, .. }
             | StorageError::Delete { source, .. }
                 if source.is_full() =>
             {
@@ -152,6 +159,7 @@ impl From<StorageError> for Cause {
             StorageError::Format(_)
             | StorageError::Template(_)
             | StorageError::Disk { .. }
+            | StorageError::Grow { .. }
             | StorageError::Delete { .. } => caused(ErrorCode::OperationFailed, &error),
         }
     }

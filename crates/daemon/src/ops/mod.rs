@@ -5,7 +5,10 @@
 //! | [`create`] | `vm.create`: a row, a disk; with `start` the boot too, all or nothing |
 //! | [`start`] | `vm.start`: from a frozen plan to a guest that answers |
 //! | [`stop`] | `vm.stop`: ask the guest, wait, kill if need be |
+//! | [`kill`] | `vm.kill`: a signal to the VMM, the guest is not asked |
+//! | [`pause`], [`resume`] | `vm.pause`, `vm.resume`: its processors stand still, and run again with the right time |
 //! | [`restart`] | `vm.restart`: stop and start as one |
+//! | [`set`] | `vm.set`: what a VM has; its disk grows while it runs too |
 //! | [`delete`] | `vm.delete` |
 //! | [`image_build`], [`image_delete`] | `image.build`, `image.delete` |
 //! | [`kernel_import`], [`kernel_delete`] | `kernel.import`, `kernel.delete` |
@@ -21,14 +24,19 @@ pub mod create;
 pub mod delete;
 pub mod engine;
 pub mod failure;
+mod free;
 pub mod image_build;
 pub mod image_delete;
 pub mod kernel_delete;
 pub mod kernel_import;
+pub mod kill;
 mod live;
 pub mod maker;
+pub mod pause;
 pub mod plan;
 pub mod restart;
+pub mod resume;
+pub mod set;
 mod staging;
 pub mod start;
 pub mod stop;

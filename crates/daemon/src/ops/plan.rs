@@ -8,11 +8,15 @@ use super::image_build::ImageBuildPlan;
 use super::image_delete::ImageDeletePlan;
 use super::kernel_delete::KernelDeletePlan;
 use super::kernel_import::KernelImportPlan;
+use super::kill::KillPlan;
+use super::pause::PausePlan;
 use super::restart::RestartPlan;
+use super::set::SetPlan;
 use super::start::StartPlan;
 use super::stop::StopPlan;
 use super::world::Host;
-use super::{create, delete, image_build, image_delete, kernel_delete, kernel_import, restart, start, stop};
+use super::{create, delete, image_build, image_delete, kernel_delete, kernel_import, kill};
+use super::{pause, restart, resume, set, start, stop};
 use crate::saga::{DriveError, Driven, Outcome, Undo, drive};
 use wire::id::VmId;
 
@@ -32,6 +36,18 @@ pub enum Plan {
     /// `vm.restart`
     #[serde(rename = "vm.restart")]
     Restart(Box<RestartPlan>),
+    /// `vm.kill`
+    #[serde(rename = "vm.kill")]
+    Kill(Box<KillPlan>),
+    /// `vm.pause`
+    #[serde(rename = "vm.pause")]
+    Pause(Box<PausePlan>),
+    /// `vm.resume`
+    #[serde(rename = "vm.resume")]
+    Resume(Box<PausePlan>),
+    /// `vm.set`
+    #[serde(rename = "vm.set")]
+    Set(Box<SetPlan>),
     /// `vm.delete`
     #[serde(rename = "vm.delete")]
     Delete(Box<DeletePlan>),
@@ -67,6 +83,22 @@ macro_rules! with_saga {
             }
             Plan::Restart($inner) => {
                 let $saga = restart::restart();
+                $act
+            }
+            Plan::Kill($inner) => {
+                let $saga = kill::kill();
+                $act
+            }
+            Plan::Pause($inner) => {
+                let $saga = pause::pause();
+                $act
+            }
+            Plan::Resume($inner) => {
+                let $saga = resume::resume();
+                $act
+            }
+            Plan::Set($inner) => {
+                let $saga = set::set();
                 $act
             }
             Plan::Delete($inner) => {
@@ -128,6 +160,9 @@ impl Plan {
             Plan::Start(plan) => plan.name.to_string(),
             Plan::Stop(plan) => plan.name.to_string(),
             Plan::Restart(plan) => plan.start.name.to_string(),
+            Plan::Kill(plan) => plan.stop.name.to_string(),
+            Plan::Pause(plan) | Plan::Resume(plan) => plan.name.to_string(),
+            Plan::Set(plan) => plan.name.to_string(),
             Plan::Delete(plan) => plan.name.to_string(),
             Plan::ImageBuild(plan) => plan.name.clone(),
             Plan::ImageDelete(plan) => plan.record.name.clone(),
@@ -144,6 +179,9 @@ impl Plan {
             Plan::Start(plan) => Some(&plan.vm),
             Plan::Stop(plan) => Some(&plan.vm),
             Plan::Restart(plan) => Some(&plan.start.vm),
+            Plan::Kill(plan) => Some(&plan.stop.vm),
+            Plan::Pause(plan) | Plan::Resume(plan) => Some(&plan.vm),
+            Plan::Set(plan) => Some(&plan.vm),
             Plan::Delete(plan) => Some(&plan.vm),
             Plan::ImageBuild(_) | Plan::ImageDelete(_) | Plan::KernelImport(_) | Plan::KernelDelete(_) => None,
         }
@@ -165,8 +203,19 @@ impl Plan {
     #[must_use]
     pub fn makes_room(&self) -> bool {
         match self {
-            Plan::Stop(_) | Plan::Delete(_) | Plan::ImageDelete(_) | Plan::KernelDelete(_) => true,
-            Plan::Create(_) | Plan::Start(_) | Plan::Restart(_) | Plan::ImageBuild(_) | Plan::KernelImport(_) => false,
+            Plan::Stop(_)
+            | Plan::Kill(_)
+            | Plan::Pause(_)
+            | Plan::Resume(_)
+            | Plan::Delete(_)
+            | Plan::ImageDelete(_)
+            | Plan::KernelDelete(_) => true,
+            Plan::Create(_)
+            | Plan::Start(_)
+            | Plan::Restart(_)
+            | Plan::Set(_)
+            | Plan::ImageBuild(_)
+            | Plan::KernelImport(_) => false,
         }
     }
 
@@ -179,6 +228,10 @@ impl Plan {
             Plan::Start(_) => format!("start {subject}"),
             Plan::Stop(_) => format!("stop {subject}"),
             Plan::Restart(_) => format!("restart {subject}"),
+            Plan::Kill(_) => format!("kill {subject}"),
+            Plan::Pause(_) => format!("pause {subject}"),
+            Plan::Resume(_) => format!("resume {subject}"),
+            Plan::Set(_) => format!("change {subject}"),
             Plan::Delete(_) => format!("delete {subject}"),
             Plan::ImageBuild(_) => format!("build image {subject}"),
             Plan::ImageDelete(_) => format!("delete image {subject}"),

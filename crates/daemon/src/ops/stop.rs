@@ -10,10 +10,11 @@ use wire::id::{BootId, VmId};
 use wire::naming::VmName;
 
 use super::failure::{caused, refused};
+use super::pause::ensure_resumed;
 use super::world::Host;
 use crate::guest::Guest;
 use crate::model::machine::NicAttachment;
-use crate::model::vm::{Refused, VmEvent};
+use crate::model::vm::{Refused, VmEvent, VmState};
 use crate::saga::{Cause, Cx, Saga, Step, Undo};
 use crate::store::StoreError;
 use crate::store::records::VmRecord;
@@ -56,6 +57,9 @@ pub struct StopPlan {
     pub attachment: NicAttachment,
     /// How long the guest may take before it is killed.
     pub grace_ms: u64,
+    /// Its processors stand still: it can only be asked when they run again, and they do if the stop is taken back.
+    #[serde(default)]
+    pub is_paused: bool,
 }
 
 impl StopPlan {
@@ -73,6 +77,11 @@ impl StopPlan {
 pub(super) trait Stopping {
     /// The stop.
     fn stopping(&self) -> &StopPlan;
+
+    /// How the boot's end is recorded.
+    fn how(&self) -> &'static str {
+        "stop"
+    }
 }
 
 impl Stopping for StopPlan {
@@ -101,11 +110,12 @@ pub async fn plan(host: &Host, vm: &VmRecord, grace: Option<Duration>) -> Result
         launch: boot.launch,
         attachment: boot.attachment,
         grace_ms: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX),
+        is_paused: matches!(vm.state, VmState::Paused { .. }),
     })
 }
 
 /// Marks the VM stopping.
-struct MarkStopping;
+pub(super) struct MarkStopping;
 
 #[async_trait]
 impl<P: Stopping + Sync> Step<P, Host> for MarkStopping {
@@ -125,17 +135,20 @@ impl<P: Stopping + Sync> Step<P, Host> for MarkStopping {
     async fn undo(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
         let (plan, host) = (cx.plan.stopping(), cx.world);
         if !host.supervisors.is_live(&plan.vm, &plan.boot) {
-            return close_ended(host, &plan.boot_ref(), "stop").await;
+            return close_ended(host, &plan.boot_ref(), cx.plan.how()).await;
         }
         match host.store.happen(&plan.vm, VmEvent::StopUnwound { boot: plan.boot.clone() }).await {
             Ok(_) | Err(StoreError::Refused { .. }) => {}
             Err(error) => return Err(error.into()),
         }
+        if plan.is_paused {
+            ensure_resumed(host, &plan.vm, &plan.boot, &plan.launch).await?;
+        }
         // The owner left the VM alone while it was stopping; an end in between is noticed here.
         if host.supervisors.is_live(&plan.vm, &plan.boot) {
             return Ok(());
         }
-        close_ended(host, &plan.boot_ref(), "stop").await
+        close_ended(host, &plan.boot_ref(), cx.plan.how()).await
     }
 }
 
@@ -154,7 +167,10 @@ impl<P: Stopping + Sync> Step<P, Host> for AskGuest {
 
     async fn run(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
         let (plan, host) = (cx.plan.stopping(), cx.world);
-        host.supervisors.expect_end(&plan.vm, &plan.boot, "stop");
+        host.supervisors.expect_end(&plan.vm, &plan.boot, cx.plan.how());
+        if plan.is_paused {
+            ensure_resumed(host, &plan.vm, &plan.boot, &plan.launch).await?;
+        }
         let Some(guest) = answering(cx).await? else {
             return Ok(());
         };
@@ -230,7 +246,7 @@ impl<P: Stopping + Sync> Step<P, Host> for AwaitExit {
 }
 
 /// Detaches the NIC and removes the boot's directory.
-struct DetachOld;
+pub(super) struct DetachOld;
 
 #[async_trait]
 impl<P: Stopping + Sync> Step<P, Host> for DetachOld {
@@ -282,7 +298,7 @@ impl<P: Stopping + Sync> Step<P, Host> for MarkStopped {
 
     async fn run(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
         let (plan, store) = (cx.plan.stopping(), &cx.world.store);
-        store.end_boot(&plan.boot, "stop", (cx.world.now_ms)()).await?;
+        store.end_boot(&plan.boot, cx.plan.how(), (cx.world.now_ms)()).await?;
         let state = store.happen(&plan.vm, VmEvent::BootEnded { boot: plan.boot.clone() }).await?;
         if state.boot().is_some() {
             return Err(refused(ErrorCode::Internal, "the VM is on another boot"));

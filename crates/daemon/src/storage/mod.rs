@@ -22,6 +22,15 @@ pub trait StorageDriver: Send + Sync {
     /// When the host is full or the template cannot be made; nothing is left then.
     async fn ensure_disk(&self, vm: &VmId, bytes: u64) -> Result<PathBuf, StorageError>;
 
+    /// Makes the VM's disk at least `bytes` large; a larger one stays. Nobody may be using it. Idempotent.
+    ///
+    /// # Errors
+    /// When it is not there or cannot be made larger.
+    async fn ensure_size(&self, vm: &VmId, bytes: u64) -> Result<(), StorageError>;
+
+    /// How large the disk is; 0 when it is not there.
+    fn length_bytes(&self, vm: &VmId) -> u64;
+
     /// Removes the VM's disk. Idempotent.
     ///
     /// # Errors
@@ -67,6 +76,17 @@ pub enum StorageError {
         /// The VM.
         vm: VmId,
         /// Its size.
+        bytes: u64,
+        /// Why.
+        #[source]
+        source: sys::fs::FsError,
+    },
+    /// Making it larger.
+    #[error("cannot grow the disk of VM {vm} to {}", wire::size::human(*bytes))]
+    Grow {
+        /// The VM.
+        vm: VmId,
+        /// The size it was to have.
         bytes: u64,
         /// Why.
         #[source]

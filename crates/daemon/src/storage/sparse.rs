@@ -151,6 +151,20 @@ impl StorageDriver for SparseFiles {
         made.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
     }
 
+    async fn ensure_size(&self, vm: &VmId, bytes: u64) -> Result<(), StorageError> {
+        check_size(bytes)?;
+        if self.length_bytes(vm) >= bytes {
+            return Ok(());
+        }
+        // A hole at the end: no block is written, whatever the size.
+        let failed = |source| StorageError::Grow { vm: vm.clone(), bytes, source };
+        sys::fs::set_len(&self.path(vm), bytes).map_err(failed)
+    }
+
+    fn length_bytes(&self, vm: &VmId) -> u64 {
+        std::fs::metadata(self.path(vm)).map_or(0, |meta| meta.len())
+    }
+
     async fn ensure_deleted(&self, vm: &VmId) -> Result<(), StorageError> {
         let disk = self.path(vm);
         let failed = |source| StorageError::Delete { vm: vm.clone(), source };

@@ -144,7 +144,7 @@ impl Store {
         .await
     }
 
-    /// Lets the end of a boot happen to a VM that no operation holds: one that is `Running` on that very boot.
+    /// Lets the end of a boot happen to a VM that no operation holds: one that runs, or is paused, on that very boot.
     /// Says whether it did.
     ///
     /// # Errors
@@ -157,7 +157,10 @@ impl Store {
             let Some(record) = vms::by_id(&transaction, &vm)? else {
                 return Ok(false);
             };
-            if record.state != (VmState::Running { boot: boot.clone() }) {
+            let (VmState::Running { boot: present } | VmState::Paused { boot: present }) = &record.state else {
+                return Ok(false);
+            };
+            if *present != boot {
                 return Ok(false);
             }
             vms::happen_in(&transaction, &vm, &VmEvent::BootEnded { boot })?;
@@ -238,6 +241,22 @@ impl Store {
                 .map_err(sql("read a boot"))?
                 .map(RawBoot::read)
                 .transpose()
+        })
+        .await
+    }
+
+    /// What is kept of the boots of a VM, newest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn boots(&self, vm: &VmId) -> Result<Vec<BootRecord>, StoreError> {
+        let vm = vm.clone();
+        self.read(move |connection| {
+            let rows: Vec<RawBoot> = connection
+                .prepare(&format!("SELECT {COLUMNS} FROM boots WHERE vm = ?1 ORDER BY started_at_ms DESC, rowid DESC"))
+                .and_then(|mut statement| statement.query_map([vm.as_str()], raw)?.collect())
+                .map_err(sql("list the boots of a VM"))?;
+            rows.into_iter().map(RawBoot::read).collect()
         })
         .await
     }

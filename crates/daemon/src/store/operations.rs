@@ -89,12 +89,12 @@ impl RawOperation {
     }
 }
 
-/// Who holds what `operation` wants.
-fn holder(connection: &Connection, operation: &OperationRecord) -> Result<StoreError, StoreError> {
+/// The refusal of whoever wants what an open operation holds; none when nobody holds it.
+pub(super) fn busy(connection: &Connection, holds: &str, now_ms: u64) -> Result<Option<StoreError>, StoreError> {
     let found = connection
         .query_row(
             "SELECT id, kind, subject, started_at_ms FROM operations WHERE state = 'open' AND holds = ?1",
-            [&operation.holds],
+            [holds],
             |row| {
                 Ok((
                     id::<OpId>(&row.get::<_, String>(0)?)?,
@@ -104,14 +104,14 @@ fn holder(connection: &Connection, operation: &OperationRecord) -> Result<StoreE
                 ))
             },
         )
+        .optional()
         .map_err(sql("find the operation that holds it"))?;
-    let (operation_id, kind, subject, started_at_ms) = found;
-    Ok(StoreError::Busy {
+    Ok(found.map(|(operation, kind, subject, started_at_ms)| StoreError::Busy {
         subject,
         kind: kind.rsplit('.').next().unwrap_or(&kind).to_owned(),
-        elapsed_ms: operation.started_at_ms.saturating_sub(ms(started_at_ms)),
-        operation: operation_id,
-    })
+        elapsed_ms: now_ms.saturating_sub(ms(started_at_ms)),
+        operation,
+    }))
 }
 
 impl Store {
@@ -132,7 +132,11 @@ impl Store {
             );
             match done {
                 Ok(_) => Ok(()),
-                Err(error) if is_unique_violation(&error) => Err(holder(connection, &operation)?),
+                Err(error) if is_unique_violation(&error) => {
+                    let holds = operation.holds.as_deref().unwrap_or_default();
+                    let other = busy(connection, holds, operation.started_at_ms)?;
+                    Err(other.unwrap_or_else(|| sql("record an operation")(error)))
+                }
                 Err(error) => Err(sql("record an operation")(error)),
             }
         })

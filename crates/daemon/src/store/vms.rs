@@ -2,9 +2,10 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, named_params, params};
 use wire::id::VmId;
+use wire::naming::VmName;
 
-use super::records::VmRecord;
-use super::{Store, StoreError, from_json, id, int, is_unique_violation, ms, sql, to_json};
+use super::records::{VmRecord, VmSpec};
+use super::{Store, StoreError, from_json, id, int, is_unique_violation, ms, operations, sql, to_json};
 use crate::model::vm::{VmEvent, VmState};
 
 /// Fewest digits of an id that stand for it.
@@ -141,6 +142,47 @@ impl Store {
                 }
                 Err(error) => Err(sql("add a VM")(error)),
             }
+        })
+        .await
+    }
+
+    /// Records what is asked of a VM from now on. Idempotent.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], or when it cannot be written.
+    pub async fn set_spec(&self, vm: &VmId, spec: &VmSpec) -> Result<(), StoreError> {
+        let (vm, spec) = (vm.clone(), to_json("the specification of a VM", spec)?);
+        self.write(move |connection| {
+            let done = connection.execute("UPDATE vms SET spec_json = ?2 WHERE id = ?1", params![vm.as_str(), spec]);
+            match done.map_err(sql("record the specification of a VM"))? {
+                0 => Err(not_found(vm.as_str())),
+                _ => Ok(()),
+            }
+        })
+        .await
+    }
+
+    /// Gives a VM another name. Plans carry names, so one that an operation holds keeps its own until that is over.
+    ///
+    /// # Errors
+    /// [`StoreError::NameTaken`], [`StoreError::Busy`], [`StoreError::NotFound`], or when it cannot be written.
+    pub async fn rename_vm(&self, vm: &VmId, name: VmName, now_ms: u64) -> Result<(), StoreError> {
+        let vm = vm.clone();
+        self.write(move |connection| {
+            let act = "rename a VM";
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
+            if let Some(busy) = operations::busy(&transaction, vm.as_str(), now_ms)? {
+                return Err(busy);
+            }
+            match transaction.execute("UPDATE vms SET name = ?2 WHERE id = ?1", params![vm.as_str(), name.as_str()]) {
+                Ok(0) => return Err(not_found(vm.as_str())),
+                Ok(_) => {}
+                Err(error) if is_unique_violation(&error) => {
+                    return Err(StoreError::NameTaken { what: "VM", name: name.to_string() });
+                }
+                Err(error) => return Err(sql(act)(error)),
+            }
+            transaction.commit().map_err(sql(act))
         })
         .await
     }

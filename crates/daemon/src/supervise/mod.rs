@@ -24,6 +24,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use sys::process::{Identity, Usage};
 use tokio::sync::{mpsc, watch};
 use wire::id::{BootId, VmId};
 
@@ -87,6 +88,8 @@ impl BootRef {
 pub struct BootView {
     /// The VMM's process.
     pub pid: u32,
+    /// The same, to be told from another of its number.
+    pub process: Option<Identity>,
     /// The guest's agent, while it answers.
     pub guest: Option<Guest>,
     /// How the boot ended, once it has.
@@ -176,7 +179,8 @@ impl Supervisors {
     }
 
     fn own(self: &Arc<Self>, boot: BootRef, vmm: Box<dyn Vmm>) {
-        let first = BootView { pid: vmm.identity().pid, ..BootView::default() };
+        let process = vmm.identity();
+        let first = BootView { pid: process.pid, process: Some(process), ..BootView::default() };
         let (view, receiver) = watch::channel(first);
         let (commands, orders) = mpsc::unbounded_channel();
         self.live().insert(boot.vm.clone(), Live { boot: boot.boot.clone(), view: receiver, commands });
@@ -213,6 +217,13 @@ impl Supervisors {
     #[must_use]
     pub fn pid(&self, vm: &VmId) -> Option<u32> {
         self.live().get(vm).map(|live| live.view.borrow().pid)
+    }
+
+    /// What a VM's VMM uses; none when it does not run.
+    #[must_use]
+    pub fn usage(&self, vm: &VmId) -> Option<Usage> {
+        let process = self.live().get(vm).and_then(|live| live.view.borrow().process);
+        process.and_then(|process| process.usage())
     }
 
     /// How many VMs are live.
@@ -292,6 +303,7 @@ impl Supervisors {
             | VmState::Created
             | VmState::Starting { .. }
             | VmState::Running { .. }
+            | VmState::Paused { .. }
             | VmState::Stopping { .. }
             | VmState::Stopped
             | VmState::Deleting => {

@@ -81,6 +81,10 @@ impl Owner {
                 Happened::Said(event) => self.hear(event).await,
             }
         };
+        // What was said before the end is heard, whichever of the two was noticed first.
+        while let Ok(Command::ExpectEnd(how)) = self.orders.try_recv() {
+            self.expected = Some(how);
+        }
         self.last_words(channel).await;
         self.end(&exit).await;
     }

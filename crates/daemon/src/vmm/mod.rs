@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use sys::process::Identity;
+use wire::api::KillSignal;
 
 use crate::model::machine::{ExitReason, MachineSpec, NicAttachment};
 
@@ -71,11 +72,47 @@ pub trait VmmDriver: Send + Sync {
     /// When that cannot be told.
     async fn adopt(&self, launch: &Launch) -> Result<Option<Box<dyn Vmm>>, VmmError>;
 
+    /// What can be done with a machine while it runs; none where there is no machine.
+    fn controls(&self) -> Option<&dyn Controls> {
+        None
+    }
+
+    /// Sends a signal to what runs for `launch`; to nobody when nothing does.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn signal(&self, launch: &Launch, signal: KillSignal) -> Result<(), VmmError> {
+        process::signal(launch, signal)
+    }
+
     /// Kills whatever runs for `launch` and waits until it is gone. Idempotent; needs no handle.
     ///
     /// # Errors
     /// When something is left.
     async fn ensure_gone(&self, launch: &Launch) -> Result<(), VmmError>;
+}
+
+/// Power over a machine that runs. Everything works from the launch alone and is idempotent, so that a step runs again
+/// after a crash, and an undo needs no handle.
+#[async_trait]
+pub trait Controls: Send + Sync {
+    /// Stops its processors; memory, disk and NIC stay as they are.
+    ///
+    /// # Errors
+    /// When the VMM does not answer, or refuses.
+    async fn pause(&self, launch: &Launch) -> Result<(), VmmError>;
+
+    /// Lets its processors run again.
+    ///
+    /// # Errors
+    /// When the VMM does not answer, or refuses.
+    async fn resume(&self, launch: &Launch) -> Result<(), VmmError>;
+
+    /// Makes the machine's disk, its file included, `bytes` large; never smaller than it is.
+    ///
+    /// # Errors
+    /// When the VMM does not answer, or refuses.
+    async fn grow_disk(&self, launch: &Launch, bytes: u64) -> Result<(), VmmError>;
 }
 
 /// One running VMM.
@@ -168,7 +205,26 @@ pub enum VmmError {
     /// A file of the boot could not be handled.
     #[error("cannot keep track of the VMM")]
     File(#[from] sys::fs::FsError),
+    /// It runs and did not do what it was asked.
+    #[error("cannot {act}: {why}")]
+    Control {
+        /// What it was to do.
+        act: &'static str,
+        /// Why not; its own words, or how it could not be asked.
+        why: String,
+    },
     /// A signal could not be sent.
+    #[error("cannot send {name} to the VMM (process {pid})")]
+    Signal {
+        /// The process.
+        pid: u32,
+        /// The signal.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It does not go away.
     #[error("cannot kill the VMM (process {pid})")]
     Kill {
         /// The process.

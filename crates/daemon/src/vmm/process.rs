@@ -19,6 +19,7 @@ use sys::process::Identity;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, timeout_at};
+use wire::api::KillSignal;
 
 use super::{Launch, Vmm, VmmError, logs};
 use crate::model::machine::ExitReason;
@@ -84,6 +85,24 @@ pub(super) fn adopt(launch: &Launch) -> Result<Option<Held>, VmmError> {
         Some(identity) if identity.is_alive() => Held::watch(identity, None, launch).map(Some),
         Some(_) | None => Ok(None),
     }
+}
+
+/// Sends a signal to what runs for `launch`.
+pub(super) fn signal(launch: &Launch, signal: KillSignal) -> Result<(), VmmError> {
+    let Some(identity) = recorded(launch)? else {
+        return Ok(());
+    };
+    let number = match signal {
+        KillSignal::Term => Signal::TERM,
+        KillSignal::Kill => Signal::KILL,
+        KillSignal::Int => Signal::INT,
+        KillSignal::Hup => Signal::HUP,
+        KillSignal::Quit => Signal::QUIT,
+        KillSignal::Usr1 => Signal::USR1,
+        KillSignal::Usr2 => Signal::USR2,
+        KillSignal::Abrt => Signal::ABORT,
+    };
+    identity.signal(number).map_err(|source| VmmError::Signal { pid: identity.pid, name: signal.name(), source })
 }
 
 /// Kills what runs for `launch`, waits until it is gone, and removes what it leaves in the boot's directory.

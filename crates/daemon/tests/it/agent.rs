@@ -222,3 +222,16 @@ async fn a_guest_that_is_asked_to_ends() {
     assert_eq!(timeout(SOON, running.vmm.wait()).await.unwrap(), ExitReason::Ended { code: Some(0) });
     running.end().await;
 }
+
+#[tokio::test]
+async fn what_listens_is_told() {
+    let running = running().await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let found = timeout(SOON, running.guest.listeners()).await.unwrap().unwrap();
+    assert!(found.sockets.iter().any(|socket| socket.port == port), "{found:?}");
+    drop(listener);
+    let found = timeout(SOON, running.guest.listeners()).await.unwrap().unwrap();
+    assert!(!found.sockets.iter().any(|socket| socket.port == port), "{found:?}");
+    running.end().await;
+}

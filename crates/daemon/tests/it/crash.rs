@@ -12,7 +12,7 @@ use daemon::store::OperationState as Stored;
 use daemon::store::records::OperationRecord;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use wire::api::{BuildImage, ImportKernel, KernelSource, OperationState};
+use wire::api::{BuildImage, ImportKernel, KernelSource, KillSignal, OperationState, SetVm};
 use wire::id::OpId;
 
 use crate::fake::{Daemon, World, soon};
@@ -20,13 +20,20 @@ use crate::ops::request;
 use crate::slate::assert_clean_slate;
 
 /// Every verb, as a plan over a host that was made ready for it.
-pub(crate) const VERBS: [&str; 10] = [
+pub(crate) const VERBS: [&str; 17] = [
     "create",
     "create and start",
     "start",
     "stop",
     "restart",
+    "kill",
+    "pause",
+    "resume",
+    "stop paused",
+    "set",
+    "set running",
     "delete",
+    "delete paused",
     "build image",
     "delete image",
     "import kernel",
@@ -41,6 +48,12 @@ pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
         assert_eq!(engine.wait(&begun.operation).await.unwrap().state, OperationState::Succeeded);
         host.store.find_vm("web").await.unwrap()
     };
+    let paused = async || {
+        ready(true).await;
+        let begun = engine.pause("web").await.unwrap();
+        assert_eq!(engine.wait(&begun.operation).await.unwrap().state, OperationState::Succeeded);
+        host.store.find_vm("web").await.unwrap()
+    };
     match verb {
         "create" => Plan::Create(Box::new(daemon::ops::create::plan(host, request("web", false)).await.unwrap())),
         "create and start" => {
@@ -49,6 +62,19 @@ pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
         "start" => Plan::Start(Box::new(daemon::ops::start::plan(host, &ready(false).await).await.unwrap())),
         "stop" => Plan::Stop(Box::new(daemon::ops::stop::plan(host, &ready(true).await, None).await.unwrap())),
         "restart" => Plan::Restart(Box::new(daemon::ops::restart::plan(host, &ready(true).await, None).await.unwrap())),
+        "kill" => {
+            let vm = ready(true).await;
+            Plan::Kill(Box::new(daemon::ops::kill::plan(host, &vm, KillSignal::Term).await.unwrap()))
+        }
+        "pause" => Plan::Pause(Box::new(daemon::ops::pause::plan(host, &ready(true).await).await.unwrap())),
+        "resume" => Plan::Resume(Box::new(daemon::ops::resume::plan(host, &paused().await).await.unwrap())),
+        "stop paused" => Plan::Stop(Box::new(daemon::ops::stop::plan(host, &paused().await, None).await.unwrap())),
+        "delete paused" => Plan::Delete(Box::new(daemon::ops::delete::plan(host, &paused().await).await.unwrap())),
+        "set" => {
+            let request = SetVm { vcpus: Some(2), ..larger() };
+            Plan::Set(Box::new(daemon::ops::set::plan(host, &ready(false).await, request).await.unwrap()))
+        }
+        "set running" => Plan::Set(Box::new(daemon::ops::set::plan(host, &ready(true).await, larger()).await.unwrap())),
         "delete" => Plan::Delete(Box::new(daemon::ops::delete::plan(host, &ready(true).await).await.unwrap())),
         "build image" => {
             let request = BuildImage { recipe: "tiny".into(), variant: None, name: None };
@@ -71,6 +97,11 @@ pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
         }
         other => panic!("no verb {other}"),
     }
+}
+
+/// A disk of 2 GiB instead of one.
+fn larger() -> SetVm {
+    SetVm { disk_bytes: Some(2 << 30), ..SetVm::default() }
 }
 
 /// When the process dies at an edge.
@@ -192,18 +223,34 @@ async fn die_and_recover(verb: &'static str, faults: String, at: usize, death: D
 pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool, case: &str) {
     let store = &daemon.host.store;
     let state = store.find_vm("web").await.ok().map(|vm| vm.state.to_wire());
-    use wire::api::VmState::{Created, Running, Stopped};
+    use wire::api::VmState::{Created, Paused, Running, Stopped};
     let allowed: &[Option<wire::api::VmState>] = match (verb, has_happened) {
         ("create", true) => &[Some(Created)],
         ("create and start" | "start" | "restart", true) => &[Some(Running)],
-        ("create" | "create and start" | "delete", _) if has_happened == (verb == "delete") => &[None],
+        ("create" | "create and start", false) | ("delete" | "delete paused", true) => &[None],
+        ("set", _) => &[Some(Created)],
+        ("set running", _) => &[Some(Running)],
+        ("pause", true) | ("resume", false) => &[Some(Paused)],
+        ("pause", false) | ("resume", true) => &[Some(Running)],
+        // A deletion that never began leaves it paused.
+        ("delete paused", false) => &[Some(Running), Some(Paused), Some(Stopped)],
         ("start", false) => &[Some(Created), Some(Stopped)],
-        ("stop", true) => &[Some(Stopped)],
+        ("stop" | "stop paused" | "kill", true) => &[Some(Stopped)],
         // A guest that was asked, or a VMM that was killed, does not come back.
-        ("stop" | "restart" | "delete", _) => &[Some(Running), Some(Stopped)],
+        ("stop" | "stop paused" | "restart" | "kill" | "delete", _) => &[Some(Running), Some(Stopped)],
         _ => &[None],
     };
     assert!(allowed.contains(&state), "{case}: {state:?}");
+    if let Ok(vm) = store.find_vm("web").await
+        && verb.starts_with("set")
+    {
+        // What has grown stays so, on record too; everything else is as before.
+        let has_grown = daemon.host.storage.length_bytes(&vm.id) == 2 << 30;
+        let vcpus = if verb == "set" && has_happened { 2 } else { 1 };
+        let disk_bytes: u64 = if has_grown { 2 << 30 } else { 1 << 30 };
+        assert_eq!((vm.spec.vcpus, vm.spec.disk_bytes), (vcpus, disk_bytes), "{case}");
+        assert!(has_grown || !has_happened, "{case}");
+    }
     let images = store.images().await.unwrap().len();
     let kernels = store.kernels().await.unwrap().len();
     let expected = match (verb, has_happened) {
@@ -230,7 +277,7 @@ async fn steps(verb: &'static str) -> (Vec<(String, Undo)>, usize) {
     let names: Vec<(String, Undo)> = plan.undo_policies().into_iter().map(named).collect();
     // A deletion has a point of no return before its last steps; a later failure is no way back.
     let failing = match verb {
-        "delete" => 2,
+        "delete" | "delete paused" => 2,
         "delete image" | "delete kernel" => 1,
         _ => names.len(),
     };
@@ -334,7 +381,14 @@ matrices! {
     start: "start",
     stop: "stop",
     restart: "restart",
+    kill: "kill",
+    pause: "pause",
+    resume: "resume",
+    stop_paused: "stop paused",
+    set: "set",
+    set_running: "set running",
     delete: "delete",
+    delete_paused: "delete paused",
     build_image: "build image",
     delete_image: "delete image",
     import_kernel: "import kernel",

@@ -15,4 +15,5 @@ mod reconcile;
 mod slate;
 mod store;
 mod together;
+mod verbs;
 mod vmm;

@@ -28,15 +28,15 @@ pub(crate) fn request(name: &str, start: bool) -> CreateVm {
 }
 
 impl Daemon {
-    async fn ended(&self, begun: wire::api::Begun) -> Operation {
+    pub(crate) async fn ended(&self, begun: wire::api::Begun) -> Operation {
         soon("the operation to end", self.engine.wait(&begun.operation)).await.unwrap()
     }
 
-    async fn state(&self, name: &str) -> VmState {
+    pub(crate) async fn state(&self, name: &str) -> VmState {
         self.host.store.find_vm(name).await.unwrap().state.to_wire()
     }
 
-    async fn create(&self, name: &str, start: bool) -> Operation {
+    pub(crate) async fn create(&self, name: &str, start: bool) -> Operation {
         self.ended(self.engine.create(request(name, start)).await.unwrap()).await
     }
 }

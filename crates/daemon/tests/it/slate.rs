@@ -13,18 +13,24 @@ pub(crate) async fn assert_clean_slate(daemon: &Daemon) {
     let (world, host) = (&daemon.world, &daemon.host);
     let open = host.store.open_operations().await.unwrap();
     assert!(open.is_empty(), "open operations: {open:?}");
-    let mut boots = BTreeSet::new();
+    let (mut boots, mut paused) = (BTreeSet::new(), BTreeSet::new());
     for vm in host.store.vms().await.unwrap() {
         match &vm.state {
             VmState::Created | VmState::Stopped => {}
             VmState::Running { boot } => {
                 boots.insert(wire::naming::boot_dir(&host.dirs.run, boot));
             }
+            VmState::Paused { boot } => {
+                let dir = wire::naming::boot_dir(&host.dirs.run, boot);
+                boots.insert(dir.clone());
+                paused.insert(dir);
+            }
             state => panic!("{} is {state:?}", vm.name),
         }
         assert!(wire::naming::vm_disk(&host.dirs.state, &vm.id).exists(), "{} has no disk", vm.name);
     }
     assert_eq!(world.running(), boots, "machines");
+    assert_eq!(world.paused(), paused, "paused machines");
     assert_eq!(world.attached(), boots, "NICs");
     let open_boots = host.store.open_boots().await.unwrap();
     let open_boots: BTreeSet<PathBuf> =

@@ -12,6 +12,8 @@
 //! Any request may end in [`Reply::Failed`]. Unknown fields are ignored by whoever is older; unknown requests are
 //! answered with [`Failure::Unsupported`].
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 /// The agent's first words on a connection.
@@ -104,6 +106,13 @@ pub enum Request {
     },
     /// How the guest is.
     Health,
+    /// Which sockets wait for somebody.
+    Listeners,
+    /// Grows the filesystem of the VM's disk to its device, once that has so many bytes.
+    GrowDisk {
+        /// What the host made the device.
+        bytes: u64,
+    },
 }
 
 /// How ready a guest can be waited for.
@@ -219,7 +228,8 @@ pub struct ExecRequest {
     /// Answers `Started` and goes on without anybody listening; its output goes to `/dev/null`.
     #[serde(default)]
     pub detach: bool,
-    /// The host's clock, nanoseconds since 1970: a guest that is off by over a second is set before the command runs.
+    /// The host's clock, nanoseconds since 1970: a guest that is behind it, because its machine was paused or its host
+    /// slept, is set before the command runs.
     pub unix_ns: u64,
     /// The operation or request this belongs to, for the logs.
     #[serde(default)]
@@ -265,6 +275,8 @@ pub enum Reply {
     Ready(Readiness),
     /// How the guest is.
     Health(Health),
+    /// What listens.
+    Listeners(Listeners),
     /// Done; `bytes` counts what a tree transfer moved.
     Done {
         /// Bytes of file content.
@@ -312,6 +324,46 @@ pub struct Health {
     pub memory_available_kib: u64,
     /// The kernel's `/proc/sys/kernel/random/boot_id`.
     pub kernel_boot_id: String,
+    /// Bytes that the NICs of the machine received; absent of an older agent, or where there are none.
+    #[serde(default)]
+    pub received_bytes: Option<u64>,
+    /// Bytes that they sent.
+    #[serde(default)]
+    pub sent_bytes: Option<u64>,
+}
+
+/// Most sockets that are told of.
+pub const LISTENERS_MAX: usize = 512;
+
+/// Sockets that wait for somebody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Listeners {
+    /// By protocol and port; at most [`LISTENERS_MAX`].
+    pub sockets: Vec<ListeningSocket>,
+    /// There were more.
+    pub is_cut: bool,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ListeningSocket {
+    /// Of what kind.
+    pub protocol: Protocol,
+    /// Its port.
+    pub port: u16,
+    /// Its address; `0.0.0.0` and `::` are all of them.
+    pub address: IpAddr,
+}
+
+/// What a socket speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// Connections.
+    Tcp,
+    /// Datagrams.
+    Udp,
 }
 
 /// How a command ended.

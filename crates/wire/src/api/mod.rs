@@ -6,11 +6,17 @@
 //! | `GET /v1/config` | → [`Configuration`] |
 //! | `GET /v1/doctor` | → [`DoctorReport`] |
 //! | `POST /v1/shutdown` | ends the daemon; VMs go on |
-//! | `GET /v1/vms`, `GET /v1/vms/{vm}` | → [`VmList`], [`Vm`] |
+//! | `GET /v1/vms`, `GET /v1/vms/{vm}` | [`ListVms`] → [`VmList`], [`Vm`] |
 //! | `POST /v1/vms` | [`CreateVm`] → [`Begun`] |
 //! | `POST /v1/vms/{vm}/start`, `…/stop`, `…/restart` | [`StartVm`], [`StopVm`], [`StartVm`] → [`Begun`] |
-//! | `DELETE /v1/vms/{vm}` | → [`Begun`] |
+//! | `POST /v1/vms/{vm}/kill` | [`KillVm`] → [`Begun`] |
+//! | `POST /v1/vms/{vm}/pause`, `…/resume` | `{}` → [`Begun`] |
+//! | `POST /v1/vms/{vm}/set` | [`SetVm`] → [`Begun`] |
+//! | `POST /v1/vms/{vm}/rename` | [`RenameVm`] → [`Vm`] |
+//! | `DELETE /v1/vms/{vm}` | [`DeleteVm`] → [`Begun`] |
 //! | `POST /v1/vms/{vm}/wait` | [`WaitVm`] → [`Ready`] |
+//! | `GET /v1/vms/{vm}/stats`, `…/ports` | → [`VmStats`], [`VmPorts`] |
+//! | `GET /v1/vms/{vm}/boots` | → [`BootList`] |
 //! | `GET /v1/vms/{vm}/logs` | [`LogsQuery`] → bytes, chunked |
 //! | `POST /v1/vms/{vm}/exec` | [`crate::attach::ExecSpec`] → upgrade to [`crate::attach::PROTOCOL`] |
 //! | `PUT /v1/vms/{vm}/tree?path=` | tar, chunked → [`TreeDone`] |
@@ -26,21 +32,27 @@
 //! `{vm}` is a name, an id or an unambiguous beginning of an id of at least four digits. An answer outside 2xx carries an
 //! [`ApiError`] as `{"error": …}` ([`ErrorBody`]). Times are milliseconds since 1970, UTC.
 
+mod boot;
 mod config;
 mod error;
+mod figures;
 mod image;
+mod listing;
 mod operation;
 mod system;
 mod vm;
 
+pub use boot::{BOOT_PREFIX_LEN_MIN, BootChoice, BootChoiceError, BootList};
 pub use config::{Configuration, Origin, Setting};
 pub use error::{ApiError, ErrorBody, ErrorCode, chain, plain};
+pub use figures::{Listener, Traffic, VmPorts, VmStats};
 pub use image::{BuildImage, Image, ImageList, ImportKernel, Kernel, KernelFacts, KernelList, KernelSource};
+pub use listing::{FilterError, FilterTerm, ListVms, STATES, VmFilter, VmSort, parse_state};
 pub use operation::{Begun, Operation, OperationEvent, OperationList, OperationState, StepReport, StepState, Unit};
 pub use system::{Check, CheckStatus, DaemonStatus, Defaults, DoctorReport, VersionInfo};
 pub use vm::{
-    BootStatus, CreateVm, LogSource, LogsQuery, Publish, Ready, StartVm, StopVm, TreeDone, TreeQuery, Vm, VmList,
-    VmState, Wait, WaitVm, Workspace,
+    BootStatus, CreateVm, DeleteVm, KillSignal, KillSignalError, KillVm, LogSource, LogsQuery, Publish, Ready,
+    RenameVm, SetVm, StartVm, StopVm, TreeDone, TreeQuery, Vm, VmList, VmState, Wait, WaitVm, Workspace,
 };
 
 /// What every path begins with.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::boot::BootChoice;
 use crate::id::{BootId, ImageId, KernelId, OpId, VmId};
 use crate::naming::VmName;
 
@@ -60,6 +61,8 @@ pub enum VmState {
     Starting,
     /// Its guest answers.
     Running,
+    /// Its processors stand still.
+    Paused,
     /// On its way down.
     Stopping,
     /// Off.
@@ -119,7 +122,7 @@ pub struct Publish {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VmList {
-    /// By creation time.
+    /// As asked; by creation time when nothing is.
     pub vms: Vec<Vm>,
 }
 
@@ -190,6 +193,118 @@ pub struct StopVm {
     pub timeout_ms: Option<u64>,
 }
 
+/// The query of `DELETE /v1/vms/{vm}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct DeleteVm {
+    /// Refuses a VM that runs, is on its way up or down, or is just rebooting.
+    #[serde(default)]
+    pub only_off: bool,
+}
+
+/// `POST /v1/vms/{vm}/rename`. A guest that runs takes its new host name at its next boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RenameVm {
+    /// What it is called from now on.
+    pub name: VmName,
+}
+
+/// `POST /v1/vms/{vm}/set`. What is absent stays. Everything can be changed while the VM is off; the disk only grows,
+/// while it runs too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SetVm {
+    /// Virtual processors.
+    #[serde(default)]
+    pub vcpus: Option<u16>,
+    /// Guest memory.
+    #[serde(default)]
+    pub memory_mib: Option<u64>,
+    /// Disk size as the guest sees it; never less than now.
+    #[serde(default)]
+    pub disk_bytes: Option<u64>,
+    /// Reach the outside.
+    #[serde(default)]
+    pub nat: Option<bool>,
+    /// All the published ports it is to have.
+    #[serde(default)]
+    pub publish: Option<Vec<Publish>>,
+}
+
+/// `POST /v1/vms/{vm}/kill`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct KillVm {
+    /// What the VMM gets; it is killed if it does not end of that.
+    #[serde(default)]
+    pub signal: KillSignal,
+}
+
+/// The signals a VMM may be sent: those that end a process, and none that stops it or means something else to somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "UPPERCASE")]
+pub enum KillSignal {
+    /// The VMM closes its files and ends.
+    #[default]
+    Term,
+    /// At once.
+    Kill,
+    /// As from a terminal.
+    Int,
+    /// As from a terminal that hangs up.
+    Hup,
+    /// With a core dump, where the host takes them.
+    Quit,
+    /// Its own meaning to the VMM.
+    Usr1,
+    /// Its own meaning to the VMM.
+    Usr2,
+    /// With a core dump, where the host takes them.
+    Abrt,
+}
+
+impl KillSignal {
+    /// All of them, by their names.
+    pub const ALL: [(&'static str, KillSignal); 8] = [
+        ("TERM", KillSignal::Term),
+        ("KILL", KillSignal::Kill),
+        ("INT", KillSignal::Int),
+        ("HUP", KillSignal::Hup),
+        ("QUIT", KillSignal::Quit),
+        ("USR1", KillSignal::Usr1),
+        ("USR2", KillSignal::Usr2),
+        ("ABRT", KillSignal::Abrt),
+    ];
+
+    /// As in `ALL`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, signal)| *signal == self).map_or("TERM", |(name, _)| name)
+    }
+}
+
+/// Text that names no signal of the list.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected one of {}", KillSignal::ALL.map(|(name, _)| name).join(", "))]
+pub struct KillSignalError;
+
+impl std::str::FromStr for KillSignal {
+    type Err = KillSignalError;
+
+    /// In any case, with and without `SIG`; no numbers.
+    fn from_str(text: &str) -> Result<KillSignal, KillSignalError> {
+        let upper = text.to_ascii_uppercase();
+        let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, signal)| *signal).ok_or(KillSignalError)
+    }
+}
+
 /// `POST /v1/vms/{vm}/wait`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -238,7 +353,8 @@ pub struct LogsQuery {
     pub source: LogSource,
     /// Which boot; absent: the running or last one.
     #[serde(default)]
-    pub boot: Option<BootId>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub boot: Option<BootChoice>,
     /// Go on until the boot ends.
     #[serde(default)]
     pub follow: bool,
@@ -259,4 +375,25 @@ pub struct TreeQuery {
 pub struct TreeDone {
     /// Bytes of file content.
     pub bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_a_closed_list() {
+        for (name, signal) in KillSignal::ALL {
+            for text in
+                [name.to_owned(), format!("SIG{name}"), name.to_lowercase(), format!("sig{}", name.to_lowercase())]
+            {
+                assert_eq!(text.parse(), Ok(signal), "{text}");
+            }
+            assert_eq!(signal.name(), name);
+            assert_eq!(serde_json::to_value(signal).unwrap(), name);
+        }
+        for bad in ["", "SIG", "STOP", "CONT", "9", "15", "RTMIN", "SIGSIGKILL", "KILL ", "USR3"] {
+            assert_eq!(bad.parse::<KillSignal>(), Err(KillSignalError), "{bad:?}");
+        }
+    }
 }

@@ -1,14 +1,19 @@
-//! `banger list`: which VMs there are.
+//! `banger list`: which VMs there are: all, or those asked for.
 
-use wire::api::{Vm, VmList, VmState};
+use std::str::FromStr;
+
+use wire::api::{BASE, FilterTerm, ListVms, STATES, Vm, VmFilter, VmList, VmSort, VmState, parse_state};
 use wire::size::human;
 
 use crate::args::Records;
+use crate::client::encode;
 use crate::clock;
 use crate::cmd::App;
-use crate::cmd::vm::list_all;
+use crate::complete;
 use crate::error::Failure;
-use crate::table::{age, table_without_empty};
+use crate::output;
+use crate::table::{age, table_within};
+use crate::terminal;
 
 /// Digits of an id in a table.
 const SHORT_ID_LEN: usize = 8;
@@ -16,23 +21,93 @@ const SHORT_ID_LEN: usize = 8;
 /// Columns that are there even when empty.
 const ALWAYS: usize = 8;
 
+/// Columns that may be cut where the terminal is narrow: name, image, ports, workspace.
+const MAY_SHRINK: [usize; 4] = [1, 3, 8, 9];
+
 const EXAMPLES: &str = "\
 Examples:
   banger list
-  banger ps -q                          ids, for other commands
+  banger ps --state running
+  banger ps --filter name=web --filter image=debian-bookworm --sort disk
+  banger stop $(banger ps -q --state running)
   banger list --format json | jq -r '.vms[].name'";
 
-/// How to print them.
+/// Which ones, and how to print them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
+    /// Only those in this state: running, stopped, ...; may be repeated
+    #[arg(long, value_name = "STATE", value_parser = parse_state, add = complete::states(), value_delimiter = ',')]
+    state: Vec<VmState>,
+    /// Only those that fit: state=, name= (a part of it), image=, id=; of one key any, of several all; may be repeated
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = FilterTerm::from_str)]
+    filter: Vec<FilterTerm>,
+    /// Only the one created last
+    #[arg(short, long)]
+    latest: bool,
+    /// In which order
+    #[arg(long, value_enum, default_value_t, value_name = "KEY")]
+    sort: Sort,
+    /// The other way round
+    #[arg(short, long)]
+    reverse: bool,
+    /// List those that are off too: always so, and accepted for habit's sake
+    #[arg(short, long)]
+    all: bool,
     #[command(flatten)]
     pub(crate) records: Records,
 }
 
+/// (Comments on the variants are no docs: `--help` would show them.)
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum Sort {
+    #[default]
+    Created,
+    Name,
+    State,
+    Memory,
+    Disk,
+}
+
+impl Args {
+    fn query(&self) -> ListVms {
+        let states = self.state.iter().map(|state| FilterTerm::State(*state));
+        let terms: Vec<FilterTerm> = states.chain(self.filter.iter().cloned()).collect();
+        let sort = match self.sort {
+            Sort::Created => VmSort::Created,
+            Sort::Name => VmSort::Name,
+            Sort::State => VmSort::State,
+            Sort::Memory => VmSort::Memory,
+            Sort::Disk => VmSort::Disk,
+        };
+        let filter = (!terms.is_empty()).then_some(VmFilter(terms));
+        ListVms { filter, latest: self.latest, sort, reverse: self.reverse }
+    }
+}
+
+/// What is asked, as a path; what goes without saying is left out.
+fn target(query: ListVms) -> String {
+    let mut words = Vec::new();
+    if let Some(filter) = query.filter {
+        words.push(format!("filter={}", encode(&String::from(filter))));
+    }
+    if query.sort != VmSort::default() {
+        let sort = serde_json::to_value(query.sort).expect("a word is plain data");
+        words.push(format!("sort={}", sort.as_str().unwrap_or_default()));
+    }
+    for (is_asked, word) in [(query.latest, "latest=true"), (query.reverse, "reverse=true")] {
+        if is_asked {
+            words.push(word.to_owned());
+        }
+    }
+    let question = if words.is_empty() { "" } else { "?" };
+    format!("{BASE}/vms{question}{}", words.join("&"))
+}
+
 /// Prints them.
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
-    let list = VmList { vms: list_all(app).await? };
+    let target = target(args.query());
+    let list: VmList = app.interrupts.guard(app.interrupts.start(), app.client.get(&target)).await?;
     if args.records.quiet {
         app.out.text(&list.vms.iter().map(|vm| format!("{}\n", vm.id)).collect::<String>())?;
         return Ok(0);
@@ -44,15 +119,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
 
 /// A VM's state in one word.
 pub(crate) fn state(state: VmState) -> &'static str {
-    match state {
-        VmState::Creating => "creating",
-        VmState::Created => "created",
-        VmState::Starting => "starting",
-        VmState::Running => "running",
-        VmState::Stopping => "stopping",
-        VmState::Stopped => "stopped",
-        VmState::Deleting => "deleting",
-    }
+    STATES.iter().find(|(_, named)| *named == state).map_or("unknown", |(name, _)| name)
 }
 
 /// A VM's published ports.
@@ -76,5 +143,7 @@ fn render(vms: &[Vm], now_ms: u64) -> String {
             vm.workspace.as_ref().map_or_else(String::new, |workspace| workspace.host_path.clone()),
         ]
     };
-    table_without_empty(&header, vms.iter().map(row).collect(), ALWAYS)
+    // Whoever reads a pipe or a file gets the whole.
+    let width = if output::stdout_is_terminal() { usize::from(terminal::size().cols) } else { usize::MAX };
+    table_within(width, &MAY_SHRINK, &header, vms.iter().map(row).collect(), ALWAYS)
 }

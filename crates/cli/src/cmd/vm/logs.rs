@@ -2,21 +2,26 @@
 //!
 //! A terminal gets the console escaped: a guest could otherwise drive it. A pipe or a file gets the bytes as they are.
 
-use wire::api::{BASE, LogSource};
-use wire::id::BootId;
+use std::time::Duration;
 
-use crate::client::encode;
+use wire::api::{BASE, BootChoice, BootList, LogSource};
+
+use crate::client::{encode, path};
+use crate::clock;
 use crate::cmd::App;
 use crate::complete;
 use crate::error::Failure;
-use crate::output::{self, Format, printable_lines, raw};
+use crate::output::{self, Format, printable, printable_lines, raw};
+use crate::table::{age, elapsed, table};
 use crate::values;
 
 const EXAMPLES: &str = "\
 Examples:
   banger logs web
   banger logs -f web                    as it goes on, until the boot ends
-  banger logs --source vmm web          what the VMM itself printed
+  banger logs --boot -1 web             of the boot before the last one
+  banger logs --list-boots web          which boots there were, and how they ended
+  banger logs --vmm web                 what the VMM itself printed
   banger logs web > console.log         the exact bytes";
 
 /// Of what.
@@ -32,10 +37,16 @@ pub(crate) struct Args {
     /// Which log: the guest's console, or what the VMM printed
     #[arg(long, value_enum, default_value_t, value_name = "LOG")]
     source: Source,
-    /// Which boot: an id of `banger show`
-    #[arg(long, value_name = "ID")]
-    boot: Option<BootId>,
-    /// How to tell a failure
+    /// What the VMM printed, instead of the guest's console
+    #[arg(long, conflicts_with = "source")]
+    vmm: bool,
+    /// Which boot: 0 is the last one, -1 the one before; or its id
+    #[arg(short, long, value_name = "N|ID", allow_hyphen_values = true)]
+    boot: Option<BootChoice>,
+    /// List the boots there were instead
+    #[arg(long, conflicts_with_all = ["follow", "source", "vmm", "boot", "raw"])]
+    list_boots: bool,
+    /// How to print the list of boots, and a failure
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT", hide_default_value = true)]
     pub(crate) format: Format,
     /// Exact bytes on a terminal too
@@ -52,9 +63,12 @@ enum Source {
 
 /// Prints it.
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
+    if args.list_boots {
+        return list_boots(app, &args.vm).await;
+    }
     let source = match args.source {
-        Source::Console => LogSource::Console,
-        Source::Vmm => LogSource::Vmm,
+        Source::Console if !args.vmm => LogSource::Console,
+        Source::Console | Source::Vmm => LogSource::Vmm,
     };
     let source = serde_json::to_value(source).expect("a log source is plain data");
     let mut target = format!("{BASE}/vms/{}/logs?source={}", encode(&args.vm), source.as_str().unwrap_or_default());
@@ -73,6 +87,33 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     }
     raw(printable_lines(&String::from_utf8_lossy(&cut)).as_bytes())?;
     Ok(0)
+}
+
+async fn list_boots(app: &App, vm: &str) -> Result<u8, Failure> {
+    let target = path("vms", vm, "/boots");
+    let list: BootList = app.interrupts.guard(app.interrupts.start(), app.client.get(&target)).await?;
+    let ids = |list: &BootList| list.boots.iter().map(|boot| format!("{}\n", boot.id)).collect();
+    app.out.record(&list, |list| render_boots(list, clock::unix_ms()), ids)?;
+    Ok(0)
+}
+
+fn render_boots(list: &BootList, now_ms: u64) -> String {
+    let rows = list.boots.iter().enumerate().map(|(index, boot)| {
+        let end_ms = boot.ended_at_ms.unwrap_or(now_ms);
+        let how = match (&boot.ended, boot.ended_at_ms) {
+            (Some(how), _) => printable(how),
+            (None, Some(_)) => "unknown".to_owned(),
+            (None, None) => "runs".to_owned(),
+        };
+        vec![
+            if index == 0 { "0".to_owned() } else { format!("-{index}") },
+            boot.id.to_string(),
+            age(boot.started_at_ms, now_ms),
+            elapsed(Duration::from_millis(end_ms.saturating_sub(boot.started_at_ms))),
+            how,
+        ]
+    });
+    table(&["BOOT", "ID", "STARTED", "RAN", "ENDED"], &rows.collect::<Vec<_>>())
 }
 
 /// `bytes` for a terminal; a character cut at the end waits in `cut` for the rest of it.

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`run`] | one command in a new VM: its output, its status, its workspace |
 //! | [`lifecycle`] | what stays over stop and start, and how a guest ends |
+//! | [`verbs`] | what is done to a VM that runs |
 //! | [`stdio`] | exact bytes, terminals, signals, back-pressure |
 //! | [`network`] | what a guest reaches and what reaches it |
 //! | [`load`] | boots and clocks while every core is busy |
@@ -23,3 +24,4 @@ mod load;
 mod network;
 mod run;
 mod stdio;
+mod verbs;

@@ -3,11 +3,13 @@
 //! | file | what |
 //! |---|---|
 //! | `argv` | the command line: pure, golden-tested |
-//! | `qmp` | whether a started QEMU has come up |
+//! | `qmp` | whether a started QEMU has come up, and commands to it |
+//! | `controls` | pause, resume, a larger disk |
 //!
 //! Facts about QEMU, the kernel's options and their prices are from QEMU 7.2 with Debian's 6.1 cloud kernel.
 
 mod argv;
+mod controls;
 mod qmp;
 
 use std::fs::File;
@@ -20,7 +22,7 @@ use async_trait::async_trait;
 use sys::kvm::Kvm;
 use sys::tsc::Measurement;
 
-use super::{Launch, Vmm, VmmDriver, VmmError, process};
+use super::{Controls, Launch, Vmm, VmmDriver, VmmError, process};
 use crate::model::machine::{DriveRole, MachineSpec, NicAttachment};
 
 /// The program.
@@ -128,6 +130,10 @@ impl VmmDriver for Qemu {
 
     async fn adopt(&self, launch: &Launch) -> Result<Option<Box<dyn Vmm>>, VmmError> {
         Ok(process::adopt(launch)?.map(|held| Box::new(held) as Box<dyn Vmm>))
+    }
+
+    fn controls(&self) -> Option<&dyn Controls> {
+        Some(self)
     }
 
     async fn ensure_gone(&self, launch: &Launch) -> Result<(), VmmError> {

@@ -1,10 +1,12 @@
-//! QEMU's own protocol, as far as it is needed: to be answered is to know that QEMU is up.
+//! QEMU's own protocol, as far as it is needed: whether QEMU is up, and single commands.
 //!
 //! The socket exists and greets (`{"QMP": …}`, docs/interop/qmp-spec) long before kernel, drives and memory are in place: a
 //! thread of its own serves it. Commands are carried out by the main loop only, so the answer to the first one says that
-//! everything was found and the guest runs.
+//! everything was found and the guest runs. The socket serves one client at a time, and every command is a connection of its
+//! own: nothing is held, so nothing has to be found again.
 
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -33,6 +35,51 @@ pub(super) async fn answers(socket: &Path) -> bool {
         }
     }
     false
+}
+
+/// How long QEMU may take to carry out a command: its main loop has nothing long to do.
+const WITHIN: Duration = Duration::from_secs(20);
+/// Most characters of QEMU's words that are passed on.
+const WORDS_MAX: usize = 300;
+
+/// Has the QEMU behind `socket` carry out `command`; the error says why not, in words.
+pub(super) async fn execute(socket: &Path, command: &serde_json::Value) -> Result<(), String> {
+    match tokio::time::timeout(WITHIN, ask(socket, command)).await {
+        Ok(asked) => asked,
+        Err(_) => Err(format!("the VMM did not answer within {} s", WITHIN.as_secs())),
+    }
+}
+
+async fn ask(socket: &Path, command: &serde_json::Value) -> Result<(), String> {
+    let failed = |error: std::io::Error| wire::api::plain(&error.to_string());
+    let connection = UnixStream::connect(socket).await.map_err(failed)?;
+    let (from, mut to) = connection.into_split();
+    let mut lines = BufReader::new(from.take(BYTES_MAX)).lines();
+    let ended = || "the VMM hung up".to_owned();
+    lines.next_line().await.map_err(failed)?.ok_or_else(ended)?;
+    let mut line = command.to_string();
+    line.push('\n');
+    for said in [COMMAND, line.as_bytes()] {
+        to.write_all(said).await.map_err(failed)?;
+        loop {
+            let line = lines.next_line().await.map_err(failed)?.ok_or_else(ended)?;
+            if let Some(answer) = answer(&line)? {
+                answer?;
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a line answers; none for an event.
+fn answer(line: &str) -> Result<Option<Result<(), String>>, String> {
+    let value: serde_json::Value = serde_json::from_str(line).map_err(|_| "the VMM said what is no JSON".to_owned())?;
+    if let Some(error) = value.get("error") {
+        let words = error.get("desc").and_then(serde_json::Value::as_str).unwrap_or("it does not say why");
+        return Ok(Some(Err(words.chars().take(WORDS_MAX).collect())));
+    }
+    Ok(value.get("return").map(|_| Ok(())))
 }
 
 #[cfg(test)]
@@ -69,5 +116,44 @@ mod tests {
             assert_eq!(answered, expected, "{said:.80}");
             sys::fs::remove_file(&socket).unwrap();
         }
+    }
+
+    /// A QEMU that says `lines` one after the other, each when something was said to it; gives what it heard.
+    async fn told(lines: &[&str], command: &serde_json::Value) -> (Result<(), String>, Vec<String>) {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("qmp.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let qemu = async {
+            let (peer, _) = listener.accept().await.unwrap();
+            let (from, mut to) = peer.into_split();
+            let mut from = BufReader::new(from).lines();
+            let mut heard = Vec::new();
+            for (index, line) in lines.iter().enumerate() {
+                if index > 0 {
+                    heard.push(from.next_line().await.unwrap().unwrap());
+                }
+                to.write_all(line.as_bytes()).await.unwrap();
+            }
+            heard.extend(from.next_line().await.ok().flatten());
+            heard
+        };
+        tokio::join!(execute(&socket, command), qemu)
+    }
+
+    #[tokio::test]
+    async fn a_command_is_carried_out_or_told_why_not() {
+        let greeting = "{\"QMP\": {}}\r\n";
+        let fine = "{\"return\": {}}\r\n";
+        let stop = serde_json::json!({"execute": "stop"});
+        let event = "{\"timestamp\": {}, \"event\": \"STOP\"}\r\n{\"return\": {}}\r\n";
+        let (done, heard) = told(&[greeting, fine, event], &stop).await;
+        assert_eq!((done, heard.last().map(String::as_str)), (Ok(()), Some("{\"execute\":\"stop\"}")));
+        let refusal = "{\"error\": {\"class\": \"GenericError\", \"desc\": \"no such thing\"}}\r\n";
+        assert_eq!(told(&[greeting, fine, refusal], &stop).await.0, Err("no such thing".to_owned()));
+        assert_eq!(told(&[greeting, refusal], &stop).await.0, Err("no such thing".to_owned()));
+        assert_eq!(told(&[greeting, fine], &stop).await.0, Err("the VMM hung up".to_owned()));
+        assert_eq!(told(&[greeting, "nonsense\r\n"], &stop).await.0, Err("the VMM said what is no JSON".to_owned()));
+        let gone = execute(Path::new("/nonexistent/qmp.sock"), &stop).await;
+        assert_eq!(gone, Err("no such file or directory".to_owned()));
     }
 }

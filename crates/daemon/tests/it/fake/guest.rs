@@ -1,7 +1,7 @@
 //! A machine whose guest speaks the real agent protocol over the boot's socket, and little else.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use daemon::model::machine::ExitReason;
@@ -14,6 +14,7 @@ use wire::agent::frame::{
     Channel, Decoder, FROM_HOST_MAX, Head, Kind, NONCE_BYTES, PREAMBLE_BYTES, Tag, encode, preamble_reply,
 };
 use wire::agent::message::{BootConfig, Configured, Ending, Event, Hello, Reply, Request, Stage};
+use wire::api::KillSignal;
 
 /// How a guest behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,18 +25,25 @@ pub(crate) enum Behaviour {
     Silent,
     /// Prints something and ends at once.
     Dies,
-    /// Answers, and does not power off when asked.
+    /// Answers, and does not power off when asked; its VMM does not end of a signal it can ignore.
     Stubborn,
+    /// Answers, and reboots instead of growing its filesystem.
+    RebootsToGrow,
 }
 
 pub(crate) struct Machine {
-    vm: String,
+    pub(crate) vm: String,
     boot: String,
     socket: PathBuf,
     behaviour: Behaviour,
     exit: watch::Sender<Option<ExitReason>>,
     says: watch::Sender<Option<Event>>,
     is_configured: AtomicBool,
+    is_paused: AtomicBool,
+    /// What its filesystem was grown to last.
+    pub(crate) disk_bytes: AtomicU64,
+    /// What its clock was set to last.
+    pub(crate) clock_ns: AtomicU64,
     /// What it was configured with.
     pub(crate) config: Mutex<Option<BootConfig>>,
     /// Whether it wrote its disk out.
@@ -52,6 +60,9 @@ impl Machine {
             exit: watch::Sender::new(None),
             says: watch::Sender::new(None),
             is_configured: AtomicBool::new(false),
+            is_paused: AtomicBool::new(false),
+            disk_bytes: AtomicU64::new(0),
+            clock_ns: AtomicU64::new(0),
             config: Mutex::default(),
             is_synced: AtomicBool::new(false),
         });
@@ -78,12 +89,25 @@ impl Machine {
         self.exit.borrow().is_none()
     }
 
+    pub(crate) fn is_paused(&self) -> bool {
+        self.is_paused.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn hold(&self, is_paused: bool) {
+        self.is_paused.store(is_paused, Ordering::SeqCst);
+    }
+
     pub(crate) fn end(&self, how: ExitReason) {
         self.exit.send_if_modified(|exit| {
             let is_first = exit.is_none();
             exit.get_or_insert(how);
             is_first
         });
+    }
+
+    /// Whether a signal makes its VMM end.
+    pub(crate) fn ends_of(&self, signal: KillSignal) -> bool {
+        self.behaviour != Behaviour::Stubborn || signal == KillSignal::Kill
     }
 
     pub(crate) async fn ended(&self) -> ExitReason {
@@ -170,7 +194,19 @@ impl Machine {
     }
 
     fn answer(&self, request: Request) -> (Reply, Option<Ending>) {
+        assert!(!self.is_paused(), "a paused guest answers nothing: {request:?}");
         match request {
+            Request::SetClock { unix_ns } => {
+                self.clock_ns.store(unix_ns, Ordering::SeqCst);
+                (Reply::Done { bytes: 0 }, None)
+            }
+            Request::GrowDisk { .. } if self.behaviour == Behaviour::RebootsToGrow => {
+                (Reply::Done { bytes: 0 }, Some(Ending::Reboot))
+            }
+            Request::GrowDisk { bytes } => {
+                self.disk_bytes.store(bytes, Ordering::SeqCst);
+                (Reply::Done { bytes: 0 }, None)
+            }
             Request::Configure(config) => {
                 assert!(!self.is_configured.swap(true, Ordering::SeqCst), "configured twice");
                 *self.config.lock().unwrap() = Some(*config);

@@ -24,11 +24,11 @@ use daemon::store::Store;
 use daemon::store::records::{ImageRecord, KernelRecord};
 use daemon::supervise::activity::Activity;
 use daemon::supervise::{Reboot, Supervisors};
-use daemon::vmm::{Launch, Vmm, VmmDriver, VmmError};
+use daemon::vmm::{Controls, Launch, Vmm, VmmDriver, VmmError};
 use sys::process::Identity;
 use tokio::sync::mpsc;
 use wire::agent::message::GuestNetwork;
-use wire::api::{BuildImage, Defaults, KernelSource};
+use wire::api::{BuildImage, Defaults, KernelSource, KillSignal};
 use wire::id::VmId;
 use wire::layout::UserDirs;
 
@@ -87,6 +87,19 @@ impl World {
     pub(crate) fn running(&self) -> BTreeSet<PathBuf> {
         let machines = self.machines.lock().unwrap();
         machines.iter().filter(|(_, machine)| machine.is_alive()).map(|(dir, _)| dir.clone()).collect()
+    }
+
+    /// The boot directories of all machines that are paused.
+    pub(crate) fn paused(&self) -> BTreeSet<PathBuf> {
+        let machines = self.machines.lock().unwrap();
+        let paused = machines.iter().filter(|(_, machine)| machine.is_alive() && machine.is_paused());
+        paused.map(|(dir, _)| dir.clone()).collect()
+    }
+
+    fn hold(&self, launch: &Launch, is_paused: bool) -> Result<(), VmmError> {
+        let gone = || VmmError::Control { act: "hold", why: "it is gone".into() };
+        self.machine(&launch.boot_dir).ok_or_else(gone)?.hold(is_paused);
+        Ok(())
     }
 
     /// The boot directories of all NICs.
@@ -253,10 +266,41 @@ impl VmmDriver for Drivers {
         Ok(self.0.machine(&launch.boot_dir).map(|machine| Box::new(FakeVmm(machine)) as Box<dyn Vmm>))
     }
 
+    fn controls(&self) -> Option<&dyn Controls> {
+        Some(self)
+    }
+
+    fn signal(&self, launch: &Launch, signal: KillSignal) -> Result<(), VmmError> {
+        let machine = self.0.machine(&launch.boot_dir);
+        if let Some(machine) = machine.filter(|machine| machine.ends_of(signal)) {
+            machine.end(ExitReason::Ended { code: Some(0) });
+        }
+        Ok(())
+    }
+
     async fn ensure_gone(&self, launch: &Launch) -> Result<(), VmmError> {
         if let Some(machine) = self.0.machine(&launch.boot_dir) {
             machine.end(ExitReason::Killed);
         }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Controls for Drivers {
+    async fn pause(&self, launch: &Launch) -> Result<(), VmmError> {
+        self.0.hold(launch, true)
+    }
+
+    async fn resume(&self, launch: &Launch) -> Result<(), VmmError> {
+        self.0.hold(launch, false)
+    }
+
+    async fn grow_disk(&self, launch: &Launch, bytes: u64) -> Result<(), VmmError> {
+        let gone = || VmmError::Control { act: "grow the disk", why: "it is gone".into() };
+        let machine = self.0.machine(&launch.boot_dir).ok_or_else(gone)?;
+        let vm: VmId = machine.vm.parse().unwrap();
+        StorageDriver::ensure_size(self, &vm, bytes).await.unwrap();
         Ok(())
     }
 }
@@ -290,6 +334,17 @@ impl StorageDriver for Drivers {
         let made = sys::fs::create_private_dir(path.parent().unwrap())
             .and_then(|()| if path.exists() { Ok(()) } else { sys::fs::write_atomic(&path, b"disk", 0o600) });
         made.map(|()| path).map_err(|source| StorageError::Disk { vm: vm.clone(), bytes: 4, source })
+    }
+
+    async fn ensure_size(&self, vm: &VmId, bytes: u64) -> Result<(), StorageError> {
+        if self.length_bytes(vm) < bytes {
+            sys::fs::set_len(&StorageDriver::path(self, vm), bytes).unwrap();
+        }
+        Ok(())
+    }
+
+    fn length_bytes(&self, vm: &VmId) -> u64 {
+        std::fs::metadata(StorageDriver::path(self, vm)).map_or(0, |meta| meta.len())
     }
 
     async fn ensure_deleted(&self, vm: &VmId) -> Result<(), StorageError> {
