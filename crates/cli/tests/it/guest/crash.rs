@@ -1,6 +1,6 @@
 //! The daemon killed at each step of a start: the next one finishes or takes back what was begun.
 
-use super::host::Host;
+use super::host::{Host, eventually};
 
 #[test]
 fn a_daemon_killed_at_any_step_of_a_start_leaves_a_vm_that_starts() {
