@@ -12,6 +12,7 @@ mod interrupt;
 mod lifecycle;
 mod records;
 mod run;
+mod sessions;
 mod sim;
 mod start;
 mod terminal;

@@ -4,10 +4,11 @@
 //! |---|---|
 //! | [`vms`] | VMs: list, show, create, start, stop, restart, delete, wait |
 //! | [`guests`] | what goes into and comes out of a running guest: exec, trees, logs |
+//! | [`sessions`] | commands of a guest that go on without a client |
 //! | [`artifacts`] | images and kernels |
 //! | [`operations`] | operations: list, show, watch, cancel |
 //! | [`system`] | the daemon itself: status, doctor, shutdown |
-//! | `attach` | the relay of one exec |
+//! | `attach` | the relay of one exec, and of one client of a session |
 //! | `view`, `error` | records and failures as clients see them |
 //!
 //! A request that lasts (an exec, a watched log) holds the daemon awake; none of them holds anything else.
@@ -17,6 +18,7 @@ mod attach;
 mod error;
 pub mod guests;
 pub mod operations;
+pub mod sessions;
 pub mod system;
 mod view;
 pub mod vms;
@@ -89,6 +91,12 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(vms::wait))
         .routes(routes!(guests::logs))
         .routes(routes!(guests::exec))
+        .routes(routes!(sessions::list, sessions::start))
+        .routes(routes!(sessions::show, sessions::delete))
+        .routes(routes!(sessions::attach))
+        .routes(routes!(sessions::input))
+        .routes(routes!(sessions::stop))
+        .routes(routes!(sessions::signal))
         .routes(routes!(guests::put_tree, guests::get_tree))
         .routes(routes!(artifacts::list_images))
         .routes(routes!(artifacts::show_image, artifacts::delete_image))

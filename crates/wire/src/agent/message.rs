@@ -7,12 +7,15 @@
 //! | [`Request::PutTree`] | tar | – | [`Reply::Done`] |
 //! | [`Request::GetTree`] | – | tar | [`Reply::Done`] |
 //! | [`Request::Await`] | – | – | [`Reply::Ready`] |
+//! | [`Request::Session`] | | | see [`super::session`] |
 //! | everything else | – | – | [`Reply::Done`] or its own |
 //!
 //! Any request may end in [`Reply::Failed`]. Unknown fields are ignored by whoever is older; unknown requests are
 //! answered with [`Failure::Unsupported`].
 
 use serde::{Deserialize, Serialize};
+
+use super::session::{SessionReply, SessionRequest};
 
 /// The agent's first words on a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +107,8 @@ pub enum Request {
     },
     /// How the guest is.
     Health,
+    /// Something about sessions.
+    Session(SessionRequest),
 }
 
 /// How ready a guest can be waited for.
@@ -216,9 +221,6 @@ pub struct ExecRequest {
     /// Runs the user's login shell with the command, or alone when `argv` is empty.
     #[serde(default)]
     pub login: bool,
-    /// Answers `Started` and goes on without anybody listening; its output goes to `/dev/null`.
-    #[serde(default)]
-    pub detach: bool,
     /// The host's clock, nanoseconds since 1970: a guest that is off by over a second is set before the command runs.
     pub unix_ns: u64,
     /// The operation or request this belongs to, for the logs.
@@ -254,7 +256,7 @@ pub enum Control {
 pub enum Reply {
     /// The root is built and the init is about to run.
     Configured(Configured),
-    /// The command runs. Final for `detach`.
+    /// The command runs.
     Started {
         /// Its process id in the guest.
         pid: u32,
@@ -265,6 +267,8 @@ pub enum Reply {
     Ready(Readiness),
     /// How the guest is.
     Health(Health),
+    /// About sessions.
+    Session(SessionReply),
     /// Done; `bytes` counts what a tree transfer moved.
     Done {
         /// Bytes of file content.
@@ -306,6 +310,9 @@ pub struct Health {
     pub unix_ns: u64,
     /// Commands running for the host.
     pub execs: u32,
+    /// Sessions whose command runs; part of a guest's being in use, as `execs` are.
+    #[serde(default)]
+    pub sessions: u32,
     /// `MemTotal` of proc(5), KiB.
     pub memory_total_kib: u64,
     /// `MemAvailable` of proc(5), KiB.
@@ -387,6 +394,33 @@ pub enum Failure {
         /// Why.
         why: String,
     },
+    /// No such session.
+    #[error("there is no session {name} in the guest")]
+    NoSuchSession {
+        /// As asked.
+        name: String,
+    },
+    /// A session of that name runs.
+    #[error("a session {name} runs already in the guest")]
+    SessionExists {
+        /// As asked.
+        name: String,
+    },
+    /// The session's command has ended.
+    #[error("the session {name} has ended")]
+    SessionOver {
+        /// As asked.
+        name: String,
+    },
+    /// The session's command runs.
+    #[error("the session {name} still runs")]
+    SessionRuns {
+        /// As asked.
+        name: String,
+    },
+    /// As many sessions run as an agent keeps.
+    #[error("{SESSIONS} sessions run in the guest already", SESSIONS = super::session::SESSIONS_MAX)]
+    SessionsFull,
     /// Too many streams.
     #[error("the guest agent is serving {STREAMS} requests already", STREAMS = super::STREAMS_MAX)]
     Busy,

@@ -13,6 +13,12 @@
 //! | `POST /v1/vms/{vm}/wait` | [`WaitVm`] → [`Ready`] |
 //! | `GET /v1/vms/{vm}/logs` | [`LogsQuery`] → bytes, chunked |
 //! | `POST /v1/vms/{vm}/exec` | [`crate::attach::ExecSpec`] → upgrade to [`crate::attach::PROTOCOL`] |
+//! | `GET /v1/vms/{vm}/sessions`, `GET …/{session}` | → [`SessionList`], [`Session`] |
+//! | `POST /v1/vms/{vm}/sessions` | [`StartSession`] → [`Session`] |
+//! | `POST /v1/vms/{vm}/sessions/{session}/attach` | [`AttachSession`] → upgrade to [`crate::attach::PROTOCOL`] |
+//! | `POST /v1/vms/{vm}/sessions/{session}/input?eof=` | bytes, chunked → [`Sent`] |
+//! | `POST /v1/vms/{vm}/sessions/{session}/stop`, `…/signal` | [`StopSession`], [`SignalSession`] → [`Session`] |
+//! | `DELETE /v1/vms/{vm}/sessions/{session}` | forgets one that has ended → [`Session`] |
 //! | `PUT /v1/vms/{vm}/tree?path=` | tar, chunked → [`TreeDone`] |
 //! | `GET /v1/vms/{vm}/tree?path=` | → tar, chunked |
 //! | `GET /v1/images`, `GET /v1/images/{image}`, `DELETE …` | → [`ImageList`], [`Image`], [`Begun`] |
@@ -30,6 +36,7 @@ mod config;
 mod error;
 mod image;
 mod operation;
+mod session;
 mod system;
 mod vm;
 
@@ -37,6 +44,9 @@ pub use config::{Configuration, Origin, Setting};
 pub use error::{ApiError, ErrorBody, ErrorCode, chain, plain};
 pub use image::{BuildImage, Image, ImageList, ImportKernel, Kernel, KernelFacts, KernelList, KernelSource};
 pub use operation::{Begun, Operation, OperationEvent, OperationList, OperationState, StepReport, StepState, Unit};
+pub use session::{
+    AttachSession, SendQuery, Sent, Session, SessionList, SessionState, SignalSession, StartSession, StopSession,
+};
 pub use system::{Check, CheckStatus, DaemonStatus, Defaults, DoctorReport, VersionInfo};
 pub use vm::{
     BootStatus, CreateVm, LogSource, LogsQuery, Publish, Ready, StartVm, StopVm, TreeDone, TreeQuery, Vm, VmList,
