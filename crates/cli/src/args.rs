@@ -26,7 +26,7 @@ VMs (each also as `banger vm ...`):
   stats     Show what VMs use              ports     Show where VMs are reached
   list      List VMs (ls, ps)              show      Show all about one VM
   exec      Run a command in a VM          logs      Print a VM's console
-  wait      Wait until a VM is ready
+  wait      Wait until a VM is ready       session   Commands left running
 
 What VMs are made of:
   image     List, show, build and delete images
@@ -196,6 +196,16 @@ pub(crate) enum Verb {
     Ports(cmd::vm::ports::Args),
     /// Run a command in a VM that runs
     Exec(cmd::vm::exec::Args),
+    /// List, attach to, stop commands that go on without you
+    ///
+    /// `banger exec -d` starts a command as a session: it outlives the terminal and the daemon, and ends with its VM's
+    /// boot at the latest. The last 256 KiB of its output are kept in the guest.
+    #[command(visible_alias = "sessions", after_help = cmd::vm::session::EXAMPLES, arg_required_else_help = true)]
+    Session {
+        /// What to do.
+        #[command(subcommand)]
+        verb: cmd::vm::session::Verb,
+    },
     /// Print a VM's console
     Logs(cmd::vm::logs::Args),
     /// Wait until a VM is ready

@@ -1,4 +1,4 @@
-//! An exec as seen from here: standard input, output, signals and the terminal of a command in a guest.
+//! An exec or a session as seen from here: standard input, output, signals and the terminal of a command in a guest.
 //!
 //! ```text
 //! stdin ─► reader thread ─(at most what InputCredit grants)─► send side ─► socket ─► receive side ─► writer thread ─► stdout, stderr
@@ -25,8 +25,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use wire::agent::message::TerminalSize;
 use wire::attach::{self, AttachError, Ended, HEADER_BYTES, Kind, PAYLOAD_MAX};
+use wire::size::human;
 
+use crate::detach_keys::DetachKeys;
 use crate::error::Io;
+use crate::output::printable_lines;
 use crate::terminal::{self, RawMode, TerminalError};
 
 /// Messages between the socket and each thread.
@@ -44,9 +47,28 @@ const ENDING: [i32; 3] = [1, 2, 15];
 const SIGKILL: i32 = 9;
 const SIGCONT: i32 = 18;
 
-/// What an exec is given of ours.
+/// What is attached to.
+#[derive(Debug)]
+pub(crate) enum Purpose {
+    /// A command of our own: signals reach it, and it ends with us.
+    Exec,
+    /// A session, which goes on without us: a signal or these keys end our part only.
+    Session {
+        /// None where nobody types.
+        keys: Option<DetachKeys>,
+    },
+}
+
+/// Makes bytes fit for a terminal; what is cut at the end waits in the first argument.
+pub(crate) type Escape = fn(&mut Vec<u8>, &[u8]) -> String;
+
+/// What an exec or a session is given of ours.
 #[derive(Debug)]
 pub(crate) struct Given {
+    /// Which of them it is.
+    pub(crate) purpose: Purpose,
+    /// How output is shown, where not as it is.
+    pub(crate) escape: Option<Escape>,
     /// Whether standard input goes in.
     pub(crate) stdin: bool,
     /// The terminal, when the command gets one of its own and this is one.
@@ -68,6 +90,11 @@ pub(crate) enum Ending {
     GaveUp {
         /// With what.
         signal: i32,
+    },
+    /// A session was left, and goes on.
+    Left {
+        /// With this signal, or with the keys for it.
+        signal: Option<i32>,
     },
 }
 
@@ -103,7 +130,8 @@ pub(crate) async fn run(stream: UnixStream, early: Bytes, given: Given) -> Resul
     let (credits, grants) = blocking::channel();
     let input = given.stdin.then(|| read_stdin(grants));
     let (sink, written) = write_output();
-    let mut receiving = std::pin::pin!(receive(from_daemon, early, credits, sink));
+    let screen = Screen { escape: given.escape, cut: Default::default(), is_raw: given.raw.is_some() };
+    let mut receiving = std::pin::pin!(receive(from_daemon, early, credits, sink, screen));
     let mut sending = std::pin::pin!(send(to_daemon, input, given));
     let ended = tokio::select! {
         ended = &mut receiving => ended,
@@ -127,13 +155,14 @@ async fn receive(
     early: Bytes,
     credits: blocking::Sender<u32>,
     sink: mpsc::Sender<Written>,
+    mut screen: Screen,
 ) -> Result<Option<Ended>, StreamError> {
     let mut buffer = BytesMut::from(&early[..]);
     loop {
         while let Some((kind, payload)) = take_message(&mut buffer)? {
             match kind {
-                Kind::Output | Kind::Error => {
-                    if sink.send(Written { to_stderr: kind == Kind::Error, bytes: payload }).await.is_err() {
+                Kind::Output | Kind::Error | Kind::Skipped => {
+                    if sink.send(screen.shown(kind, payload)).await.is_err() {
                         return Ok(None);
                     }
                 }
@@ -143,7 +172,14 @@ async fn receive(
                         let _ = credits.send(u32::from_le_bytes(grant));
                     }
                 }
-                Kind::Ended => return serde_json::from_slice(&payload).map(Some).map_err(StreamError::Ended),
+                Kind::Ended => {
+                    for rest in screen.rest() {
+                        if sink.send(rest).await.is_err() {
+                            return Ok(None);
+                        }
+                    }
+                    return serde_json::from_slice(&payload).map(Some).map_err(StreamError::Ended);
+                }
                 Kind::Input | Kind::InputEof | Kind::Resize | Kind::Signal => {
                     return Err(StreamError::Message(AttachError::Kind { kind: kind as u8 }));
                 }
@@ -153,6 +189,39 @@ async fn receive(
         if socket.read_buf(&mut buffer).await.map_err(|e| StreamError::Broken(Io(e)))? == 0 {
             return Err(StreamError::Lost);
         }
+    }
+}
+
+/// How output is shown.
+struct Screen {
+    escape: Option<Escape>,
+    /// What was cut in the middle, of each stream.
+    cut: [Vec<u8>; 2],
+    is_raw: bool,
+}
+
+impl Screen {
+    fn shown(&mut self, kind: Kind, payload: Bytes) -> Written {
+        let to_stderr = kind != Kind::Output;
+        if kind == Kind::Skipped {
+            let count = <[u8; 8]>::try_from(&payload[..]).map_or(0, u64::from_le_bytes);
+            let end = if self.is_raw { "\r\n" } else { "\n" };
+            let line = format!("banger: {} of output are missing here: it came too fast{end}", human(count));
+            return Written { to_stderr, bytes: Bytes::from(line) };
+        }
+        let bytes = match self.escape {
+            Some(escape) => Bytes::from(escape(&mut self.cut[usize::from(to_stderr)], &payload)),
+            None => payload,
+        };
+        Written { to_stderr, bytes }
+    }
+
+    /// What was cut and whose other half never came.
+    fn rest(&mut self) -> Vec<Written> {
+        let cut = std::mem::take(&mut self.cut);
+        let rest = [false, true].into_iter().zip(cut).filter(|(_, bytes)| !bytes.is_empty());
+        let text = |bytes: Vec<u8>| Bytes::from(printable_lines(&String::from_utf8_lossy(&bytes)));
+        rest.map(|(to_stderr, bytes)| Written { to_stderr, bytes: text(bytes) }).collect()
     }
 }
 
@@ -185,6 +254,9 @@ async fn send(
                     raw.again()?;
                     resize(terminal::size())
                 }
+                Told::Signal(signal) if matches!(given.purpose, Purpose::Session { .. }) => {
+                    return Ok(Ending::Left { signal: Some(signal) });
+                }
                 Told::Signal(signal) if interrupted.is_some_and(|(first, at)| first == signal && at.elapsed() < SECOND_INTERRUPT) => {
                     // The connection may be stuck too; it is closed next, which ends the command as well.
                     drop(tokio::time::timeout(SECOND_INTERRUPT, socket.write_all(&signal_message(SIGKILL))).await);
@@ -196,7 +268,10 @@ async fn send(
                 }
             },
             bytes = next_input(&mut input) => match bytes {
-                Some(bytes) => message(Kind::Input, &bytes),
+                Some(bytes) => match given.purpose.take(bytes) {
+                    Some(bytes) => message(Kind::Input, &bytes),
+                    None => return Ok(Ending::Left { signal: None }),
+                },
                 None => {
                     input = None;
                     message(Kind::InputEof, &[])
@@ -206,6 +281,19 @@ async fn send(
         if socket.write_all(&message).await.is_err() {
             // The daemon has closed its side: the other half of the stream says why.
             return pending().await;
+        }
+    }
+}
+
+impl Purpose {
+    /// What of `bytes` goes in; none when they ask to leave.
+    fn take(&mut self, bytes: Bytes) -> Option<Bytes> {
+        match self {
+            Purpose::Session { keys: Some(keys) } => {
+                let typed = keys.take(&bytes);
+                (!typed.leaves).then(|| Bytes::from(typed.input))
+            }
+            Purpose::Session { keys: None } | Purpose::Exec => Some(bytes),
         }
     }
 }

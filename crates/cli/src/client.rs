@@ -127,6 +127,11 @@ impl Client {
         self.exchange(Method::PUT, path, BodyExt::boxed_unsync(body), Some("application/x-tar")).await
     }
 
+    /// Posts bytes as they come.
+    pub(crate) async fn post_bytes<T: DeserializeOwned>(&self, path: &str, body: Chunks) -> Result<T, Failure> {
+        self.exchange(Method::POST, path, BodyExt::boxed_unsync(body), Some("application/octet-stream")).await
+    }
+
     /// Asks the daemon to end, whatever its version.
     pub(crate) async fn shut_down(&self) -> Result<(), Failure> {
         let (mut sender, _connection) = self.connect().await?;

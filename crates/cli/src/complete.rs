@@ -2,16 +2,19 @@
 //! answer there is nothing to offer, and no files instead.
 
 use std::ffi::OsString;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::CompleteEnv;
 use serde::de::DeserializeOwned;
-use wire::api::{BASE, ImageList, KernelList, KillSignal, OperationList, STATES, VmList};
+use wire::agent::session::is_session_name;
+use wire::api::{BASE, ImageList, KernelList, KillSignal, OperationList, STATES, SessionList, VmList};
 
-use crate::client::{Client, within};
+use crate::client::{Client, encode, within};
 use crate::cmd::runtime;
 use crate::daemon::{Daemon, Start};
+use crate::output::printable;
 use crate::settings::Settings;
 
 /// The variable by which a completion script calls back.
@@ -20,9 +23,13 @@ pub(crate) const VARIABLE: &str = "BANGER_COMPLETE";
 /// How long a shell may be kept waiting for names.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// The command line that is being completed, for candidates that depend on another word of it.
+static WORDS: OnceLock<Vec<String>> = OnceLock::new();
+
 /// Answers a completion script's call: the exit status, or none when this is an ordinary run.
 pub(crate) fn answer(arguments: &[OsString]) -> Option<u8> {
     let directory = std::env::current_dir().ok();
+    WORDS.get_or_init(|| arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect());
     let completed = CompleteEnv::with_factory(crate::command)
         .var(VARIABLE)
         .try_complete(arguments.iter().cloned(), directory.as_deref());
@@ -73,6 +80,34 @@ pub(crate) fn operations() -> ArgValueCandidates {
         let operations = ask::<OperationList>("operations").map_or_else(Vec::new, |list| list.operations);
         operations.into_iter().map(|op| candidate(op.id.as_str(), format!("{} {}", op.kind, op.subject))).collect()
     })
+}
+
+/// Names of sessions of the VM that was named before them.
+pub(crate) fn sessions() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let Some(vm) = WORDS.get().and_then(|words| vm_of(words)) else { return Vec::new() };
+        let sessions = ask::<SessionList>(&format!("vms/{}/sessions", encode(vm)));
+        let sessions = sessions.map_or_else(Vec::new, |list| list.sessions);
+        // A guest made them up, and a shell will read them.
+        let sessions = sessions.into_iter().filter(|session| is_session_name(&session.name));
+        sessions.map(|session| candidate(&session.name, printable(&session.command))).collect()
+    })
+}
+
+/// The VM in a command line about sessions: the first word behind the verb that is neither an option nor its value.
+fn vm_of(words: &[String]) -> Option<&str> {
+    const WITH_VALUE: [&str; 9] =
+        ["--tail", "-n", "--detach-keys", "--format", "--timeout", "-t", "--signal", "-s", "--name"];
+    let noun = words.iter().position(|word| word == "session" || word == "sessions")?;
+    let mut rest = words.iter().skip(noun + 2);
+    while let Some(word) = rest.next() {
+        if WITH_VALUE.contains(&word.as_str()) {
+            rest.next();
+        } else if !word.starts_with('-') {
+            return Some(word);
+        }
+    }
+    None
 }
 
 fn candidate(name: &str, about: String) -> CompletionCandidate {

@@ -11,6 +11,7 @@ mod clock;
 mod cmd;
 mod complete;
 mod daemon;
+mod detach_keys;
 mod error;
 mod interrupt;
 mod operation;

@@ -77,6 +77,32 @@ pub(crate) fn duration_ms(text: &str) -> Result<u64, String> {
     count.checked_mul(unit_ms).filter(|ms| *ms <= 7 * 24 * 3_600_000).ok_or_else(|| "at most a week".to_owned())
 }
 
+/// The name of a session.
+pub(crate) fn session(text: &str) -> Result<String, String> {
+    if wire::agent::session::is_session_name(text) {
+        return Ok(text.to_owned());
+    }
+    Err("a session's name holds a-z, 0-9 and -, neither first nor last, and at most 63 of them".to_owned())
+}
+
+/// A signal a program can be sent: `TERM`, `SIGTERM`, `15`.
+pub(crate) fn signal(text: &str) -> Result<u8, String> {
+    if let Ok(number @ 1..=31) = text.parse::<u8>() {
+        return Ok(number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let found = SIGNALS.iter().position(|signal| *signal == name).and_then(|at| u8::try_from(at + 1).ok());
+    found.ok_or_else(|| "expected a signal, as in TERM, HUP, INT, USR1, KILL, or a number from 1 to 31".to_owned())
+}
+
+/// The signals of Linux on x86-64 by number, from 1 (signal(7)).
+const SIGNALS: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
+    "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
+    "PWR", "SYS",
+];
+
 /// A reference to a VM, an image or a kernel: anything but nothing.
 pub(crate) fn reference(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("a name or an id is expected".to_owned()) } else { Ok(text.to_owned()) }
@@ -139,6 +165,16 @@ mod tests {
         assert!(disk_bytes("0").is_err());
         for bad in ["0", "-1", "65536", "two", ""] {
             assert!(vcpus(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn signals() {
+        for (text, number) in [("TERM", 15), ("sigkill", 9), ("Usr1", 10), ("1", 1), ("31", 31), ("SYS", 31)] {
+            assert_eq!(signal(text), Ok(number), "{text:?}");
+        }
+        for bad in ["", "0", "32", "-9", "SIG", "NONE", "RTMIN"] {
+            assert!(signal(bad).is_err(), "{bad:?}");
         }
     }
 

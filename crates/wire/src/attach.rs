@@ -1,4 +1,4 @@
-//! The stream of an `exec` between `banger` and `bangerd`: what both speak after the HTTP upgrade to [`PROTOCOL`].
+//! The stream of an `exec` or a session between `banger` and `bangerd`: what both speak after the HTTP upgrade to [`PROTOCOL`].
 //!
 //! ```text
 //! offset 0     1          4        8
@@ -41,9 +41,12 @@ pub enum Kind {
     InputCredit = 18,
     /// daemon → CLI: JSON [`Ended`]; the last message.
     Ended = 19,
+    /// daemon → CLI: eight bytes, how many bytes of a session's output are missing here, because they came faster than
+    /// they were taken.
+    Skipped = 20,
 }
 
-/// How an exec ended.
+/// How an exec, or looking at a session, ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ended", rename_all = "snake_case")]
 pub enum Ended {
@@ -52,11 +55,8 @@ pub enum Ended {
         /// How.
         status: ExitStatus,
     },
-    /// It was started and left running.
-    Detached {
-        /// Its process id in the guest.
-        pid: u32,
-    },
+    /// Everything that was asked for of a session was sent; its command may go on.
+    Read,
     /// It did not run, or nobody can tell how it ended.
     Failed {
         /// Why.
@@ -104,6 +104,7 @@ pub fn parse_header(bytes: [u8; HEADER_BYTES]) -> Result<(Kind, usize), AttachEr
         17 => Kind::Error,
         18 => Kind::InputCredit,
         19 => Kind::Ended,
+        20 => Kind::Skipped,
         kind => return Err(AttachError::Kind { kind }),
     };
     let length = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
@@ -139,9 +140,6 @@ pub struct ExecSpec {
     /// A login shell.
     #[serde(default)]
     pub login: bool,
-    /// Start it and leave it running.
-    #[serde(default)]
-    pub detach: bool,
 }
 
 #[cfg(test)]

@@ -33,7 +33,9 @@ impl Cgroup {
         }
     }
 
-    fn is_empty(&self) -> bool {
+    /// Whether nothing runs in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         let Ok(file) = rustix::fs::openat(&self.directory, "cgroup.events", OFlags::RDONLY, Mode::empty()) else {
             return true;
         };

@@ -35,11 +35,11 @@ struct Wires {
     terminal: Option<OwnedFd>,
 }
 
-/// Starts the command of a stream.
+/// Starts a command; its bytes are for `stream`, or for whoever asks the job.
 ///
 /// # Errors
 /// Why it cannot run.
-pub fn start(request: &ExecRequest, stream: u32, guest: &mut Guest) -> Result<Job, Failure> {
+pub fn start(request: &ExecRequest, stream: Option<u32>, guest: &mut Guest) -> Result<Job, Failure> {
     let account = guest.account(request.user.as_deref())?;
     let argv = arguments(request, &account)?;
     let environment = environment(request, &account, guest);
@@ -72,7 +72,7 @@ pub fn start(request: &ExecRequest, stream: u32, guest: &mut Guest) -> Result<Jo
             return Err(explain(&error, request, &argv));
         }
     };
-    let mut job = connect(started, wires, (!request.detach).then_some(stream));
+    let mut job = connect(started, wires, stream);
     job.cgroup = cgroup;
     Ok(job)
 }
@@ -158,11 +158,6 @@ fn refused(error: io::Error) -> Failure {
 }
 
 fn wires(request: &ExecRequest, guest: &mut Guest) -> io::Result<Wires> {
-    let null = guest.null()?;
-    if request.detach {
-        let theirs = [null.try_clone_to_owned()?, null.try_clone_to_owned()?, null.try_clone_to_owned()?];
-        return Ok(Wires { theirs, input: None, outputs: Vec::new(), terminal: None });
-    }
     if let Some(size) = request.terminal {
         return terminal(size);
     }
@@ -170,7 +165,7 @@ fn wires(request: &ExecRequest, guest: &mut Guest) -> io::Result<Wires> {
         let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
         (theirs, Some(unblocked(ours)?))
     } else {
-        (null.try_clone_to_owned()?, None)
+        (guest.null()?.try_clone_to_owned()?, None)
     };
     let (out_ours, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
     let (err_ours, stderr) = pipe_with(PipeFlags::CLOEXEC)?;

@@ -80,7 +80,7 @@ pub struct Output {
 /// One process and its stream.
 #[derive(Debug)]
 pub struct Job {
-    /// Who listens; none for a detached or abandoned one.
+    /// Who listens; none for an abandoned one, and for a session's.
     pub stream: Option<u32>,
     /// What it is for.
     pub task: Task,
@@ -223,9 +223,25 @@ impl Job {
 
     /// Reads from output `index` into `outbound`; a finished one is removed.
     pub fn pump(&mut self, index: usize, stream: u32, outbound: &mut Outbound) -> Pumped {
+        self.read(index, |output| {
+            let max = usize::try_from(output.credit).unwrap_or(usize::MAX);
+            outbound.push_read(output.fd.as_fd(), output.channel, stream, max)
+        })
+    }
+
+    /// Reads once from output `index` into `buffer`: how many bytes; a finished output is removed.
+    pub fn read_output(&mut self, index: usize, buffer: &mut [u8]) -> (usize, Pumped) {
+        let mut count = 0;
+        let pumped = self.read(index, |output| {
+            count = rustix::io::read(&output.fd, buffer)?;
+            Ok(count)
+        });
+        (count, pumped)
+    }
+
+    fn read(&mut self, index: usize, read: impl FnOnce(&Output) -> io::Result<usize>) -> Pumped {
         let output = &mut self.outputs[index];
-        let max = usize::try_from(output.credit).unwrap_or(usize::MAX);
-        match outbound.push_read(output.fd.as_fd(), output.channel, stream, max) {
+        match read(output) {
             Ok(0) => {}
             Ok(count) => {
                 output.note_read(count);
@@ -260,6 +276,11 @@ impl Output {
     /// The descriptor, when the host takes more.
     pub fn wanted(&self) -> Option<&OwnedFd> {
         (self.credit > 0).then_some(&self.fd)
+    }
+
+    /// It is read whether or not the host takes more.
+    pub fn grant_all(&mut self) {
+        self.credit = u64::MAX;
     }
 
     /// Which channel it is.
@@ -304,6 +325,12 @@ impl Input {
     #[must_use]
     pub fn new(fd: OwnedFd) -> Input {
         Input { fd, queue: Vec::new(), at: 0, window: WINDOW_BYTES, taken: 0, ends: false, is_large: false }
+    }
+
+    /// The descriptor alone.
+    #[must_use]
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
     }
 
     /// The descriptor, when bytes wait for room in it.

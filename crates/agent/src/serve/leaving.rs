@@ -112,6 +112,9 @@ impl Server {
                 self.refuse_to_start(stream);
             }
         }
+        for stream in self.sessions.end() {
+            self.refuse_to_start(stream);
+        }
         self.guest.forget();
         self.tells.forget();
         // The root has been moved already; a directory below it may not have been.
@@ -156,6 +159,9 @@ impl Server {
         self.is_over = true;
         for job in self.jobs.values_mut() {
             job.kill();
+        }
+        for stream in self.sessions.end() {
+            self.refuse_to_start(stream);
         }
         self.tell_end(how);
     }

@@ -155,14 +155,27 @@ impl Outbound {
         self.end - self.sent
     }
 
+    /// What is to be sent.
+    #[must_use]
+    pub fn unsent(&self) -> &[u8] {
+        &self.buffer[self.sent..self.end]
+    }
+
     /// Adds a frame; without a connection there is nobody to tell.
     pub fn push(&mut self, kind: Kind, channel: Channel, stream: u32, payload: &[u8]) {
+        self.push_parts(kind, channel, stream, [payload, &[]]);
+    }
+
+    /// The same with a payload in two parts.
+    pub fn push_parts(&mut self, kind: Kind, channel: Channel, stream: u32, parts: [&[u8]; 2]) {
         let Some(tag) = self.tag else {
             return;
         };
-        let length = u32::try_from(payload.len()).expect("payloads are bounded far below 4 GiB");
+        let length = u32::try_from(parts[0].len() + parts[1].len()).expect("payloads are bounded far below 4 GiB");
         self.append(&frame::header(Head { kind, channel, stream }, length, tag));
-        self.append(payload);
+        for part in parts {
+            self.append(part);
+        }
         self.append(&frame::trailer(tag));
     }
 
@@ -208,7 +221,7 @@ impl Outbound {
             if self.sent == self.end {
                 break Taken::More;
             }
-            match rustix::io::write(fd, &self.buffer[self.sent..self.end]) {
+            match rustix::io::write(fd, self.unsent()) {
                 Ok(0) => break Taken::Closed,
                 Ok(count) => self.sent += count,
                 Err(Errno::INTR) => {}

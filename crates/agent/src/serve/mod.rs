@@ -9,6 +9,7 @@
 //! | [`worker`] | a job that is a forked copy of the agent |
 //! | [`listeners`] | which sockets of the guest wait for somebody |
 //! | [`grow`] | the disk grows while the guest runs |
+//! | [`sessions`] | commands that go on without a stream |
 //! | [`readiness`], [`leaving`] | the guest's beginning and end |
 //! | [`guest`], [`accounts`], [`cgroup`] | what commands need of the guest |
 //!
@@ -28,6 +29,7 @@ pub mod listeners;
 pub mod port;
 pub mod readiness;
 pub mod requests;
+pub mod sessions;
 pub mod turn;
 pub mod worker;
 
@@ -49,6 +51,7 @@ use leaving::Hook;
 use link::{Inbound, Outbound, Step};
 use port::Port;
 use readiness::Tells;
+use sessions::Sessions;
 
 use crate::boot::handover::CGROUPS;
 
@@ -72,6 +75,7 @@ pub struct Server {
     guest: Guest,
     jobs: BTreeMap<u32, Job>,
     next_job: u32,
+    sessions: Sessions,
     /// Nothing but `Started` waits to be sent, and it may wait until then: a short command's `Exited` goes with it.
     hold_until: Option<Instant>,
     /// The end that was asked for, and when the init is asked again.
@@ -99,6 +103,7 @@ impl Server {
             guest,
             jobs: BTreeMap::new(),
             next_job: 1,
+            sessions: Sessions::default(),
             hold_until: None,
             asked_end: None,
             tells: Tells::default(),
@@ -193,6 +198,7 @@ impl Server {
             self.abandon(stream);
         }
         self.tells.waiting.clear();
+        self.sessions.forget_streams();
     }
 
     fn on_frame(&mut self, head: Head, payload: &[u8]) {
@@ -216,13 +222,13 @@ impl Server {
         if stream == 0 {
             return;
         }
-        if self.job_of(stream).is_some() || self.tells.waiting.contains(&stream) {
+        if self.job_of(stream).is_some() || self.tells.waiting.contains(&stream) || self.sessions.has(stream) {
             // Two requests on one stream: whichever answer came, one of them would misread it.
             self.reset(stream);
             return;
         }
-        let open = self.jobs.values().filter(|job| job.stream.is_some()).count() + self.tells.waiting.len();
-        if open >= STREAMS_MAX {
+        let jobs = self.jobs.values().filter(|job| job.stream.is_some()).count();
+        if jobs + self.tells.waiting.len() + self.sessions.streams() >= STREAMS_MAX {
             self.reply(stream, &Reply::Failed(Failure::Busy));
             return;
         }
@@ -237,10 +243,14 @@ impl Server {
     }
 
     fn on_control(&mut self, stream: u32, payload: &[u8]) {
+        let control = serde_json::from_slice(payload);
         let Some(job) = self.job_of(stream) else {
+            if let Ok(control) = control {
+                self.on_session_control(stream, control);
+            }
             return;
         };
-        match serde_json::from_slice(payload) {
+        match control {
             Ok(Control::Resize(size)) => {
                 if let Some(terminal) = &job.terminal {
                     // A terminal that is going away keeps its last size.
@@ -255,7 +265,7 @@ impl Server {
 
     fn on_data(&mut self, head: Head, payload: &[u8]) {
         let Some(job) = self.job_of(head.stream) else {
-            return;
+            return self.on_session_data(head, payload);
         };
         let Some(input) = job.input.as_mut().filter(|_| head.channel == Channel::Input) else {
             return;
@@ -273,6 +283,8 @@ impl Server {
                 input.finish(is_terminal);
             }
             self.settle_input(head.stream);
+        } else {
+            self.on_session_eof(head.stream);
         }
     }
 
@@ -285,6 +297,8 @@ impl Server {
             for output in job.outputs.iter_mut().filter(|output| output.channel() == head.channel) {
                 output.grant(bytes);
             }
+        } else {
+            self.on_session_credit(head, bytes);
         }
     }
 
@@ -315,6 +329,7 @@ impl Server {
     /// Nobody listens to a stream any more: its bytes have nowhere to go, its command is told.
     fn abandon(&mut self, stream: u32) {
         self.tells.waiting.retain(|waiting| *waiting != stream);
+        self.sessions.forget_stream(stream);
         if let Some(job) = self.job_of(stream) {
             job.abandon();
         }

@@ -22,7 +22,7 @@ const AHEAD_NS: u64 = 1_000_000_000;
 /// Bytes of a tar stream moved at once.
 const TREE_BUFFER_BYTES: usize = 64 * 1024;
 /// The requests this build knows, to tell a malformed one from an unknown one.
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 12] = [
     "configure",
     "exec",
     "put_tree",
@@ -34,7 +34,10 @@ const KNOWN: [&str; 11] = [
     "health",
     "listeners",
     "grow_disk",
+    "session",
 ];
+/// The same of requests about sessions.
+const KNOWN_OF_SESSIONS: [&str; 7] = ["start", "list", "attach", "send", "signal", "stop", "forget"];
 
 /// Reads a request.
 ///
@@ -42,10 +45,11 @@ const KNOWN: [&str; 11] = [
 /// [`Failure::Unsupported`] when it is of a kind this build does not know, [`Failure::Refused`] when it is malformed.
 pub fn parse(payload: &[u8]) -> Result<Request, Failure> {
     serde_json::from_slice(payload).map_err(|error| {
-        let kind = serde_json::from_slice::<serde_json::Value>(payload).ok();
-        let kind = kind.as_ref().and_then(|value| value.get("request")).and_then(serde_json::Value::as_str);
-        match kind {
-            Some(kind) if !KNOWN.contains(&kind) => Failure::Unsupported,
+        let request = serde_json::from_slice::<serde_json::Value>(payload).ok();
+        let word = |name| request.as_ref()?.get(name)?.as_str();
+        match (word("request"), word("session")) {
+            (Some(kind), _) if !KNOWN.contains(&kind) => Failure::Unsupported,
+            (Some("session"), Some(kind)) if !KNOWN_OF_SESSIONS.contains(&kind) => Failure::Unsupported,
             _ => Failure::Refused { why: error.to_string() },
         }
     })
@@ -66,6 +70,7 @@ impl Server {
             }
             Request::Configure(config) => self.record(*config),
             Request::Exec(request) => return self.exec(stream, &request),
+            Request::Session(request) => return self.session(stream, request),
             Request::Sync => {
                 return self.work(stream, Channels::Neither, |_| {
                     rustix::fs::sync();
@@ -104,17 +109,22 @@ impl Server {
     }
 
     fn exec(&mut self, stream: u32, request: &wire::agent::message::ExecRequest) {
-        if !self.guest.is_hosted() && is_off(sys::clock::unix_ns(), request.unix_ns) {
-            // A command with a wrong clock is better than none.
-            let _: Result<(), Failure> = set_clock(request.unix_ns);
-        }
-        match exec::start(request, stream, &mut self.guest) {
+        self.correct_clock(request.unix_ns);
+        match exec::start(request, Some(stream), &mut self.guest) {
             Ok(job) => {
                 self.reply(stream, &Reply::Started { pid: job.pid });
                 self.hold_until = Some(monotonic() + HOLD);
                 self.adopt(job);
             }
             Err(failure) => self.reply(stream, &Reply::Failed(failure)),
+        }
+    }
+
+    /// Sets a clock that is far off the host's, before a command reads it.
+    pub fn correct_clock(&mut self, unix_ns: u64) {
+        if !self.guest.is_hosted() && is_off(sys::clock::unix_ns(), unix_ns) {
+            // A command with a wrong clock is better than none.
+            let _: Result<(), Failure> = set_clock(unix_ns);
         }
     }
 
@@ -151,6 +161,7 @@ impl Server {
             uptime_ms: uptime_ms(),
             unix_ns: sys::clock::unix_ns(),
             execs: u32::try_from(commands).unwrap_or(u32::MAX),
+            sessions: self.sessions.running(),
             memory_total_kib: kib("MemTotal"),
             memory_available_kib: kib("MemAvailable"),
             kernel_boot_id: boot_id.trim().to_owned(),

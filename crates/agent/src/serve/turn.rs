@@ -13,6 +13,7 @@ use wire::agent::message::{Failure, Reply};
 use super::Server;
 use super::job::{GRACE, Job, Pumped, Task};
 use super::link::Taken;
+use super::sessions::turn::SessionReady;
 
 /// Above this much waiting to be sent, no output is read from processes.
 const OUTPUT_HIGH: usize = 192 * 1024;
@@ -35,6 +36,7 @@ enum Ready {
     Output(u32, Channel),
     Answer(u32),
     Exit(u32),
+    Session(SessionReady),
 }
 
 impl Server {
@@ -43,6 +45,7 @@ impl Server {
     /// # Errors
     /// When polling fails.
     pub fn turn(&mut self) -> io::Result<()> {
+        self.serve_watchers();
         self.send();
         for ready in self.wait()? {
             match ready {
@@ -53,6 +56,7 @@ impl Server {
                 Ready::Output(id, channel) => self.drain(id, channel),
                 Ready::Answer(id) => self.hear(id),
                 Ready::Exit(id) => self.reap(id)?,
+                Ready::Session(ready) => self.on_session_ready(ready)?,
             }
         }
         self.receive();
@@ -96,7 +100,12 @@ impl Server {
                 watch(Ready::Answer(*id), pipe.as_fd(), PollFlags::IN);
             }
         }
-        let timeout = self.timeout(monotonic()).map(timespec);
+        let now = monotonic();
+        self.sessions.watch(now, &mut |ready, fd, flags| {
+            what.push(Ready::Session(ready));
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
+        });
+        let timeout = self.timeout(now).map(timespec);
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {}
             Err(Errno::INTR) => return Ok(Vec::new()),
@@ -107,12 +116,18 @@ impl Server {
 
     /// How long nothing needs to happen; none for ever.
     fn timeout(&self, now: Instant) -> Option<Duration> {
-        if self.may_receive() && self.port.readable().is_some() {
+        let may_show = self.outbound.pending() < OUTPUT_HIGH / 2 && self.sessions.has_unshown();
+        if may_show || self.may_receive() && self.port.readable().is_some() {
             return Some(Duration::ZERO);
         }
         let deadlines = self.jobs.values().flat_map(|job| [job.grace_until, job.kill_at]);
         let asked_again = self.asked_end.map(|(_, at)| at);
-        deadlines.chain([self.hold_until, asked_again]).flatten().min().map(|at| at.saturating_duration_since(now))
+        let sessions = self.sessions.deadline(now);
+        deadlines
+            .chain([self.hold_until, asked_again, sessions])
+            .flatten()
+            .min()
+            .map(|at| at.saturating_duration_since(now))
     }
 
     fn may_receive(&self) -> bool {
@@ -221,6 +236,7 @@ impl Server {
             self.hold_until = None;
         }
         self.ask_again(now);
+        self.look_at_sessions(now);
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let ids: Vec<u32> =
             self.jobs.iter().filter(|(_, job)| due(job.grace_until) || due(job.kill_at)).map(|(id, _)| *id).collect();

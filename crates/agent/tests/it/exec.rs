@@ -4,7 +4,7 @@ use wire::agent::message::{
     BootConfig, Control, ExecRequest, ExitStatus, Failure, Level, Reply, Request, Stage, TerminalSize,
 };
 
-use crate::host::{Agent, Host, content, exec, is_alive, shell, until};
+use crate::host::{Agent, Host, exec, is_alive, shell};
 use wire::agent::frame::{Channel, Kind};
 
 fn failure(host: &mut Host, request: &ExecRequest) -> Failure {
@@ -147,28 +147,6 @@ fn a_terminal_has_a_size_and_signals() {
     let stream = host.start(&shell("sleep 1000 & wait"));
     host.control(stream, Control::Signal { signal: 15 });
     assert_eq!(host.finish(stream).code(), 143, "the whole group is signalled");
-}
-
-#[test]
-fn a_detached_command_outlives_its_stream_and_its_host() {
-    let agent = Agent::start();
-    let mut host = agent.host();
-    let mark = agent.root().join("mark");
-    let detached = ExecRequest { detach: true, ..shell("echo lost; read x; echo $$ > mark; exec sleep 1000") };
-    let Reply::Started { pid } = ({
-        let stream = host.begin(&Request::Exec(Box::new(ExecRequest { cwd: Some("/".into()), ..detached })));
-        let frame = host.frame();
-        assert_eq!(frame.head.stream, stream);
-        serde_json::from_slice(&frame.payload).unwrap()
-    }) else {
-        panic!("not started")
-    };
-    assert_eq!(content(&mark).trim(), pid.to_string());
-    drop(host);
-    let mut host = agent.host();
-    assert!(is_alive(pid));
-    host.sh(&format!("kill {pid}"));
-    until("it is reaped", || agent.children().is_empty().then_some(()));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `exec` | the contract of commands |
 //! | `streams` | many of them: floods, stalls, limits, memory |
+//! | `sessions` | commands that outlive their host |
 //! | `resync` | connections that end or begin in the middle of anything |
 //! | `trees` | tar streams in and out |
 
@@ -12,6 +13,7 @@
 mod exec;
 mod host;
 mod resync;
+mod sessions;
 mod streams;
 mod trees;
 

@@ -1,6 +1,8 @@
 //! Completion, as a shell asks for it.
 
-use crate::fake::{Home, Script};
+use serde_json::{Value, json};
+
+use crate::fake::{Home, Script, session};
 
 fn candidates(home: &Home, words: &[&str]) -> Vec<String> {
     let mut args = vec!["--"];
@@ -33,6 +35,13 @@ fn names_as_they_are_now() {
     assert_eq!(names(&home, &["banger", "stop", "web", "d"]), ["db"]);
     assert_eq!(names(&home, &["banger", "run", "--image", ""]), ["debian-bookworm"]);
     assert_eq!(names(&home, &["banger", "kernel", "show", ""]), ["debian-cloud"]);
+    let sessions =
+        json!({"sessions": [session("dev", Value::Null), session("s2", json!(0)), session("$(reboot)", Value::Null)]});
+    let home = Script::new().answer("GET /v1/vms/web/sessions", &sessions).run();
+    assert_eq!(names(&home, &["banger", "session", "attach", "web", ""]), ["dev", "s2"]);
+    assert_eq!(names(&home, &["banger", "vm", "session", "stop", "-t", "5s", "web", "s2", "d"]), ["dev"]);
+    assert_eq!(names(&home, &["banger", "session", "attach", ""]), ["web", "db"]);
+    assert!(names(&home, &["banger", "session", "attach", "db", ""]).is_empty());
     assert!(names(&home, &["banger", "kin"]).is_empty());
     assert_eq!(names(&home, &["banger", "ker"]), ["kernel"]);
     assert!(candidates(&home, &["banger", "run", "--r"]).contains(&"--rm".to_owned()));

@@ -41,8 +41,6 @@ fn what_is_asked_for() {
     assert_eq!(all["env"], json!([["A", "1=2"], ["OUTER", "yes"]]));
     assert_eq!((&all["cwd"], &all["user"], &all["login"]), (&json!("/x"), &json!("me:us"), &json!(true)));
     assert_eq!((&all["stdin"], &all["terminal"]), (&json!(true), &Value::Null), "no terminal is no terminal");
-    let detached = spec(&["exec", "-d", "web", "true"]);
-    assert_eq!((&detached["detach"], &detached["stdin"]), (&json!(true), &json!(false)));
     assert_eq!(spec(&["exec", "-t", "web", "top"])["terminal"], json!({"rows": 24, "cols": 80}));
     assert_eq!(spec(&["exec", "web"])["argv"], json!([]));
 }
@@ -57,7 +55,6 @@ fn statuses() {
         (error(ErrorCode::ProgramNotExecutable), 126),
         (error(ErrorCode::ProgramNotFound), 127),
         (error(ErrorCode::GuestUnreachable), 125),
-        (Ended::Detached { pid: 7 }, 0),
     ] {
         let sent = ended.clone();
         let home = guest(move |connection| connection.ended(&sent));

@@ -336,3 +336,13 @@ pub(crate) fn operation(state: &str, error: &Value) -> Value {
 pub(crate) fn step(name: &str, state: &str) -> Value {
     json!({"event": "step", "step": {"name": name, "state": state, "started_at_ms": null, "ended_at_ms": null}})
 }
+
+/// A session; its exit status is null while it runs.
+pub(crate) fn session(name: &str, exit_status: Value) -> Value {
+    let is_over = !exit_status.is_null();
+    json!({
+        "name": name, "state": if is_over { "ended" } else { "running" }, "command": format!("npm run {name}"),
+        "terminal": name == "sh", "pid": 42, "exit_status": exit_status, "started_at_ms": minutes_ago(7),
+        "ended_at_ms": if is_over { json!(minutes_ago(2)) } else { Value::Null }, "output_bytes": 123, "clients": 1,
+    })
+}

@@ -16,6 +16,12 @@ fn landing_pages() {
         ("daemon", &["daemon", "--help"]),
         ("run", &["run", "--help"]),
         ("exec", &["exec", "--help"]),
+        ("session", &["session", "--help"]),
+        ("session_attach", &["session", "attach", "--help"]),
+        ("session_logs", &["session", "logs", "--help"]),
+        ("session_send", &["session", "send", "--help"]),
+        ("session_stop", &["session", "stop", "--help"]),
+        ("session_kill", &["session", "kill", "--help"]),
     ] {
         let output = home.banger(args).output().unwrap();
         assert!(output.status.success());
@@ -32,7 +38,7 @@ fn verbs_are_one_implementation_with_and_without_the_noun() {
     let page = |args: &[&str]| String::from_utf8(home.banger(args).output().unwrap().stdout).unwrap();
     for verb in [
         "run", "create", "start", "stop", "restart", "kill", "pause", "resume", "set", "prune", "stats", "ports",
-        "rename", "delete", "rm", "list", "ls", "ps", "show", "exec", "logs", "wait",
+        "rename", "delete", "rm", "list", "ls", "ps", "show", "exec", "logs", "wait", "session",
     ] {
         let long = page(&["vm", verb, "--help"]);
         assert!(!long.is_empty());
@@ -71,7 +77,7 @@ fn versions() {
 #[test]
 fn usage_errors() {
     let home = Home::empty();
-    let wrong: [&[&str]; 26] = [
+    let wrong: [&[&str]; 34] = [
         &["nonsense"],
         &["exec"],
         &["start"],
@@ -98,6 +104,14 @@ fn usage_errors() {
         &["kill", "--signal", "9", "web"],
         &["rename", "web"],
         &["rename", "web", "New_Name"],
+        &["exec", "--name", "dev", "web", "true"],
+        &["exec", "-d", "--name", "No", "web", "true"],
+        &["exec", "-di", "web", "true"],
+        &["session", "attach", "web"],
+        &["session", "attach", "web", "../x"],
+        &["session", "attach", "--detach-keys", "ctrl-", "web", "dev"],
+        &["session", "send", "web", "dev"],
+        &["session", "kill", "--signal", "NONE", "web", "dev"],
     ];
     for args in wrong {
         let output = home.banger(args).output().unwrap();

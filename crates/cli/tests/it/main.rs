@@ -13,6 +13,7 @@ mod lifecycle;
 mod listing;
 mod records;
 mod run;
+mod sessions;
 mod sim;
 mod start;
 mod terminal;

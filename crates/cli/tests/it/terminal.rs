@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use wire::agent::message::ExitStatus;
 use wire::attach::Kind;
 
-use crate::fake::{DEADLINE, Home, Script, finished, operation, step};
+use crate::fake::{DEADLINE, Home, Script, finished, operation, session, step};
 
 struct Person {
     keyboard: File,
@@ -130,6 +130,33 @@ fn a_shell_in_raw_mode() {
         assert_eq!(spec["terminal"], json!({"rows": 30, "cols": 100}));
         assert_eq!(spec["stdin"], true);
     }
+}
+
+#[test]
+fn a_session_is_left_by_keys_and_goes_on() {
+    let home = shell("POST /v1/vms/web/sessions/sh/attach")
+        .answer("GET /v1/vms/web/sessions/sh ", &session("sh", Value::Null))
+        .run();
+    let mut person = sit_down(&home, &["session", "attach", "web", "sh"]);
+    person.sees("$ ");
+    assert!(person.is_raw());
+    person.types("\x03");
+    person.sees("<[3]>");
+    person.types("\x10x");
+    person.sees("<[16, 120]>");
+    person.types("\x10\x11");
+    let (status, screen) = person.leaves();
+    assert_eq!(status, Some(0));
+    assert!(screen.contains("sh goes on: banger session attach web sh"), "{screen}");
+    let asked: Value = serde_json::from_slice(&home.log.wait_for("POST").body).unwrap();
+    assert_eq!(asked["terminal"], json!({"rows": 30, "cols": 100}));
+
+    let mut person = sit_down(&home, &["session", "attach", "--detach-keys", "ctrl-a,d", "web", "sh"]);
+    person.sees("$ ");
+    person.types("\x10\x11");
+    person.sees("<[16, 17]>");
+    person.types("q");
+    assert_eq!(person.leaves().0, Some(9), "one that ends while attached has its status");
 }
 
 #[test]

@@ -1,22 +1,25 @@
-//! The relay of one exec: between a client's upgraded connection and a stream of the guest.
+//! The relay of one exec, or of one client of a session: between an upgraded connection and a stream of the guest.
 //!
 //! ```text
 //! client ── Input ──► queue (≤ the window granted) ──► guest        granted again as the guest takes it
 //! client ── Resize, Signal ──────────────────────────► guest        never behind input
 //! client ◄── Output, Error ──────────────────────────── guest       taken only as fast as the client reads
+//! client ◄── Skipped ────────────────────────────────── guest       a session's client that was too slow
 //! client ◄── Ended
 //! ```
-//! A client that goes away takes its command with it: dropping the guest's stream resets it.
+//! A client that goes away takes its command with it: dropping the guest's stream resets it. A session is only left.
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use wire::agent::WINDOW_BYTES;
 use wire::agent::message::{Control, TerminalSize};
+use wire::agent::session::Source;
 use wire::attach::{self, AttachError, Ended, HEADER_BYTES, Kind};
 
 use super::error::guest_error;
-use crate::guest::ExecStream;
+use crate::guest::session::{SessionStream, Shown};
+use crate::guest::{ExecStream, GuestError};
 
 /// Input messages on their way to the guest: more than a window holds, because empty ones cost nothing of it.
 const INPUT_QUEUE: usize = 64;
@@ -35,25 +38,52 @@ pub(crate) enum RelayError {
     Window,
 }
 
-/// Relays until the command has ended or the client is gone. `is_detached` commands are only waited for until they run.
+/// Relays until the command has ended or the client is gone.
 ///
 /// # Errors
 /// When the client went away or broke the protocol; the command is then given up.
-pub(crate) async fn relay(
-    client: impl AsyncRead + AsyncWrite + Unpin,
-    stream: &ExecStream,
-    is_detached: bool,
-) -> Result<(), RelayError> {
+pub(crate) async fn relay(client: impl AsyncRead + AsyncWrite + Unpin, stream: &ExecStream) -> Result<(), RelayError> {
     let (reader, mut writer) = tokio::io::split(client);
-    let (input, queued) = mpsc::channel::<Option<Bytes>>(INPUT_QUEUE);
     let (grant, granted) = mpsc::channel::<u32>(INPUT_QUEUE);
     let outward = async {
-        let ended = output(&mut writer, stream, granted, is_detached).await?;
-        let json = serde_json::to_vec(&ended).expect("the end of a command has only plain fields");
-        send(&mut writer, Kind::Ended, Bytes::from(json)).await?;
-        writer.shutdown().await
+        let ended = output(&mut writer, stream, granted).await?;
+        finish(&mut writer, &ended).await
     };
-    let inward = async { tokio::join!(pump(stream, queued, &grant), read_client(reader, stream, input)).1 };
+    both(outward, stream, reader, &grant).await
+}
+
+/// Relays until a session's command has ended, all that was to be seen is sent, or the client is gone.
+///
+/// # Errors
+/// When the client went away or broke the protocol; the session goes on.
+pub(crate) async fn relay_session(
+    client: impl AsyncRead + AsyncWrite + Unpin,
+    stream: &SessionStream,
+) -> Result<(), RelayError> {
+    let (reader, mut writer) = tokio::io::split(client);
+    let (grant, granted) = mpsc::channel::<u32>(INPUT_QUEUE);
+    let outward = async {
+        let ended = session_output(&mut writer, stream, granted).await?;
+        finish(&mut writer, &ended).await
+    };
+    both(outward, stream.input(), reader, &grant).await
+}
+
+async fn finish(writer: &mut (impl AsyncWrite + Unpin), ended: &Ended) -> std::io::Result<()> {
+    let json = serde_json::to_vec(ended).expect("the end of a command has only plain fields");
+    send(writer, Kind::Ended, Bytes::from(json)).await?;
+    writer.shutdown().await
+}
+
+/// Both directions, until one ends.
+async fn both(
+    outward: impl Future<Output = std::io::Result<()>>,
+    stream: &ExecStream,
+    reader: impl AsyncRead + Unpin,
+    grant: &mpsc::Sender<u32>,
+) -> Result<(), RelayError> {
+    let (input, queued) = mpsc::channel::<Option<Bytes>>(INPUT_QUEUE);
+    let inward = async { tokio::join!(pump(stream, queued, grant), read_client(reader, stream, input)).1 };
     tokio::select! {
         done = outward => done.map_err(RelayError::Client),
         gone = inward => gone,
@@ -72,14 +102,7 @@ async fn output(
     writer: &mut (impl AsyncWrite + Unpin),
     stream: &ExecStream,
     mut granted: mpsc::Receiver<u32>,
-    is_detached: bool,
 ) -> std::io::Result<Ended> {
-    if is_detached {
-        return Ok(match stream.started().await {
-            Ok(pid) => Ended::Detached { pid },
-            Err(error) => Ended::Failed { error: guest_error(&error) },
-        });
-    }
     send(writer, Kind::InputCredit, Bytes::copy_from_slice(&WINDOW_BYTES.to_le_bytes())).await?;
     let (mut is_out_open, mut is_error_open, mut is_input_open) = (true, true, true);
     while is_out_open || is_error_open {
@@ -101,6 +124,40 @@ async fn output(
     // Why the output ended early, if it did, is told here too.
     Ok(match stream.exited().await {
         Ok(status) => Ended::Exited { status },
+        Err(error) => Ended::Failed { error: guest_error(&error) },
+    })
+}
+
+/// The same of a session, whose two streams come in the order in which they were printed.
+async fn session_output(
+    writer: &mut (impl AsyncWrite + Unpin),
+    stream: &SessionStream,
+    mut granted: mpsc::Receiver<u32>,
+) -> std::io::Result<Ended> {
+    send(writer, Kind::InputCredit, Bytes::copy_from_slice(&WINDOW_BYTES.to_le_bytes())).await?;
+    let mut is_input_open = true;
+    loop {
+        tokio::select! {
+            shown = stream.read() => match shown {
+                Ok(Some(Shown::Bytes(Source::Output, bytes))) => send_all(writer, Kind::Output, bytes).await?,
+                Ok(Some(Shown::Bytes(Source::Error, bytes))) => send_all(writer, Kind::Error, bytes).await?,
+                Ok(Some(Shown::Skipped(count))) => {
+                    send(writer, Kind::Skipped, Bytes::copy_from_slice(&count.to_le_bytes())).await?;
+                }
+                Ok(None) => break,
+                Err(error @ GuestError::Records(_)) => return Ok(Ended::Failed { error: guest_error(&error) }),
+                // Why the output ended early is told below.
+                Err(_) => break,
+            },
+            count = granted.recv(), if is_input_open => match count {
+                Some(count) => send(writer, Kind::InputCredit, Bytes::copy_from_slice(&count.to_le_bytes())).await?,
+                None => is_input_open = false,
+            },
+        }
+    }
+    Ok(match stream.ended().await {
+        Ok(Some(status)) => Ended::Exited { status },
+        Ok(None) => Ended::Read,
         Err(error) => Ended::Failed { error: guest_error(&error) },
     })
 }
@@ -155,7 +212,7 @@ async fn read_client(
                     control(stream, Control::Signal { signal: i32::from(signal) }).await;
                 }
             }
-            Kind::Output | Kind::Error | Kind::InputCredit | Kind::Ended => {
+            Kind::Output | Kind::Error | Kind::InputCredit | Kind::Ended | Kind::Skipped => {
                 return Err(AttachError::Kind { kind: header[0] }.into());
             }
         }

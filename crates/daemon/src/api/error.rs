@@ -90,6 +90,11 @@ pub(crate) fn guest_error(error: &GuestError) -> ApiError {
             Failure::ProgramNotFound { .. } => ErrorCode::ProgramNotFound,
             Failure::ProgramNotExecutable { .. } => ErrorCode::ProgramNotExecutable,
             Failure::NoSuchUser { .. } | Failure::Directory { .. } | Failure::Refused { .. } => ErrorCode::BadRequest,
+            Failure::NoSuchSession { .. } => ErrorCode::NotFound,
+            Failure::SessionExists { .. } => ErrorCode::AlreadyExists,
+            Failure::SessionOver { .. } => ErrorCode::WrongState,
+            Failure::SessionRuns { .. } => ErrorCode::InUse,
+            Failure::SessionsFull => ErrorCode::Exhausted,
             Failure::Os { .. } => ErrorCode::OperationFailed,
             Failure::Busy => ErrorCode::Busy,
             Failure::Unsupported => ErrorCode::Unsupported,
@@ -102,6 +107,7 @@ pub(crate) fn guest_error(error: &GuestError) -> ApiError {
         | GuestError::Closed
         | GuestError::Channel(_)
         | GuestError::CutOff(_)
+        | GuestError::Records(_)
         | GuestError::Unexpected { .. }
         | GuestError::GaveUp => ErrorCode::GuestUnreachable,
     };

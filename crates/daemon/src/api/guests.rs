@@ -21,7 +21,7 @@ use crate::store::records::VmRecord;
 use crate::supervise::spawn;
 
 /// Largest body of an exec request: arguments and environment together, as execve(2) limits them.
-const EXEC_BYTES_MAX: usize = 3 << 20;
+pub(super) const EXEC_BYTES_MAX: usize = 3 << 20;
 /// How long a command waits for a running guest's channel to come back, after the daemon was restarted.
 const RECONNECT: Duration = Duration::from_secs(5);
 
@@ -68,20 +68,24 @@ pub async fn exec(State(api): State<Api>, Path(vm): Path<String>, mut request: R
     let spec: ExecSpec = serde_json::from_slice(&body)
         .map_err(|error| Refusal::bad(format!("cannot understand the command: {error}")))?;
     let record = api.host.store.find_vm(&vm).await?;
-    let is_detached = spec.detach;
     let stream = guest(&api, &record).await?.exec(exec_request(spec, &record)).await?;
     let busy = api.activity.begin();
     spawn(format!("exec in {}", record.name), async move {
         let _busy = busy;
         match upgrade.await {
             Ok(client) => {
-                if let Err(error) = relay::relay(TokioIo::new(client), &stream, is_detached).await {
+                if let Err(error) = relay::relay(TokioIo::new(client), &stream).await {
                     tracing::debug!(%error, vm = %record.id, "an exec was given up");
                 }
             }
             Err(error) => tracing::debug!(%error, "a client left before its exec began"),
         }
     });
+    upgraded()
+}
+
+/// The answer that gives the connection away.
+pub(super) fn upgraded() -> Result<Response, Refusal> {
     Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(header::CONNECTION, "upgrade")
@@ -90,7 +94,7 @@ pub async fn exec(State(api): State<Api>, Path(vm): Path<String>, mut request: R
         .map_err(|_invalid| Refusal(super::error::internal("cannot answer an upgrade")))
 }
 
-fn exec_request(spec: ExecSpec, record: &VmRecord) -> ExecRequest {
+pub(super) fn exec_request(spec: ExecSpec, record: &VmRecord) -> ExecRequest {
     let workspace = record.workspace.as_ref().map(|workspace| workspace.guest_path.clone());
     ExecRequest {
         login: spec.login || spec.argv.is_empty(),
@@ -100,7 +104,6 @@ fn exec_request(spec: ExecSpec, record: &VmRecord) -> ExecRequest {
         user: spec.user,
         terminal: spec.terminal,
         stdin: spec.stdin,
-        detach: spec.detach,
         unix_ns: sys::clock::unix_ns(),
         op: String::new(),
     }

@@ -7,10 +7,11 @@
 //! | [`guests`] | what goes into and comes out of a running guest: exec, trees |
 //! | [`figures`] | what a VM uses, and where it can be reached |
 //! | [`logs`] | the boots of a VM and what each printed |
+//! | [`sessions`] | commands of a guest that go on without a client |
 //! | [`artifacts`] | images and kernels |
 //! | [`operations`] | operations: list, show, watch, cancel |
 //! | [`system`] | the daemon itself: status, doctor, shutdown |
-//! | `attach` | the relay of one exec |
+//! | `attach` | the relay of one exec, and of one client of a session |
 //! | `view`, `error` | records and failures as clients see them |
 //!
 //! A request that lasts (an exec, a watched log) holds the daemon awake; none of them holds anything else.
@@ -23,6 +24,7 @@ pub mod figures;
 pub mod guests;
 pub mod logs;
 pub mod operations;
+pub mod sessions;
 pub mod system;
 mod view;
 pub mod vms;
@@ -103,6 +105,12 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(logs::boots))
         .routes(routes!(logs::logs))
         .routes(routes!(guests::exec))
+        .routes(routes!(sessions::list, sessions::start))
+        .routes(routes!(sessions::show, sessions::delete))
+        .routes(routes!(sessions::attach))
+        .routes(routes!(sessions::input))
+        .routes(routes!(sessions::stop))
+        .routes(routes!(sessions::signal))
         .routes(routes!(guests::put_tree, guests::get_tree))
         .routes(routes!(artifacts::list_images))
         .routes(routes!(artifacts::show_image, artifacts::delete_image))

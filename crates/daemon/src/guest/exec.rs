@@ -73,9 +73,14 @@ impl ExecStream {
     /// # Errors
     /// When it did not run, or nobody can tell how it ended.
     pub async fn exited(&self) -> Result<ExitStatus, GuestError> {
-        match self.stream.ended().await? {
+        match self.reply().await? {
             Reply::Exited(status) => Ok(status),
             other => Err(GuestError::unexpected(&other)),
         }
+    }
+
+    /// Waits for the final reply, whatever it is.
+    pub(super) async fn reply(&self) -> Result<Reply, GuestError> {
+        self.stream.ended().await
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use wire::agent::frame::{Channel, Head, Kind, Tag, encode, preamble_reply};
+use wire::agent::session::Records;
 
 use super::link::{Incoming, Link, Opening};
 
@@ -62,6 +63,8 @@ fn run(bytes: &[u8], step: usize) {
     let mut now = sys::clock::monotonic();
     let mut pending: Vec<u8> = Vec::new();
     let mut delivered = 0_usize;
+    // The tree's stream is read as a session's too: both have the same windows.
+    let mut records = Some(Records::default());
     for piece in bytes.chunks(step) {
         pending.extend_from_slice(piece);
         now += Duration::from_millis(1);
@@ -69,6 +72,9 @@ fn run(bytes: &[u8], step: usize) {
             if let Incoming::Data { stream, channel, bytes } = incoming {
                 assert!(matches!((stream, channel), (2, Channel::Output) | (3, Channel::Output | Channel::Error)));
                 delivered += bytes.len();
+                if stream == 2 {
+                    read_records(&mut records, bytes);
+                }
             }
         });
         let Ok(done) = consumed else { break };
@@ -76,6 +82,20 @@ fn run(bytes: &[u8], step: usize) {
     }
     let windows = 3 * usize::try_from(wire::agent::WINDOW_BYTES).expect("256 KiB fit");
     assert!(delivered <= windows, "{delivered} bytes were let pass");
+}
+
+/// Reads `bytes` as a session's output, until it is none.
+fn read_records(reading: &mut Option<Records>, mut bytes: &[u8]) {
+    while let Some(records) = reading {
+        match records.next(&mut bytes) {
+            Ok(Some(_piece)) => {}
+            Ok(None) => {
+                assert!(bytes.is_empty(), "records left bytes unread");
+                return;
+            }
+            Err(_) => *reading = None,
+        }
+    }
 }
 
 #[cfg(test)]

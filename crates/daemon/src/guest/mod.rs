@@ -5,6 +5,7 @@
 //!   .configure(BootConfig)      .wait_ready(Level)     .call(Request)
 //!   .exec(ExecRequest)  ─► ExecStream: write, read, control, started, exited
 //!   .put_tree(path, tar)        .get_tree(path) ─► TreeStream
+//!   .attach_session(…) ─► SessionStream             .sessions() and their kin
 //!   .events()                   .closed()
 //! ```
 //!
@@ -16,7 +17,7 @@
 //! | `connection` | the task that owns the socket |
 //! | `outbox` | frames on their way out |
 //! | `stream` | one stream, shared by the task and its opener |
-//! | [`exec`], [`tree`] | what streams are used for |
+//! | [`exec`], [`session`], [`tree`] | what streams are used for |
 //! | [`fuzz`] | any bytes through the state machine |
 //!
 //! A guest is hostile: what it may make the host keep is one window of bytes for each channel of an open stream, and one
@@ -29,6 +30,7 @@ pub mod exec;
 pub mod fuzz;
 pub mod link;
 mod outbox;
+pub mod session;
 mod stream;
 pub mod tree;
 pub mod untrusted;
@@ -51,6 +53,7 @@ use link::{Opening, Violation};
 use stream::Stream;
 
 pub use exec::ExecStream;
+pub use session::SessionStream;
 pub use tree::TreeStream;
 
 /// What went wrong between the host and a guest's agent.
@@ -80,6 +83,9 @@ pub enum GuestError {
     /// The guest broke the protocol and was cut off.
     #[error("the guest agent was cut off")]
     CutOff(#[from] Violation),
+    /// What the guest sent as a session's output is none.
+    #[error("the guest agent sent nonsense as a session's output")]
+    Records(#[from] wire::agent::session::RecordError),
     /// The guest answered that it failed; its words, bounded and not to be trusted.
     #[error(transparent)]
     Failed(Failure),
@@ -126,6 +132,7 @@ impl GuestError {
             Reply::Ready(_) => "that it is ready",
             Reply::Health(_) => "how it is",
             Reply::Listeners(_) => "what listens",
+            Reply::Session(_) => "about sessions",
             Reply::Done { .. } => "that it is done",
             Reply::Failed(_) => "that it failed",
         };
@@ -208,9 +215,7 @@ impl Guest {
     /// # Errors
     /// When the request does not fit or the connection is gone.
     pub async fn exec(&self, request: ExecRequest) -> Result<ExecStream, GuestError> {
-        // A detached command has no channels, and its start is its final reply.
-        let opening = if request.detach { Opening::Call } else { Opening::Exec };
-        Ok(ExecStream::new(self.open(opening, &Request::Exec(Box::new(request))).await?))
+        Ok(ExecStream::new(self.open(Opening::Exec, &Request::Exec(Box::new(request))).await?))
     }
 
     /// Waits until the guest is ready to `level`.

@@ -2,6 +2,7 @@
 //! terminal would obey.
 
 use wire::agent::message::{Configured, Event, Failure, Health, Hello, LISTENERS_MAX, Readiness, Reply};
+use wire::agent::session::{COMMAND_LEN_MAX, NAME_LEN_MAX, SESSIONS_MAX, SessionRecord, SessionReply};
 
 /// Most characters of a name or a version.
 const NAME_CHARS: usize = 128;
@@ -70,6 +71,7 @@ impl Tame for Reply {
                 listeners.sockets.truncate(LISTENERS_MAX);
                 Reply::Listeners(listeners)
             }
+            Reply::Session(session) => Reply::Session(session.tame()),
             Reply::Failed(failure) => Reply::Failed(failure.tame()),
             Reply::Started { .. } | Reply::Exited(_) | Reply::Done { .. } => self,
         }
@@ -97,6 +99,23 @@ impl Tame for Readiness {
     }
 }
 
+impl Tame for SessionReply {
+    fn tame(self) -> SessionReply {
+        match self {
+            SessionReply::Session(record) => SessionReply::Session(record.tame()),
+            SessionReply::Sessions { sessions } => SessionReply::Sessions {
+                sessions: sessions.into_iter().take(SESSIONS_MAX).map(SessionRecord::tame).collect(),
+            },
+        }
+    }
+}
+
+impl Tame for SessionRecord {
+    fn tame(self) -> SessionRecord {
+        SessionRecord { name: line(&self.name, NAME_LEN_MAX), command: line(&self.command, COMMAND_LEN_MAX), ..self }
+    }
+}
+
 impl Tame for Failure {
     fn tame(self) -> Failure {
         let short = |text: String| line(&text, LINE_CHARS);
@@ -109,7 +128,11 @@ impl Tame for Failure {
             Failure::Directory { path, why } => Failure::Directory { path: short(path), why: short(why) },
             Failure::Os { act, why } => Failure::Os { act: short(act), why: short(why) },
             Failure::Refused { why } => Failure::Refused { why: short(why) },
-            Failure::Busy | Failure::Unsupported => self,
+            Failure::NoSuchSession { name } => Failure::NoSuchSession { name: line(&name, NAME_LEN_MAX) },
+            Failure::SessionExists { name } => Failure::SessionExists { name: line(&name, NAME_LEN_MAX) },
+            Failure::SessionOver { name } => Failure::SessionOver { name: line(&name, NAME_LEN_MAX) },
+            Failure::SessionRuns { name } => Failure::SessionRuns { name: line(&name, NAME_LEN_MAX) },
+            Failure::SessionsFull | Failure::Busy | Failure::Unsupported => self,
         }
     }
 }
@@ -124,6 +147,18 @@ mod tests {
         let Event::Warning { message } = event.tame() else { panic!() };
         assert!(message.starts_with("\u{fffd}[2J\u{fffd}x"), "{message}");
         assert_eq!(message.chars().count(), LINE_CHARS + 1);
+    }
+
+    #[test]
+    fn sessions_end() {
+        let record =
+            SessionRecord { name: "n\x07".repeat(1000), command: "\x1b".repeat(1000), ..SessionRecord::default() };
+        let SessionReply::Sessions { sessions } = (SessionReply::Sessions { sessions: vec![record; 1000] }).tame()
+        else {
+            panic!()
+        };
+        assert_eq!(sessions.len(), SESSIONS_MAX);
+        assert!(sessions.iter().all(|session| !session.name.contains('\x07') && session.command.chars().count() < 300));
     }
 
     #[test]

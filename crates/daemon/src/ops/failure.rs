@@ -176,6 +176,7 @@ impl From<GuestError> for Cause {
             | GuestError::CutOff(_)
             | GuestError::Unexpected { .. }
             | GuestError::GaveUp
+            | GuestError::Records(_)
             | GuestError::Busy => ErrorCode::GuestUnreachable,
         };
         caused(code, &error)

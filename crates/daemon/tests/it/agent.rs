@@ -12,7 +12,7 @@ use daemon::vmm::{Launch, Vmm, VmmDriver};
 use tokio::time::timeout;
 use wire::agent::message::{Control, Ending, ExecRequest, ExitStatus, Failure, Stage, TerminalSize};
 
-const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// The agent of this very source, built when the tests are.
 pub(crate) fn agent() -> PathBuf {
@@ -32,15 +32,15 @@ pub(crate) fn agent() -> PathBuf {
 }
 
 /// A `sim` guest and the connection to it.
-struct Running {
-    _dir: tempfile::TempDir,
-    sim: Sim,
-    launch: Launch,
-    vmm: Box<dyn Vmm>,
-    guest: Guest,
+pub(crate) struct Running {
+    pub(crate) _dir: tempfile::TempDir,
+    pub(crate) sim: Sim,
+    pub(crate) launch: Launch,
+    pub(crate) vmm: Box<dyn Vmm>,
+    pub(crate) guest: Guest,
 }
 
-async fn running() -> Running {
+pub(crate) async fn running() -> Running {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     std::fs::create_dir(at("boot")).unwrap();
@@ -69,23 +69,23 @@ async fn running() -> Running {
 }
 
 impl Running {
-    async fn end(mut self) {
+    pub(crate) async fn end(mut self) {
         self.sim.ensure_gone(&self.launch).await.unwrap();
         timeout(SOON, self.vmm.wait()).await.unwrap();
         assert!(matches!(timeout(SOON, self.guest.closed()).await.unwrap(), GuestError::Closed));
     }
 
-    async fn sh(&self, script: &str) -> ExecStream {
+    pub(crate) async fn sh(&self, script: &str) -> ExecStream {
         self.guest.exec(sh(script)).await.unwrap()
     }
 }
 
-fn sh(script: &str) -> ExecRequest {
+pub(crate) fn sh(script: &str) -> ExecRequest {
     let argv = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
     ExecRequest { argv, stdin: true, unix_ns: sys::clock::unix_ns(), ..ExecRequest::default() }
 }
 
-async fn output(exec: &ExecStream) -> Vec<u8> {
+pub(crate) async fn output(exec: &ExecStream) -> Vec<u8> {
     let mut all = BytesMut::new();
     while let Some(bytes) = timeout(SOON, exec.read_output()).await.expect("output comes").unwrap() {
         all.extend_from_slice(&bytes);

@@ -7,6 +7,7 @@
 //! | [`Request::PutTree`] | tar | – | [`Reply::Done`] |
 //! | [`Request::GetTree`] | – | tar | [`Reply::Done`] |
 //! | [`Request::Await`] | – | – | [`Reply::Ready`] |
+//! | [`Request::Session`] | | | see [`super::session`] |
 //! | everything else | – | – | [`Reply::Done`] or its own |
 //!
 //! Any request may end in [`Reply::Failed`]. Unknown fields are ignored by whoever is older; unknown requests are
@@ -14,7 +15,10 @@
 
 use std::net::IpAddr;
 
+pub use super::listening::{LISTENERS_MAX, Listeners, ListeningSocket, Protocol};
 use serde::{Deserialize, Serialize};
+
+use super::session::{SessionReply, SessionRequest};
 
 /// The agent's first words on a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +117,8 @@ pub enum Request {
         /// What the host made the device.
         bytes: u64,
     },
+    /// Something about sessions.
+    Session(SessionRequest),
 }
 
 /// How ready a guest can be waited for.
@@ -225,9 +231,6 @@ pub struct ExecRequest {
     /// Runs the user's login shell with the command, or alone when `argv` is empty.
     #[serde(default)]
     pub login: bool,
-    /// Answers `Started` and goes on without anybody listening; its output goes to `/dev/null`.
-    #[serde(default)]
-    pub detach: bool,
     /// The host's clock, nanoseconds since 1970: a guest that is behind it, because its machine was paused or its host
     /// slept, is set before the command runs.
     pub unix_ns: u64,
@@ -264,7 +267,7 @@ pub enum Control {
 pub enum Reply {
     /// The root is built and the init is about to run.
     Configured(Configured),
-    /// The command runs. Final for `detach`.
+    /// The command runs.
     Started {
         /// Its process id in the guest.
         pid: u32,
@@ -277,6 +280,8 @@ pub enum Reply {
     Health(Health),
     /// What listens.
     Listeners(Listeners),
+    /// About sessions.
+    Session(SessionReply),
     /// Done; `bytes` counts what a tree transfer moved.
     Done {
         /// Bytes of file content.
@@ -318,6 +323,9 @@ pub struct Health {
     pub unix_ns: u64,
     /// Commands running for the host.
     pub execs: u32,
+    /// Sessions whose command runs; part of a guest's being in use, as `execs` are.
+    #[serde(default)]
+    pub sessions: u32,
     /// `MemTotal` of proc(5), KiB.
     pub memory_total_kib: u64,
     /// `MemAvailable` of proc(5), KiB.
@@ -330,40 +338,6 @@ pub struct Health {
     /// Bytes that they sent.
     #[serde(default)]
     pub sent_bytes: Option<u64>,
-}
-
-/// Most sockets that are told of.
-pub const LISTENERS_MAX: usize = 512;
-
-/// Sockets that wait for somebody.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
-pub struct Listeners {
-    /// By protocol and port; at most [`LISTENERS_MAX`].
-    pub sockets: Vec<ListeningSocket>,
-    /// There were more.
-    pub is_cut: bool,
-}
-
-/// One of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ListeningSocket {
-    /// Of what kind.
-    pub protocol: Protocol,
-    /// Its port.
-    pub port: u16,
-    /// Its address; `0.0.0.0` and `::` are all of them.
-    pub address: IpAddr,
-}
-
-/// What a socket speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum Protocol {
-    /// Connections.
-    Tcp,
-    /// Datagrams.
-    Udp,
 }
 
 /// How a command ended.
@@ -439,6 +413,33 @@ pub enum Failure {
         /// Why.
         why: String,
     },
+    /// No such session.
+    #[error("there is no session {name} in the guest")]
+    NoSuchSession {
+        /// As asked.
+        name: String,
+    },
+    /// A session of that name runs.
+    #[error("a session {name} runs already in the guest")]
+    SessionExists {
+        /// As asked.
+        name: String,
+    },
+    /// The session's command has ended.
+    #[error("the session {name} has ended")]
+    SessionOver {
+        /// As asked.
+        name: String,
+    },
+    /// The session's command runs.
+    #[error("the session {name} still runs")]
+    SessionRuns {
+        /// As asked.
+        name: String,
+    },
+    /// As many sessions run as an agent keeps.
+    #[error("{SESSIONS} sessions run in the guest already", SESSIONS = super::session::SESSIONS_MAX)]
+    SessionsFull,
     /// Too many streams.
     #[error("the guest agent is serving {STREAMS} requests already", STREAMS = super::STREAMS_MAX)]
     Busy,

@@ -16,6 +16,7 @@
 //! - [`frame`]: the bytes of a frame, the preamble, and the incremental decoder; hostile input ends in an error, never in
 //!   an allocation above the limits there.
 //! - [`message`]: what `Open` asks and `Reply` answers (JSON).
+//! - [`session`]: the same about sessions, and the records of their output.
 //!
 //! Rules both sides keep:
 //! - The host opens streams (numbers 1 and up, at most [`STREAMS_MAX`] at once); stream 0 carries [`frame::Kind::Hello`] and events.
@@ -28,10 +29,17 @@
 //! One number, [`GENERATION`], versions all of it. The host adapts to older agents; an agent never has to.
 
 pub mod frame;
+pub mod listening;
 pub mod message;
+pub mod session;
 
 /// The generation this build speaks.
-pub const GENERATION: u32 = 1;
+///
+/// | generation | what an agent of it answers |
+/// |---|---|
+/// | 1 | everything but the following |
+/// | 2 | [`message::Request::Session`] |
+pub const GENERATION: u32 = 2;
 
 /// Streams open at the same time on one connection.
 pub const STREAMS_MAX: usize = 256;

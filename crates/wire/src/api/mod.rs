@@ -19,6 +19,12 @@
 //! | `GET /v1/vms/{vm}/boots` | → [`BootList`] |
 //! | `GET /v1/vms/{vm}/logs` | [`LogsQuery`] → bytes, chunked |
 //! | `POST /v1/vms/{vm}/exec` | [`crate::attach::ExecSpec`] → upgrade to [`crate::attach::PROTOCOL`] |
+//! | `GET /v1/vms/{vm}/sessions`, `GET …/{session}` | → [`SessionList`], [`Session`] |
+//! | `POST /v1/vms/{vm}/sessions` | [`StartSession`] → [`Session`] |
+//! | `POST /v1/vms/{vm}/sessions/{session}/attach` | [`AttachSession`] → upgrade to [`crate::attach::PROTOCOL`] |
+//! | `POST /v1/vms/{vm}/sessions/{session}/input?eof=` | bytes, chunked → [`Sent`] |
+//! | `POST /v1/vms/{vm}/sessions/{session}/stop`, `…/signal` | [`StopSession`], [`SignalSession`] → [`Session`] |
+//! | `DELETE /v1/vms/{vm}/sessions/{session}` | forgets one that has ended → [`Session`] |
 //! | `PUT /v1/vms/{vm}/tree?path=` | tar, chunked → [`TreeDone`] |
 //! | `GET /v1/vms/{vm}/tree?path=` | → tar, chunked |
 //! | `GET /v1/images`, `GET /v1/images/{image}`, `DELETE …` | → [`ImageList`], [`Image`], [`Begun`] |
@@ -39,6 +45,7 @@ mod figures;
 mod image;
 mod listing;
 mod operation;
+mod session;
 mod system;
 mod vm;
 
@@ -49,6 +56,9 @@ pub use figures::{Listener, Traffic, VmPorts, VmStats};
 pub use image::{BuildImage, Image, ImageList, ImportKernel, Kernel, KernelFacts, KernelList, KernelSource};
 pub use listing::{FilterError, FilterTerm, ListVms, STATES, VmFilter, VmSort, parse_state};
 pub use operation::{Begun, Operation, OperationEvent, OperationList, OperationState, StepReport, StepState, Unit};
+pub use session::{
+    AttachSession, SendQuery, Sent, Session, SessionList, SessionState, SignalSession, StartSession, StopSession,
+};
 pub use system::{Check, CheckStatus, DaemonStatus, Defaults, DoctorReport, VersionInfo};
 pub use vm::{
     BootStatus, CreateVm, DeleteVm, KillSignal, KillSignalError, KillVm, LogSource, LogsQuery, Publish, Ready,

@@ -5,7 +5,8 @@ use std::ffi::OsString;
 use wire::attach::ExecSpec;
 
 use crate::cmd::App;
-use crate::cmd::vm::session::{self, Terminal};
+use crate::cmd::vm::attached::{self, Terminal};
+use crate::cmd::vm::session;
 use crate::complete;
 use crate::error::Failure;
 use crate::output::{self, Format};
@@ -19,7 +20,11 @@ Examples:
   banger exec web -- make test          a command; its status is ours
   banger exec web uname -r              the same, `--` left out
   tar c . | banger exec web -- tar x    what comes in goes to the command
-  banger exec -d web -- sleep 1000      left running";
+
+Left running, as a session (banger session --help):
+  banger exec -d --name dev web -- npm run dev
+  banger session attach web dev         what it printed, and what it prints now
+  banger exec -dt --name sh web         a shell to come back to";
 
 /// What to run, and how.
 #[derive(Debug, clap::Args)]
@@ -30,19 +35,22 @@ pub(crate) struct Args {
     interactive: bool,
     /// Give the command a terminal
     #[arg(short, long)]
-    tty: bool,
-    /// Start it and return
-    #[arg(short, long, conflicts_with_all = ["interactive", "tty"])]
+    pub(crate) tty: bool,
+    /// Start it as a session, print the session's name and return; its input stays open
+    #[arg(short, long, conflicts_with = "interactive")]
     detach: bool,
+    /// What to call the session: a-z, 0-9 and -; else it is called s1, s2, ...
+    #[arg(long, requires = "detach", value_parser = values::session)]
+    pub(crate) name: Option<String>,
     #[command(flatten)]
-    context: Context,
+    pub(crate) context: Context,
     /// Through a login shell
     #[arg(short, long)]
-    login: bool,
+    pub(crate) login: bool,
     /// Say nothing beside the command
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// How to tell a failure of ours
+    /// How to print a session, and how to tell a failure of ours
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT", hide_default_value = true)]
     pub(crate) format: Format,
     /// The VM, by name or id
@@ -76,7 +84,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
             Failure::new(ErrorCode::BadRequest, "cannot give the command this terminal: standard input is none");
         return Err(failure.hint("leave -t out to pass standard input on as it is"));
     }
-    let is_shell = argv.is_empty() && !args.detach;
+    if args.detach {
+        return session::start(app, args, argv).await;
+    }
+    let is_shell = argv.is_empty();
     let is_person = stdin_is_terminal && output::stdout_is_terminal();
     let spec = ExecSpec {
         argv,
@@ -84,10 +95,9 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
         cwd: args.context.workdir,
         user: args.context.user,
         terminal: None,
-        stdin: !args.detach && (args.interactive || !stdin_is_terminal || (is_shell && is_person)),
+        stdin: args.interactive || !stdin_is_terminal || (is_shell && is_person),
         login: args.login,
-        detach: args.detach,
     };
     let wanted = if args.tty || (is_shell && is_person) { Terminal::Own } else { Terminal::None };
-    session::run(app, &args.vm, spec, wanted).await
+    attached::run(app, &args.vm, spec, wanted).await
 }

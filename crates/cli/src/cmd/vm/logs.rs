@@ -117,7 +117,7 @@ fn render_boots(list: &BootList, now_ms: u64) -> String {
 }
 
 /// `bytes` for a terminal; a character cut at the end waits in `cut` for the rest of it.
-fn escaped(cut: &mut Vec<u8>, bytes: &[u8]) -> String {
+pub(crate) fn escaped(cut: &mut Vec<u8>, bytes: &[u8]) -> String {
     cut.extend_from_slice(bytes);
     let whole = match std::str::from_utf8(cut) {
         Err(error) if error.error_len().is_none() => error.valid_up_to(),

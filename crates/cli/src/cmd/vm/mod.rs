@@ -13,6 +13,7 @@ use crate::output::printable;
 use crate::progress::TICK;
 use crate::values;
 
+pub(crate) mod attached;
 pub(crate) mod create;
 pub(crate) mod defaults;
 pub(crate) mod delete;
@@ -45,6 +46,8 @@ Examples:
   banger vm exec web -- hostname      one command in it
   banger vm stop web                  off; its disk stays
   banger vm start web                 on again
+  banger vm exec -d web -- CMD        a command that goes on without you
+  banger vm session list web          those that do
   banger vm logs -f web               its console, as it goes on
   banger vm delete web                gone, with its disk";
 

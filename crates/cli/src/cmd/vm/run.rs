@@ -19,9 +19,9 @@ use crate::args::Act;
 use crate::client::{encode, path, within};
 use crate::clock;
 use crate::cmd::App;
+use crate::cmd::vm::attached::{self, Terminal};
 use crate::cmd::vm::defaults::{self, TIDY_TIMEOUT};
 use crate::cmd::vm::exec::Context;
-use crate::cmd::vm::session::{self, Terminal};
 use crate::cmd::vm::{Level, Machine, print_one, wait_until_ready};
 use crate::error::Failure;
 use crate::interrupt::Since;
@@ -114,7 +114,7 @@ pub(crate) async fn run(app: &App, mut args: Args) -> Result<u8, Failure> {
         Attached::Shell => exec_spec(&mut args, Vec::new(), has_workspace),
     };
     let terminal = terminal_for(&args, &spec);
-    let ended = session::run(app, &vm, spec, terminal).await;
+    let ended = attached::run(app, &vm, spec, terminal).await;
     if args.rm {
         delete(app, &vm).await?;
     } else {
@@ -248,7 +248,6 @@ fn exec_spec(args: &mut Args, argv: Vec<String>, has_workspace: bool) -> ExecSpe
         terminal: None,
         stdin: terminal::stdin_may_be_read(),
         login: false,
-        detach: false,
     }
 }
 

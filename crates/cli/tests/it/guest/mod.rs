@@ -13,6 +13,7 @@
 //! | [`load`] | boots and clocks while every core is busy |
 //! | [`crash`] | the daemon killed at each step of a start |
 //! | [`full`] | a disk without a free byte |
+//! | [`sessions`] | commands left running, over the daemon's death and beside stalled watchers |
 //! | [`input`] | bad input and full disks: a clear error, and nothing left behind |
 
 mod crash;
@@ -23,5 +24,6 @@ mod lifecycle;
 mod load;
 mod network;
 mod run;
+mod sessions;
 mod stdio;
 mod verbs;

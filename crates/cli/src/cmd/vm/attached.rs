@@ -3,7 +3,7 @@
 use wire::api::{ApiError, ErrorCode};
 use wire::attach::{Ended, ExecSpec};
 
-use crate::attach::{self, Ending, Given, Signals, StreamError};
+use crate::attach::{self, Ending, Given, Purpose, Signals, StreamError};
 use crate::client::path;
 use crate::cmd::App;
 use crate::error::Failure;
@@ -32,25 +32,24 @@ pub(crate) async fn run(app: &App, vm: &str, mut spec: ExecSpec, wanted: Termina
     let (stream, early) = app.interrupts.guard(since, app.client.upgrade(&target, &spec)).await?;
     let is_raw = has_terminal && spec.stdin && terminal::stdin_is_terminal();
     let raw = is_raw.then(RawMode::enter).transpose()?;
-    let given = Given { stdin: spec.stdin, raw, terminal: has_terminal, signals };
+    let given = Given { purpose: Purpose::Exec, escape: None, stdin: spec.stdin, raw, terminal: has_terminal, signals };
     let ending = attach::run(stream, early, given).await;
     terminal::restore();
     match ending {
         Ok(Ending::Told(Ended::Exited { status })) => Ok(status.shell_code()),
-        Ok(Ending::Told(Ended::Detached { pid })) => {
-            app.out.aside(&format!("{what} runs in {vm} as process {pid}"));
-            Ok(0)
-        }
         Ok(Ending::Told(Ended::Failed { error })) => {
             Err(Failure::from(error).during(&format!("run {what} in {vm}"), &what))
         }
         Ok(Ending::OutputClosed) => Err(Failure::OutputClosed),
         Ok(Ending::GaveUp { signal }) => Err(Failure::Interrupted { signal }),
+        // Said of sessions only.
+        Ok(Ending::Told(Ended::Read) | Ending::Left { .. }) => Err(broken(vm, &what, &StreamError::Lost)),
         Err(error) => Err(broken(vm, &what, &error)),
     }
 }
 
-fn broken(vm: &str, what: &str, error: &StreamError) -> Failure {
+/// What a stream that broke is to whoever followed `what`.
+pub(crate) fn broken(vm: &str, what: &str, error: &StreamError) -> Failure {
     let cause = crate::error::chain(error);
     let code = match error {
         StreamError::Output(_) => ErrorCode::Exhausted,
