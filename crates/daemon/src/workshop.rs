@@ -141,6 +141,10 @@ impl Maker for Workshop {
         .map_err(|error| build_failed(&error))
     }
 
+    fn discard_image(&self, staging: &Path) -> Result<(), Cause> {
+        Ok(build::discard(staging)?)
+    }
+
     fn fetch_kernel(&self, package: &str, cache: &Path, watcher: Watcher<'_>) -> Result<PathBuf, Cause> {
         kernel::fetch(package, cache, watcher).map_err(|error| fetch_failed(&error))
     }

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::runner::{self, RunnerError};
+use super::runner::{self, Ending, RunnerError};
 use crate::image::codec::Codec;
 use crate::image::recipe::{Download, Registry};
 use crate::image::stream::{Bounded, Hashing, Watched, copy};
@@ -166,14 +166,16 @@ fn fetch(
     let into = places.work.join("fetched").join(download.sha256.to_string());
     sys::fs::create_private_dir(&into)?;
     let status =
-        runner::run(&mut fetch_command(download, &into), log, &mut |_| {}, watcher).map_err(|err| match err {
-            RunnerError::Start(err) if err.kind() == io::ErrorKind::NotFound => {
-                DownloadError::NoClient { package: package.clone(), client }
+        runner::run(&mut fetch_command(download, &into), Ending::Group, log, &mut |_| {}, watcher).map_err(|err| {
+            match err {
+                RunnerError::Start(err) if err.kind() == io::ErrorKind::NotFound => {
+                    DownloadError::NoClient { package: package.clone(), client }
+                }
+                RunnerError::Start(err) | RunnerError::Follow(err) => {
+                    DownloadError::Run { package: package.clone(), client, err }
+                }
+                RunnerError::Cancelled(cancelled) => cancelled.into(),
             }
-            RunnerError::Start(err) | RunnerError::Follow(err) => {
-                DownloadError::Run { package: package.clone(), client, err }
-            }
-            RunnerError::Cancelled(cancelled) => cancelled.into(),
         })?;
     let failed = || DownloadError::Client { package: package.clone(), client, log: places.log.to_owned() };
     if !status.success() {

@@ -32,7 +32,7 @@ use crate::model::progress::{Cancelled, Watcher};
 use download::Places;
 use mode::Mode;
 use output::Output;
-use runner::RunnerError;
+use runner::{Ending, RunnerError};
 
 /// Where mmdebstrap and what it runs are found: an ordinary user's `PATH` often lacks the `sbin` directories.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -138,7 +138,7 @@ pub fn build(request: Request<'_>, watcher: Watcher<'_>) -> Result<ImageManifest
     let work = request.staging.join("work");
     sys::fs::create_private_dir(&work)?;
     let outcome = build_in(&work, &request, &recipe, mode, watcher);
-    remove_work(&work, mode)?;
+    discard(&work)?;
     let rootfs = match outcome {
         Ok(rootfs) => rootfs,
         Err(err) => {
@@ -187,7 +187,7 @@ fn build_in(
     command.env("PATH", PATH).env("TMPDIR", plain(&temporary)?).env("LC_ALL", "C.UTF-8").current_dir(work);
     command.args(arguments(recipe, mode)).args(hooks(recipe, &packages, &files)?);
     command.arg(&recipe.suite).arg(plain(&tar)?);
-    run(&mut command, &mut log, request.log, &packages, watcher)?;
+    run((&mut command, mode.ending()), &mut log, request.log, &packages, watcher)?;
     Ok(rootfs::write(&tar, &request.staging.join("rootfs.ext4"), watcher)?)
 }
 
@@ -256,7 +256,7 @@ fn hooks(
 }
 
 fn run(
-    command: &mut Command,
+    (command, ending): (&mut Command, Ending),
     log: &mut std::fs::File,
     log_path: &Path,
     packages: &Path,
@@ -279,7 +279,7 @@ fn run(
             last.drain(..last.len().saturating_sub(QUOTED_LINES));
         }
     };
-    let status = runner::run(command, log, &mut on_line, watcher).map_err(|err| match err {
+    let status = runner::run(command, ending, log, &mut on_line, watcher).map_err(|err| match err {
         RunnerError::Start(err) | RunnerError::Follow(err) => BuildError::Run(err),
         RunnerError::Cancelled(cancelled) => cancelled.into(),
     })?;
@@ -294,16 +294,17 @@ fn run(
     Err(BuildError::Failed { status, stage, log: log_path.to_owned(), said })
 }
 
-/// Removes what a build leaves. Ended by force in a user namespace, it leaves files of other ids, which only root of such
-/// a namespace can remove.
-fn remove_work(work: &Path, mode: Mode) -> Result<(), sys::fs::FsError> {
-    let outcome = sys::fs::remove_tree(work);
-    if outcome.is_ok() || mode == Mode::Root {
+/// Removes what a build left, finished or not. One that was killed in a user namespace left files of other ids, which
+/// only root of such a namespace can remove.
+///
+/// # Errors
+/// Which file cannot be removed.
+pub fn discard(dir: &Path) -> Result<(), sys::fs::FsError> {
+    let outcome = sys::fs::remove_tree(dir);
+    if outcome.is_ok() || mode::choose() != Ok(Mode::Unshare) {
         return outcome;
     }
-    let mut unshare = sys::process::command("unshare");
-    unshare.args(["--map-root-user", "--map-auto", "rm", "-rf", "--"]).arg(work);
-    match sys::process::run(&mut unshare) {
+    match sys::process::run(Mode::Unshare.command("rm").args(["-rf", "--"]).arg(dir)) {
         Ok(_) => Ok(()),
         Err(_) => outcome, // says which file could not be removed
     }

@@ -415,6 +415,10 @@ impl Maker for Drivers {
         Ok(image_manifest(&request.recipe))
     }
 
+    fn discard_image(&self, staging: &Path) -> Result<(), Cause> {
+        Ok(sys::fs::remove_tree(staging)?)
+    }
+
     fn fetch_kernel(&self, package: &str, cache: &Path, _: Watcher<'_>) -> Result<PathBuf, Cause> {
         let path = cache.join(format!("{package}.deb"));
         sys::fs::write_atomic(&path, b"deb", 0o600)?;
