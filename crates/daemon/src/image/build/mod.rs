@@ -17,7 +17,6 @@ mod output;
 mod runner;
 mod wheel;
 
-use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -32,12 +31,10 @@ use crate::model::progress::{Cancelled, Watcher};
 use download::Places;
 use mode::Mode;
 use output::Output;
-use runner::{Ending, RunnerError};
+use runner::{Ending, LastLines, RunnerError};
 
 /// Where mmdebstrap and what it runs are found: an ordinary user's `PATH` often lacks the `sbin` directories.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Lines of output an error quotes.
-const QUOTED_LINES: usize = 8;
 
 /// Why an image cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +95,12 @@ impl BuildError {
             Self::Failed { said, .. } if said.contains("No space left on device") => Some("make room on the disk"),
             Self::Failed { said, .. } if said.contains("resolve") || said.contains("onnect") => {
                 Some("the packages come from Debian's archive: is the network there?")
+            }
+            Self::Download(DownloadError::Digest { .. }) => {
+                Some("the registry has something else than what was pinned: find out why before you change the recipe")
+            }
+            Self::Download(DownloadError::Client { .. }) => {
+                Some("is the registry within reach, and the version there?")
             }
             Self::Recipe(_)
             | Self::Download(_)
@@ -263,7 +266,7 @@ fn run(
     watcher: Watcher<'_>,
 ) -> Result<(), BuildError> {
     let mut output = Output::default();
-    let mut last = VecDeque::new();
+    let mut last = LastLines::default();
     let mut stage = "its start".to_owned();
     let mut is_damaged = false;
     let mut on_line = |line: &str| {
@@ -274,10 +277,7 @@ fn run(
             watcher.report(progress);
         }
         is_damaged |= line.contains("dpkg-deb: error") || line.contains("Hash Sum mismatch");
-        if !line.trim().is_empty() {
-            last.push_back(line.to_owned());
-            last.drain(..last.len().saturating_sub(QUOTED_LINES));
-        }
+        last.push(line);
     };
     let status = runner::run(command, ending, log, &mut on_line, watcher).map_err(|err| match err {
         RunnerError::Start(err) | RunnerError::Follow(err) => BuildError::Run(err),
@@ -286,7 +286,7 @@ fn run(
     if status.success() {
         return Ok(());
     }
-    let said = Vec::from(last).join("\n");
+    let said = last.text();
     if is_damaged {
         // A damaged package in the cache would fail every later build too.
         sys::fs::remove_tree(packages)?;

@@ -1,6 +1,7 @@
 //! Runs a long command in a process group of its own: its output goes to a log and to a reader of lines. It is ended,
 //! with all it started, when the act is cancelled ([`Ending`] says how), and by the kernel when this process dies.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, PipeReader, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -17,6 +18,8 @@ use crate::model::progress::{Cancelled, Watcher};
 const GRACE: Duration = Duration::from_secs(20);
 /// How often the watcher is asked while there is no output.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// Lines of output an error quotes.
+const QUOTED_LINES: usize = 8;
 /// Longest line that is read as one.
 const LINE_MAX_BYTES: usize = 16 << 10;
 
@@ -28,6 +31,24 @@ pub(super) enum Ending {
     /// The command is unshare(1), and its child the first process of a namespace: killing that one ends every process of
     /// the namespace before unshare sees it end.
     Namespace,
+}
+
+/// The last lines of a command's output: what an error quotes.
+#[derive(Debug, Default)]
+pub(super) struct LastLines(VecDeque<String>);
+
+impl LastLines {
+    /// Takes a line; empty ones say nothing.
+    pub(super) fn push(&mut self, line: &str) {
+        if !line.trim().is_empty() {
+            self.0.push_back(line.to_owned());
+            self.0.drain(..self.0.len().saturating_sub(QUOTED_LINES));
+        }
+    }
+
+    pub(super) fn text(self) -> String {
+        Vec::from(self.0).join("\n")
+    }
 }
 
 /// Why a command did not run to its end.
