@@ -7,12 +7,16 @@
 //!
 //! ```text
 //! VMM ──net.sock──► filter ──socket pair──► passt ──sockets──► outside
-//!     ◄───────────────── unchanged ◄───────
+//!     ◄───── what passt sends, and the ends of handshakes
 //! ```
+//!
+//! It also gives the guest the one answer that passt withholds: see `handshake.rs`.
 //!
 //! It is `bangerd` called by [`VERB`] ([`run`]): one process for each boot with an open network, in a session of its own
 //! like the VMM, two threads that copy, no runtime. It makes its socket when passt answers, and both end with the VMM's
 //! connection.
+
+mod handshake;
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -21,6 +25,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::io::FdFlags;
@@ -144,31 +149,22 @@ fn relay(vmm: &UnixStream, passt: &UnixStream) {
             let _: io::Result<()> = stream.shutdown(Shutdown::Both);
         }
     };
+    // Both directions write frames to the guest, and no frame into another.
+    let guest = Mutex::new(vmm);
+    let tell = |frames: &[u8]| guest.lock().unwrap_or_else(PoisonError::into_inner).write_all(frames);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // How a connection ends does not matter: both end.
-            let _: io::Result<()> = from_guest(vmm, passt);
+            let _: io::Result<()> = from_guest(vmm, passt, tell);
             end();
         });
-        let _: io::Result<()> = to_guest(passt, vmm);
+        let _: io::Result<()> = to_guest(passt, tell);
         end();
     });
 }
 
-fn to_guest(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
-    let mut buffer = vec![0; BUFFER_BYTES];
-    loop {
-        match from.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(count) => to.write_all(&buffer[..count])?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Copies whole frames, without those that [`may_pass`] refuses.
-fn from_guest(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
+/// Reads a stream of frames to its end: `take` gets the bytes read and not taken yet, and says how many it took.
+fn each_read(mut from: impl Read, mut take: impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut filled = 0;
     loop {
@@ -178,34 +174,76 @@ fn from_guest(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         }
-        let (passed, whole) = sift(&mut buffer[..filled])?;
-        to.write_all(&buffer[..passed])?;
-        buffer.copy_within(whole..filled, 0);
-        filled -= whole;
+        let taken = take(&mut buffer[..filled])?;
+        buffer.copy_within(taken..filled, 0);
+        filled -= taken;
     }
 }
 
-/// Moves the frames that may pass to the front; gives the length of those and of all whole frames.
-fn sift(bytes: &mut [u8]) -> io::Result<(usize, usize)> {
-    let (mut passed, mut at) = (0, 0);
-    while let Some(header) = bytes[at..].first_chunk::<LENGTH_BYTES>() {
-        let length = usize::try_from(u32::from_be_bytes(*header)).unwrap_or(usize::MAX);
-        if length > FRAME_MAX {
-            return Err(io::ErrorKind::InvalidData.into());
+/// Copies whole frames.
+fn to_guest(from: impl Read, tell: impl Fn(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    each_read(from, |bytes| {
+        let mut whole = 0;
+        while let Some(frame) = first_frame(&bytes[whole..])? {
+            whole += LENGTH_BYTES + frame.len();
         }
-        let end = at + LENGTH_BYTES + length;
-        let Some(frame) = bytes.get(at + LENGTH_BYTES..end) else {
-            break;
-        };
-        if may_pass(frame) {
-            if passed < at {
-                bytes.copy_within(at..end, passed);
-            }
-            passed += end - at;
+        tell(&bytes[..whole])?;
+        Ok(whole)
+    })
+}
+
+/// Copies whole frames, without those that [`may_pass`] refuses; `tell` gets what the guest is answered at once.
+fn from_guest(from: impl Read, mut to: impl Write, tell: impl Fn(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    each_read(from, |bytes| {
+        let Sifted { passed, whole, answers } = sift(bytes)?;
+        to.write_all(&bytes[..passed])?;
+        if !answers.is_empty() {
+            tell(&answers)?;
         }
-        at = end;
+        Ok(whole)
+    })
+}
+
+/// The frame at the beginning of `bytes`; none while it is not whole.
+fn first_frame(bytes: &[u8]) -> io::Result<Option<&[u8]>> {
+    let Some(header) = bytes.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+    let length = usize::try_from(u32::from_be_bytes(*header)).unwrap_or(usize::MAX);
+    if length > FRAME_MAX {
+        return Err(io::ErrorKind::InvalidData.into());
     }
-    Ok((passed, at))
+    Ok(bytes.get(LENGTH_BYTES..LENGTH_BYTES + length))
+}
+
+/// What [`sift`] found.
+#[derive(Debug, Default)]
+struct Sifted {
+    /// Length of the frames that pass, moved to the front.
+    passed: usize,
+    /// Length of all whole frames.
+    whole: usize,
+    /// Frames for the guest.
+    answers: Vec<u8>,
+}
+
+/// Moves the frames that may pass to the front.
+fn sift(bytes: &mut [u8]) -> io::Result<Sifted> {
+    let mut found = Sifted::default();
+    while let Some(frame) = first_frame(&bytes[found.whole..])? {
+        let (begin, end) = (found.whole, found.whole + LENGTH_BYTES + frame.len());
+        if may_pass(frame) {
+            if let Some(answer) = handshake::answer(frame) {
+                let length = u32::try_from(answer.len()).unwrap_or_default();
+                found.answers.extend_from_slice(&length.to_be_bytes());
+                found.answers.extend_from_slice(&answer);
+            }
+            if found.passed < begin {
+                bytes.copy_within(begin..end, found.passed);
+            }
+            found.passed += end - begin;
+        }
+        found.whole = end;
+    }
+    Ok(found)
 }
 
 /// Whether an Ethernet frame is ARP, or IP for an address that no host takes for itself alone.

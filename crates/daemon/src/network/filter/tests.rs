@@ -94,13 +94,26 @@ proptest! {
         let sent: Vec<u8> = frames.iter().flat_map(|frame| framed(frame)).collect();
         let expected: Vec<u8> = frames.iter().zip(&kinds).filter(|(_, kind)| **kind > 1).flat_map(|(f, _)| framed(f)).collect();
         let mut got = Vec::new();
-        from_guest(Pieces(&sent, cuts, 0), &mut got).unwrap();
+        let unasked = |_: &[u8]| panic!("none of these is answered");
+        from_guest(Pieces(&sent, cuts.clone(), 0), &mut got, unasked).unwrap();
         prop_assert_eq!(got, expected);
+        let back = std::cell::RefCell::new(Vec::new());
+        let tell = |frames: &[u8]| {
+            let mut rest = frames;
+            while let Some(frame) = first_frame(rest)? {
+                rest = &rest[LENGTH_BYTES + frame.len()..];
+            }
+            assert!(rest.is_empty(), "only whole frames");
+            back.borrow_mut().extend_from_slice(frames);
+            Ok(())
+        };
+        to_guest(Pieces(&sent, cuts, 0), tell).unwrap();
+        prop_assert_eq!(back.into_inner(), sent);
     }
 
     #[test]
     fn any_bytes_are_answered(mut bytes in proptest::collection::vec(any::<u8>(), 0..500)) {
-        if let Ok((passed, whole)) = sift(&mut bytes) {
+        if let Ok(Sifted { passed, whole, .. }) = sift(&mut bytes) {
             prop_assert!(passed <= whole && whole <= bytes.len());
         }
     }
