@@ -161,6 +161,7 @@ pub fn build(request: Request<'_>, watcher: Watcher<'_>) -> Result<ImageManifest
         source: format!("recipe {} ({})", recipe.name, recipe.variant),
         init: rootfs.init,
         arch: "amd64".to_owned(),
+        exec: recipe.exec,
     };
     let json = serde_json::to_vec_pretty(&manifest).expect("a manifest has only string keys and finite numbers");
     sys::fs::write_atomic(&request.staging.join("manifest.json"), &json, 0o600)?;

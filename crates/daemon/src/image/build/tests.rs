@@ -15,6 +15,7 @@ fn recipe() -> Recipe {
         hooks: vec![PathBuf::from("/r/hooks/a.sh")],
         mask: vec!["getty@tty1.service".to_owned(), "a\\x2db.mount".to_owned()],
         downloads: Vec::new(),
+        exec: Default::default(),
         digest: Digest::of(b""),
     }
 }

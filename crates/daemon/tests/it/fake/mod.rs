@@ -203,6 +203,7 @@ pub(crate) fn image_manifest(name: &str) -> ImageManifest {
         source: "test".into(),
         init: None,
         arch: "x86_64".into(),
+        exec: Default::default(),
     }
 }
 
