@@ -58,11 +58,17 @@ fn a_frame_too_long_ends_it() {
 
 #[test]
 fn arguments_survive() {
-    let filter =
-        Filter { socket: "/a b".into(), passt_pid: "/p".into(), passt: vec!["passt".into(), "--no-map-gw".into()] };
-    let words = filter.arguments().into_iter().skip(1).map(OsString::from);
-    assert_eq!(Filter::parse(words), Some(filter));
-    assert_eq!(Filter::parse(["a", "b"].map(OsString::from).into_iter()), None);
+    for speech in [Speech::Stream, Speech::Packets(Vec::new()), Speech::Packets(vec![(8080, 80), (2222, 22)])] {
+        let carrier = vec!["passt".into(), "--no-map-gw".into()];
+        let filter = Filter { socket: "/a b".into(), carrier_pid: "/p".into(), speech, carrier };
+        let words = filter.arguments().into_iter().skip(1).map(OsString::from);
+        assert_eq!(Filter::parse(words), Some(filter));
+    }
+    for bad in
+        [&["a", "b"][..], &["a", "b", "stream"], &["a", "b", "packets,80", "c"], &["a", "b", "packets,8:99999", "c"]]
+    {
+        assert_eq!(Filter::parse(bad.iter().map(OsString::from)), None, "{bad:?}");
+    }
 }
 
 proptest! {
