@@ -125,11 +125,27 @@ fn answers(server: &str) -> bool {
 
 #[test]
 fn an_open_guest_reaches_the_outside_and_published_ports_lead_in() {
-    let Some(outside) = own_address() else {
-        println!("not tested: this host has no way out, only its loopback; give it an address and a default route");
-        return;
-    };
     let host = Host::new();
+    open_both_ways(&host);
+    host.leaves_nothing();
+}
+
+#[test]
+fn an_open_guest_of_a_host_without_passt_does_too() {
+    let mut host = Host::new();
+    host.hide("passt");
+    open_both_ways(&host);
+    let programs: Vec<_> = host.processes().into_iter().map(|(_, line)| line).collect();
+    assert!(!programs.iter().any(|line| line.contains("passt ")), "{programs:?}");
+    host.leaves_nothing();
+}
+
+/// Leaves the host with an open guest.
+#[expect(clippy::print_stdout, reason = "a test says what this host kept it from testing")]
+fn open_both_ways(host: &Host) {
+    let outside = own_address();
+    let outside =
+        outside.expect("this host has only its loopback: give it an address and a default route (`ip route`)");
     let port = echo(outside);
     let published = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
     let talk = format!("exec 3<>/dev/tcp/{outside}/{port} && echo knock >&3 && head -n 1 <&3");
@@ -157,5 +173,4 @@ fn an_open_guest_reaches_the_outside_and_published_ports_lead_in() {
     // The same listener is out of reach without --nat: it is that which opens the way.
     let closed = host.run(&[&["run", "--rm", "--wait", "agent", "--"], &talk[..]].concat());
     assert!(closed.code != 0 && !closed.text().contains("heard"), "{closed:?}");
-    host.leaves_nothing();
 }
