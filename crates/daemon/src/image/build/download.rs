@@ -114,6 +114,7 @@ pub(super) fn ensure(
 ) -> Result<PathBuf, DownloadError> {
     let packages = places.cache.join("downloads");
     let kept = packages.join(download.sha256.to_string());
+    watcher.stage(format!("check {}", download.package));
     if !kept.exists() || digest(&kept, download, watcher)? != download.sha256 {
         watcher.stage(format!("fetch {}", download.package));
         let fetched = fetch(download, places, log, watcher)?;
@@ -126,6 +127,7 @@ pub(super) fn ensure(
         sys::fs::copy_sparse(&fetched, &incoming, 0o600)?;
         sys::fs::rename(&incoming, &kept)?;
     }
+    watcher.stage(format!("unpack {}", download.package));
     take_member(download, &kept, places.work, watcher)
 }
 
