@@ -13,13 +13,13 @@ set -euo pipefail
 
 run=(qemu-system-x86 mmdebstrap e2fsprogs kmod passt uidmap git ca-certificates)
 build=(gcc libc6-dev binutils make git ca-certificates)
-test=(openssh-client shellcheck socat tmux)
+test=(openssh-client shellcheck slirp4netns socat tmux)
 
 # One program of each package, for hosts without dpkg.
 declare -A program=(
     [qemu-system-x86]=qemu-system-x86_64 [mmdebstrap]=mmdebstrap [e2fsprogs]=mkfs.ext4 [kmod]=depmod [passt]=passt
     [uidmap]=newuidmap [git]=git [gcc]=gcc [binutils]=strip [make]=make [openssh-client]=ssh
-    [shellcheck]=shellcheck [socat]=socat [tmux]=tmux
+    [shellcheck]=shellcheck [slirp4netns]=slirp4netns [socat]=socat [tmux]=tmux
 )
 
 die() {

@@ -142,6 +142,7 @@ async fn watch(
                 }
                 *cancelled = Some(signal);
                 track.stage("cancelling");
+                track.note("cancelling; what was begun is being taken back");
                 cancel(app, operation).await?;
             }
             _ = ticks.tick() => track.tick(),

@@ -44,18 +44,27 @@ pub struct Need {
     pub program: &'static str,
     /// The Debian package that brings it.
     pub package: &'static str,
+    /// A program that will do in its place.
+    pub instead: Option<&'static str>,
     /// What does not work without it.
     pub purpose: &'static str,
     /// Whether VMs cannot be used at all without it.
     pub is_vital: bool,
 }
 
+impl Need {
+    const fn of(program: &'static str, package: &'static str, purpose: &'static str) -> Need {
+        Need { program, package, instead: None, purpose, is_vital: false }
+    }
+}
+
 /// The programs besides the VMM.
-pub const NEEDS: [Need; 4] = [
-    Need { program: "passt", package: "passt", purpose: "--nat (guests that reach the outside)", is_vital: false },
-    Need { program: "mmdebstrap", package: "mmdebstrap", purpose: "banger image build", is_vital: false },
-    Need { program: "depmod", package: "kmod", purpose: "banger kernel import", is_vital: false },
-    Need { program: "apt-get", package: "apt", purpose: "importing a kernel from Debian's archive", is_vital: false },
+pub const NEEDS: [Need; 5] = [
+    Need { instead: Some("slirp4netns"), ..Need::of("passt", "passt", "--nat (guests that reach the outside)") },
+    Need::of("mmdebstrap", "mmdebstrap", "banger image build"),
+    Need::of("npm", "npm", "the variant full of the default image"),
+    Need::of("depmod", "kmod", "banger kernel import"),
+    Need::of("apt-get", "apt", "importing a kernel from Debian's archive"),
 ];
 
 /// Where the parts that only the daemon knows come from.
@@ -86,7 +95,7 @@ pub fn probe(known: Known, path: &OsStr, kvm: Result<(), String>) -> Findings {
         arch: std::env::consts::ARCH.to_owned(),
         kvm,
         qemu,
-        programs: NEEDS.map(|need| (need, find_program(need.program, &wide).is_some())).to_vec(),
+        programs: NEEDS.map(|need| (need, is_met(&need, &wide))).to_vec(),
         memory_available_mib: memory_available_mib(),
         state: free_room(&known.state_dir),
         image: known.image,
@@ -183,9 +192,14 @@ fn qemu(qemu: Option<&(PathBuf, String)>) -> Check {
     }
 }
 
+fn is_met(need: &Need, path: &std::ffi::OsStr) -> bool {
+    [Some(need.program), need.instead].into_iter().flatten().any(|program| find_program(program, path).is_some())
+}
+
 fn program(need: &Need, is_there: bool) -> Check {
     if is_there {
-        return check(need.program, CheckStatus::Pass, "installed");
+        let words = need.instead.map_or("installed".to_owned(), |instead| format!("it or {instead} is installed"));
+        return check(need.program, CheckStatus::Pass, words);
     }
     let status = if need.is_vital { CheckStatus::Fail } else { CheckStatus::Warn };
     fixed_by(

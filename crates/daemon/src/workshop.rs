@@ -80,7 +80,9 @@ fn failed(what: ErrorCode, error: &(dyn Error + 'static), hint: Option<&str>) ->
 fn build_failed(error: &BuildError) -> Cause {
     let code = match error {
         BuildError::Recipe(_) => ErrorCode::BadRequest,
-        BuildError::NoMmdebstrap | BuildError::Rights(_) => ErrorCode::Unsupported,
+        BuildError::NoMmdebstrap
+        | BuildError::Rights(_)
+        | BuildError::Download(build::DownloadError::NoClient { .. }) => ErrorCode::Unsupported,
         BuildError::Download(_)
         | BuildError::Run(_)
         | BuildError::Failed { .. }
@@ -139,6 +141,10 @@ impl Maker for Workshop {
             watcher,
         )
         .map_err(|error| build_failed(&error))
+    }
+
+    fn discard_image(&self, staging: &Path) -> Result<(), Cause> {
+        Ok(build::discard(staging)?)
     }
 
     fn fetch_kernel(&self, package: &str, cache: &Path, watcher: Watcher<'_>) -> Result<PathBuf, Cause> {

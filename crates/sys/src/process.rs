@@ -1,7 +1,8 @@
 //! Starting processes, and knowing them again.
 //!
 //! - [`command`] is the one way to name a program to run; [`run`] runs it to its end with bounded output.
-//! - [`Detach`] puts a child into a session of its own, so that it outlives us and no signal to our group reaches it.
+//! - [`Detach`] puts a child into a session of its own, so that it outlives us and no signal to our group reaches it;
+//!   [`Tie`] is the opposite: the child never outlives us.
 //! - [`Identity`] is a process id that cannot be confused with a later process of the same number.
 //! - [`spawn_recorded`] starts a process whose identity is on disk before its program begins.
 
@@ -143,6 +144,31 @@ impl Detach for Command {
     }
 }
 
+/// Ties a command's life to ours.
+pub trait Tie {
+    /// The child is killed when the thread that starts it ends, so that even a crash of ours leaves no process behind.
+    /// That thread must live as long as the child is wanted: prctl(2), `PR_SET_PDEATHSIG`.
+    fn tie(&mut self) -> &mut Self;
+}
+
+impl Tie for Command {
+    fn tie(&mut self) -> &mut Self {
+        let parent = Pid::from_raw(i32::try_from(std::process::id()).unwrap_or_default());
+        // SAFETY: prctl(2) and getppid(2) are async-signal-safe, allocate nothing and take no lock.
+        unsafe {
+            self.pre_exec(move || {
+                rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+                // A parent that ended before is told by nobody.
+                if rustix::process::getppid() == parent {
+                    Ok(())
+                } else {
+                    Err(io::Error::from_raw_os_error(libc::ESRCH))
+                }
+            })
+        }
+    }
+}
+
 /// A process that can be told from a later one with the same number: its id and its start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
@@ -182,12 +208,31 @@ impl Identity {
     /// The identity of a living process; none when there is no such process or it is a zombie.
     #[must_use]
     pub fn of(pid: u32) -> Option<Identity> {
+        Identity::with_parent(pid).map(|(identity, _)| identity)
+    }
+
+    /// The living processes that `parent` has started, directly.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read.
+    pub fn children_of(parent: u32) -> io::Result<Vec<Identity>> {
+        let mut children = Vec::new();
+        for entry in std::fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let found = name.to_str().and_then(|name| Identity::with_parent(name.parse().ok()?));
+            children.extend(found.filter(|(_, its)| *its == parent).map(|(identity, _)| identity));
+        }
+        Ok(children)
+    }
+
+    fn with_parent(pid: u32) -> Option<(Identity, u32)> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The second field is the program's name in parentheses and may hold anything.
         let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
         let state = fields.next()?;
-        let start_ticks = fields.nth(18)?.parse().ok()?;
-        (state != "Z" && state != "X").then_some(Identity { pid, start_ticks })
+        let parent = fields.next()?.parse().ok()?;
+        let start_ticks = fields.nth(17)?.parse().ok()?;
+        (state != "Z" && state != "X").then_some((Identity { pid, start_ticks }, parent))
     }
 
     /// Whether this very process is alive.
@@ -394,6 +439,21 @@ mod tests {
     fn a_flood_is_bounded() {
         let out = run(command("sh").args(["-c", "head -c 20000000 /dev/zero; head -c 9000 /dev/zero >&2"])).unwrap();
         assert_eq!(out.len(), OUTPUT_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_tied_child_ends_with_the_thread_that_started_it() {
+        let start = || command("sleep").arg("1000").tie().spawn().unwrap();
+        let (mut child, found) = std::thread::spawn(move || {
+            let child = start();
+            let found = Identity::children_of(std::process::id()).unwrap();
+            (child, found)
+        })
+        .join()
+        .unwrap();
+        assert!(found.iter().any(|identity| identity.pid == child.id()), "{found:?}");
+        let status = child.wait().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGKILL));
     }
 
     #[test]

@@ -20,3 +20,5 @@ chroot "$root" passwd --quiet --lock root
 printf 'debian\n' >"$root/etc/hostname"
 printf '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n' >"$root/etc/hosts"
 : >"$root/etc/resolv.conf"
+# They were copied from the build machine, with its permissions.
+chmod 644 "$root/etc/hostname" "$root/etc/hosts" "$root/etc/resolv.conf"

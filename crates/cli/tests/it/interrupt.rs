@@ -57,6 +57,8 @@ fn cancels_the_operation_and_waits_for_its_unwinding() {
         let (status, output) = end(child);
         assert_eq!(status, Some(130), "{args:?}: {output:?}");
         assert!(output.stdout.is_empty());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("cancelling; what was begun is being taken back"), "{said}");
         let asked = home.log.lines();
         assert!(asked.contains(&format!("DELETE /v1/operations/{OP}")), "{asked:?}");
         assert!(!asked.iter().any(|line| line.starts_with("DELETE /v1/vms") || line.ends_with("/exec")), "{asked:?}");

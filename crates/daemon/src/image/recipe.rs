@@ -23,6 +23,11 @@
 //! member = "package/bin/mise"       # the file in it
 //! target = "/usr/local/bin/mise"    # where it goes
 //! mode = 0o755
+//!
+//! [variants.full.exec]              # what commands in its VMs begin with; each key is optional
+//! env = { EDITOR = "vi" }
+//! user = "build:build"              # a name or a number, of the image
+//! workdir = "/srv"
 //! ```
 //!
 //! Unknown keys are refused, and every value that becomes part of a path or an argument is checked here.
@@ -37,6 +42,7 @@ use serde::Deserialize;
 
 use super::stream::Bounded;
 use crate::model::digest::Digest;
+use crate::model::image::ExecSettings;
 
 /// The file in a recipe's directory.
 pub const RECIPE_FILE: &str = "recipe.toml";
@@ -117,6 +123,8 @@ struct VariantTable {
     mask: Vec<String>,
     #[serde(default)]
     downloads: Vec<DownloadTable>,
+    #[serde(default)]
+    exec: ExecSettings,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -181,6 +189,8 @@ pub struct Recipe {
     pub mask: Vec<String>,
     /// Files from other registries.
     pub downloads: Vec<Download>,
+    /// What commands begin with.
+    pub exec: ExecSettings,
     /// Names everything above and the hooks' content: equal digests ask for equal images.
     pub digest: Digest,
 }
@@ -238,6 +248,26 @@ const TARGET: Rule = Rule {
         let rest = text.strip_prefix('/').unwrap_or("");
         made_of(rest, "/._+-") && is_relative_within(rest)
     },
+};
+const VARIABLE: Rule = Rule {
+    what: "variable",
+    why: "must be letters, digits and underscores",
+    holds: |text| made_of(text, "_") && !text.starts_with(|first: char| first.is_ascii_digit()),
+};
+const VALUE: Rule = Rule {
+    what: "value of a variable",
+    why: "must be at most 4096 bytes without a zero",
+    holds: |text| text.len() <= 4096 && !text.contains('\0'),
+};
+const USER: Rule = Rule {
+    what: "user",
+    why: "must be a name or a number, with :group behind it or not",
+    holds: |text| made_of(text, "_.-:") && !text.starts_with([':', '-', '.']) && text.matches(':').count() <= 1,
+};
+const WORKDIR: Rule = Rule {
+    what: "workdir",
+    why: "must be an absolute path",
+    holds: |text| text == "/" || text.strip_prefix('/').is_some_and(is_relative_within),
 };
 const HOOK: Rule = Rule {
     what: "hook",
@@ -324,6 +354,7 @@ fn resolve(path: &Path, file: &RecipeFile, variant: &str) -> Result<Recipe, Reci
         hooks: Vec::new(),
         mask: Vec::new(),
         downloads: Vec::new(),
+        exec: ExecSettings::default(),
         digest: Digest::of(b""),
     };
     for table in lineage(path, file, variant)? {
@@ -339,8 +370,22 @@ fn resolve(path: &Path, file: &RecipeFile, variant: &str) -> Result<Recipe, Reci
         for table in &table.downloads {
             recipe.downloads.push(download(path, table)?);
         }
+        extend_exec(path, &mut recipe.exec, &table.exec)?;
     }
     Ok(recipe)
+}
+
+fn extend_exec(path: &Path, exec: &mut ExecSettings, table: &ExecSettings) -> Result<(), RecipeError> {
+    for (name, value) in &table.env {
+        VARIABLE.check(path, name)?;
+        VALUE.check(path, value)?;
+    }
+    exec.env.extend(table.env.clone());
+    table.user.iter().try_for_each(|user| USER.check(path, user))?;
+    exec.user = table.user.clone().or(exec.user.take());
+    table.workdir.iter().try_for_each(|workdir| WORKDIR.check(path, workdir))?;
+    exec.workdir = table.workdir.clone().or(exec.workdir.take());
+    Ok(())
 }
 
 fn download(path: &Path, table: &DownloadTable) -> Result<Download, RecipeError> {

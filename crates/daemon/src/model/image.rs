@@ -1,5 +1,7 @@
 //! What is recorded about an image: its root filesystem and where it comes from.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use wire::id::ImageId;
 
@@ -31,6 +33,22 @@ pub struct ImageManifest {
     pub init: Option<String>,
     /// The processor family it is for, as Debian calls it: `amd64`.
     pub arch: String,
+    /// What commands in its VMs begin with.
+    #[serde(default)]
+    pub exec: ExecSettings,
+}
+
+/// What a command in a VM begins with, where the image says so and whoever runs it does not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecSettings {
+    /// Variables of its environment.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Who runs it: a name or a number, with `:group` behind it or not.
+    pub user: Option<String>,
+    /// Where: an absolute path.
+    pub workdir: Option<String>,
 }
 
 impl ImageManifest {

@@ -1,4 +1,4 @@
-//! A process between a VMM and passt(1) that lets no frame for the host's loopback through.
+//! A process between a VMM and passt(1) or slirp4netns(1) that lets no frame for the host's loopback through.
 //!
 //! passt opens a socket on the host for whatever address a guest's packet names. `--no-map-gw` takes away the gateway's
 //! special meaning, but versions up to at least 2023 (Debian 12 has one) still connect a packet *addressed* to 127.0.0.1,
@@ -6,24 +6,30 @@
 //! frame of the guest passes here first:
 //!
 //! ```text
-//! VMM ──net.sock──► filter ──socket pair──► passt ──sockets──► outside
-//!     ◄───────────────── unchanged ◄───────
+//! VMM ──net.sock──► filter ──wire──► passt ──sockets──► outside
+//!     ◄───── what passt sends, and the ends of handshakes
 //! ```
 //!
+//! `carrier.rs` starts passt, or slirp4netns in its place, and speaks to it. `handshake.rs` gives the guest the one answer
+//! that passt withholds.
+//!
 //! It is `bangerd` called by [`VERB`] ([`run`]): one process for each boot with an open network, in a session of its own
-//! like the VMM, two threads that copy, no runtime. It makes its socket when passt answers, and both end with the VMM's
-//! connection.
+//! like the VMM, two threads that copy, no runtime. It makes its socket when the other answers, and both end with the
+//! VMM's connection.
+
+mod carrier;
+mod handshake;
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitCode};
-use std::time::Duration;
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
-use rustix::io::FdFlags;
+pub(super) use carrier::Speech;
+use carrier::{Carrier, Wire};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// What `bangerd` is called with to be this.
@@ -37,56 +43,45 @@ const FRAME_MAX: usize = 65535 + 14;
 const BUFFER_BYTES: usize = 256 * 1024;
 /// Bytes of the log at most; in good order it stays empty.
 const LOG_BYTES_MAX: u64 = 1 << 20;
-/// How long passt may take to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the filter needs to know; the form of its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Filter {
     /// The socket to make.
     pub(super) socket: PathBuf,
-    /// Where passt's identity is recorded.
-    pub(super) passt_pid: PathBuf,
-    /// The program and its arguments, without `--fd`.
-    pub(super) passt: Vec<String>,
+    /// Where the identity of the other process is recorded.
+    pub(super) carrier_pid: PathBuf,
+    /// How it is spoken to.
+    pub(super) speech: Speech,
+    /// The program and its arguments, without those that say where it is spoken to.
+    pub(super) carrier: Vec<String>,
 }
 
 impl Filter {
     pub(super) fn arguments(&self) -> Vec<String> {
         let text = |path: &Path| path.to_string_lossy().into_owned();
-        let mut arguments = vec![VERB.to_owned(), text(&self.socket), text(&self.passt_pid)];
-        arguments.extend(self.passt.iter().cloned());
+        let mut arguments = vec![VERB.to_owned(), text(&self.socket), text(&self.carrier_pid), self.speech.word()];
+        arguments.extend(self.carrier.iter().cloned());
         arguments
     }
 
     fn parse(mut arguments: impl Iterator<Item = OsString>) -> Option<Filter> {
-        let (socket, passt_pid) = (arguments.next()?.into(), arguments.next()?.into());
-        let passt: Vec<String> = arguments.map(|word| word.to_string_lossy().into_owned()).collect();
-        (!passt.is_empty()).then_some(Filter { socket, passt_pid, passt })
-    }
-
-    fn start_passt(&self) -> io::Result<(Child, UnixStream)> {
-        let (ours, theirs) = UnixStream::pair()?;
-        rustix::io::fcntl_setfd(&theirs, FdFlags::empty())?;
-        let mut command = sys::process::command(&self.passt[0]);
-        command.args(&self.passt[1..]).args(["--fd", &theirs.as_raw_fd().to_string()]);
-        let (child, _identity) = sys::process::spawn_recorded(&mut command, &self.passt_pid)?;
-        Ok((child, ours))
+        let (socket, carrier_pid) = (arguments.next()?.into(), arguments.next()?.into());
+        let speech = Speech::parse(arguments.next()?.to_str()?)?;
+        let carrier: Vec<String> = arguments.map(|word| word.to_string_lossy().into_owned()).collect();
+        (!carrier.is_empty()).then_some(Filter { socket, carrier_pid, speech, carrier })
     }
 
     fn serve(&self) -> io::Result<()> {
         limit_files()?;
-        let (mut child, passt) = self.start_passt()?;
-        let served = await_answer(&passt).and_then(|()| {
-            let listener = UnixListener::bind(&self.socket)?;
+        let carrier = Carrier::start(self)?;
+        let served = UnixListener::bind(&self.socket).and_then(|listener| {
             let (vmm, _) = listener.accept()?;
             drop(listener);
-            relay(&vmm, &passt);
+            relay(&vmm, &carrier.wire);
             Ok(())
         });
-        // passt ends when its only connection does.
-        drop(passt);
-        child.wait()?;
+        carrier.end()?;
         served
     }
 }
@@ -98,77 +93,45 @@ fn limit_files() -> io::Result<()> {
     Ok(setrlimit(Resource::Fsize, limit)?)
 }
 
-/// `bangerd net-filter SOCKET PASST-PID-FILE PASST ARGUMENT…`, with the arguments behind the verb.
+/// `bangerd net-filter SOCKET PID-FILE stream|packets[,PORT:PORT…] PROGRAM ARGUMENT…`, with the arguments behind the verb.
 #[expect(clippy::print_stderr, reason = "what it prints is the log that the driver quotes")]
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let Some(filter) = Filter::parse(arguments) else {
-        eprintln!("usage: bangerd {VERB} SOCKET PASST-PID-FILE PASST [ARGUMENT…]");
+        eprintln!("usage: bangerd {VERB} SOCKET PID-FILE stream|packets[,PORT:PORT…] PROGRAM [ARGUMENT…]");
         return ExitCode::from(2);
     };
     match filter.serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("cannot connect the guest to {}: {error}", filter.passt[0]);
+            eprintln!("cannot connect the guest to {}: {error}", filter.carrier[0]);
             ExitCode::FAILURE
         }
     }
 }
 
-/// Asks for the gateway's hardware address, which passt answers from its main loop: its ports are bound then.
-fn await_answer(mut passt: &UnixStream) -> io::Result<()> {
-    const BROADCAST: [u8; 6] = [0xff; 6];
-    const ARP_REQUEST: [u8; 8] = [0, 1, 8, 0, 6, 4, 0, 1];
-    let mac = super::user::PROBE_MAC;
-    let mut frame = [&BROADCAST[..], &mac, &[8, 6], &ARP_REQUEST, &mac].concat();
-    frame.extend_from_slice(&super::user::GUEST_V4.octets());
-    frame.extend_from_slice(&[0; 6]);
-    frame.extend_from_slice(&super::user::GATEWAY_V4.octets());
-    let length = u32::try_from(frame.len()).expect("42 bytes");
-    passt.write_all(&[&length.to_be_bytes()[..], &frame].concat())?;
-    passt.set_read_timeout(Some(ANSWER_WITHIN))?;
-    let mut header = [0; LENGTH_BYTES];
-    passt.read_exact(&mut header)?;
-    let length = usize::try_from(u32::from_be_bytes(header)).unwrap_or(usize::MAX);
-    if length > FRAME_MAX {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    passt.read_exact(&mut vec![0; length])?;
-    passt.set_read_timeout(None)
-}
-
 /// Copies both ways until either side ends.
-fn relay(vmm: &UnixStream, passt: &UnixStream) {
+fn relay(vmm: &UnixStream, wire: &Wire) {
     let end = || {
-        for stream in [vmm, passt] {
-            // One that is closed already needs no shutting down.
-            let _: io::Result<()> = stream.shutdown(Shutdown::Both);
-        }
+        // One that is closed already needs no shutting down.
+        let _: io::Result<()> = vmm.shutdown(Shutdown::Both);
+        wire.shut();
     };
+    // Both directions write frames to the guest, and no frame into another.
+    let guest = Mutex::new(vmm);
+    let tell = |frames: &[u8]| guest.lock().unwrap_or_else(PoisonError::into_inner).write_all(frames);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // How a connection ends does not matter: both end.
-            let _: io::Result<()> = from_guest(vmm, passt);
+            let _: io::Result<()> = from_guest(vmm, wire, tell);
             end();
         });
-        let _: io::Result<()> = to_guest(passt, vmm);
+        let _: io::Result<()> = to_guest(wire, tell);
         end();
     });
 }
 
-fn to_guest(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
-    let mut buffer = vec![0; BUFFER_BYTES];
-    loop {
-        match from.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(count) => to.write_all(&buffer[..count])?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Copies whole frames, without those that [`may_pass`] refuses.
-fn from_guest(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
+/// Reads a stream of frames to its end: `take` gets the bytes read and not taken yet, and says how many it took.
+fn each_read(mut from: impl Read, mut take: impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut filled = 0;
     loop {
@@ -178,34 +141,76 @@ fn from_guest(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         }
-        let (passed, whole) = sift(&mut buffer[..filled])?;
-        to.write_all(&buffer[..passed])?;
-        buffer.copy_within(whole..filled, 0);
-        filled -= whole;
+        let taken = take(&mut buffer[..filled])?;
+        buffer.copy_within(taken..filled, 0);
+        filled -= taken;
     }
 }
 
-/// Moves the frames that may pass to the front; gives the length of those and of all whole frames.
-fn sift(bytes: &mut [u8]) -> io::Result<(usize, usize)> {
-    let (mut passed, mut at) = (0, 0);
-    while let Some(header) = bytes[at..].first_chunk::<LENGTH_BYTES>() {
-        let length = usize::try_from(u32::from_be_bytes(*header)).unwrap_or(usize::MAX);
-        if length > FRAME_MAX {
-            return Err(io::ErrorKind::InvalidData.into());
+/// Copies whole frames.
+fn to_guest(from: impl Read, tell: impl Fn(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    each_read(from, |bytes| {
+        let mut whole = 0;
+        while let Some(frame) = first_frame(&bytes[whole..])? {
+            whole += LENGTH_BYTES + frame.len();
         }
-        let end = at + LENGTH_BYTES + length;
-        let Some(frame) = bytes.get(at + LENGTH_BYTES..end) else {
-            break;
-        };
-        if may_pass(frame) {
-            if passed < at {
-                bytes.copy_within(at..end, passed);
-            }
-            passed += end - at;
+        tell(&bytes[..whole])?;
+        Ok(whole)
+    })
+}
+
+/// Copies whole frames, without those that [`may_pass`] refuses; `tell` gets what the guest is answered at once.
+fn from_guest(from: impl Read, mut to: impl Write, tell: impl Fn(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    each_read(from, |bytes| {
+        let Sifted { passed, whole, answers } = sift(bytes)?;
+        to.write_all(&bytes[..passed])?;
+        if !answers.is_empty() {
+            tell(&answers)?;
         }
-        at = end;
+        Ok(whole)
+    })
+}
+
+/// The frame at the beginning of `bytes`; none while it is not whole.
+fn first_frame(bytes: &[u8]) -> io::Result<Option<&[u8]>> {
+    let Some(header) = bytes.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+    let length = usize::try_from(u32::from_be_bytes(*header)).unwrap_or(usize::MAX);
+    if length > FRAME_MAX {
+        return Err(io::ErrorKind::InvalidData.into());
     }
-    Ok((passed, at))
+    Ok(bytes.get(LENGTH_BYTES..LENGTH_BYTES + length))
+}
+
+/// What [`sift`] found.
+#[derive(Debug, Default)]
+struct Sifted {
+    /// Length of the frames that pass, moved to the front.
+    passed: usize,
+    /// Length of all whole frames.
+    whole: usize,
+    /// Frames for the guest.
+    answers: Vec<u8>,
+}
+
+/// Moves the frames that may pass to the front.
+fn sift(bytes: &mut [u8]) -> io::Result<Sifted> {
+    let mut found = Sifted::default();
+    while let Some(frame) = first_frame(&bytes[found.whole..])? {
+        let (begin, end) = (found.whole, found.whole + LENGTH_BYTES + frame.len());
+        if may_pass(frame) {
+            if let Some(answer) = handshake::answer(frame) {
+                let length = u32::try_from(answer.len()).unwrap_or_default();
+                found.answers.extend_from_slice(&length.to_be_bytes());
+                found.answers.extend_from_slice(&answer);
+            }
+            if found.passed < begin {
+                bytes.copy_within(begin..end, found.passed);
+            }
+            found.passed += end - begin;
+        }
+        found.whole = end;
+    }
+    Ok(found)
 }
 
 /// Whether an Ethernet frame is ARP, or IP for an address that no host takes for itself alone.

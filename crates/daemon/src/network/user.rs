@@ -3,11 +3,11 @@
 //! | asked | who carries the frames | what the guest reaches |
 //! |---|---|---|
 //! | nothing | QEMU's own user-mode network, restricted | nothing |
-//! | `--nat` | passt(1) behind our [`filter`](super::filter) | the outside; nothing on the host's loopback |
+//! | `--nat` | passt(1), or where it is missing slirp4netns(1), behind our [`filter`](super::filter) | the outside; nothing on the host's loopback |
 //!
 //! Either way the guest has a static IPv4 address of its own network, and published ports lead to it from the host's
-//! 127.0.0.1. With `--nat` it has IPv6 too where the host has a default route for it, and asks the host's own name
-//! servers. One that listens on the host's loopback is out of its reach; behind systemd-resolved's are the real ones.
+//! 127.0.0.1. With `--nat` it asks the host's own name servers, and has IPv6 too where passt carries it and
+//! the host has a default route for it. One that listens on the host's loopback is out of its reach; behind systemd-resolved's are the real ones.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -26,12 +26,14 @@ use tokio::time::{Instant, sleep_until, timeout};
 use wire::agent::message::GuestNetwork;
 use wire::api::Publish;
 
-use super::filter::Filter;
+use super::filter::{Filter, Speech};
 use super::{NetworkDriver, NetworkError};
 use crate::model::machine::{NicAttachment, NicSpec};
 
 /// The program behind `--nat`.
 pub const PROGRAM: &str = "passt";
+/// What can stand in for it, with IPv4 only.
+pub const SUBSTITUTE: &str = "slirp4netns";
 /// The Debian package that brings it.
 pub const PACKAGE: &str = "passt";
 
@@ -64,27 +66,35 @@ const SOCKET_PATH_MAX: usize = 107;
 /// Networks without privilege.
 #[derive(Debug, Clone)]
 pub struct UserNetwork {
-    /// Where passt is; none when it is not installed.
-    passt: Option<PathBuf>,
+    /// Who carries the frames of open guests; none when neither is installed.
+    carrier: Option<Carrier>,
     /// `bangerd`, which is the filter too.
     daemon: PathBuf,
-    /// Whether the host has a way out for IPv6.
+    /// Whether open guests have IPv6.
     has_v6: bool,
     /// The resolver of open guests, instead of the host's.
     resolver: Option<IpAddr>,
+}
+
+#[derive(Debug, Clone)]
+enum Carrier {
+    Passt(PathBuf),
+    Slirp4netns(PathBuf),
 }
 
 impl UserNetwork {
     /// The name of this driver.
     pub const NAME: &'static str = "user";
 
-    /// Looks for passt in `path` (the value of `PATH`) and for the host's routes; `daemon` is the `bangerd` to run as
+    /// Looks for programs in `path` (the value of `PATH`) and for the host's routes; `daemon` is the `bangerd` to run as
     /// the filter.
     #[must_use]
     pub fn probe(path: Option<&OsStr>, daemon: PathBuf) -> UserNetwork {
-        let passt = path.and_then(|path| sys::process::find_program(PROGRAM, path));
+        let find = |program| path.and_then(|path| sys::process::find_program(program, path));
+        let carrier = find(PROGRAM).map(Carrier::Passt).or_else(|| find(SUBSTITUTE).map(Carrier::Slirp4netns));
         let routes = std::fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
-        UserNetwork { passt, daemon, has_v6: has_default_route(&routes), resolver: None }
+        let has_v6 = matches!(carrier, Some(Carrier::Passt(_))) && has_default_route(&routes);
+        UserNetwork { carrier, daemon, has_v6, resolver: None }
     }
 
     /// With a resolver of its owner's choice.
@@ -93,17 +103,28 @@ impl UserNetwork {
         UserNetwork { resolver, ..self }
     }
 
-    /// Where passt is; none when it is not installed and `--nat` is refused.
+    /// The program that carries the frames of open guests; none when none is installed and `--nat` is refused.
     #[must_use]
-    pub fn passt(&self) -> Option<&Path> {
-        self.passt.as_deref()
+    pub fn carrier(&self) -> Option<&Path> {
+        match &self.carrier {
+            Some(Carrier::Passt(program) | Carrier::Slirp4netns(program)) => Some(program),
+            None => None,
+        }
     }
 
     fn filter(&self, nic: &NicSpec, boot_dir: &Path, socket: &Path) -> Result<Filter, NetworkError> {
-        let program = self.passt.as_ref().ok_or(NetworkError::Missing { program: PROGRAM, package: PACKAGE })?;
-        let mut passt = vec![program.to_string_lossy().into_owned()];
-        passt.extend(passt_arguments(&nic.publish, self.has_v6));
-        Ok(Filter { socket: socket.to_path_buf(), passt_pid: Files::of(boot_dir).passt_pid, passt })
+        let carrier = self.carrier.as_ref().ok_or(NetworkError::Missing { program: PROGRAM, package: PACKAGE })?;
+        let (program, speech, arguments) = match carrier {
+            Carrier::Passt(program) => (program, Speech::Stream, passt_arguments(&nic.publish, self.has_v6)),
+            Carrier::Slirp4netns(program) => {
+                let ports = nic.publish.iter().map(|publish| (publish.host_port, publish.guest_port)).collect();
+                (program, Speech::Packets(ports), slirp4netns_arguments())
+            }
+        };
+        let mut carrier = vec![program.to_string_lossy().into_owned()];
+        carrier.extend(arguments);
+        let carrier_pid = Files::of(boot_dir).carrier_pid;
+        Ok(Filter { socket: socket.to_path_buf(), carrier_pid, speech, carrier })
     }
 }
 
@@ -111,7 +132,10 @@ impl UserNetwork {
 struct Files {
     socket: PathBuf,
     filter_pid: PathBuf,
-    passt_pid: PathBuf,
+    carrier_pid: PathBuf,
+    /// What slirp4netns makes: `filter/carrier.rs`.
+    packets: PathBuf,
+    api: PathBuf,
     log: PathBuf,
 }
 
@@ -120,7 +144,9 @@ impl Files {
         Files {
             socket: boot_dir.join("net.sock"),
             filter_pid: boot_dir.join("net.pid"),
-            passt_pid: boot_dir.join("passt.pid"),
+            carrier_pid: boot_dir.join("carrier.pid"),
+            packets: boot_dir.join("net.pkts"),
+            api: boot_dir.join("net.api"),
             log: boot_dir.join("net.log"),
         }
     }
@@ -145,6 +171,12 @@ fn passt_arguments(publish: &[Publish], has_v6: bool) -> Vec<String> {
         arguments.push("--ipv4-only".to_owned());
     }
     arguments
+}
+
+/// slirp4netns(1)'s arguments: the same addresses, which are its defaults, and nothing on the host by its own.
+fn slirp4netns_arguments() -> Vec<String> {
+    let network = format!("--cidr={}/{PREFIX_V4}", Ipv4Addr::from_bits(GATEWAY_V4.to_bits() & !0xff));
+    vec!["--disable-host-loopback".to_owned(), "--disable-dns".to_owned(), "--mtu=1500".to_owned(), network]
 }
 
 #[async_trait]
@@ -206,7 +238,11 @@ impl NetworkDriver for UserNetwork {
         let filter = start(&words, &files)?;
         if let Err(why) = until_up(filter, &files).await {
             self.ensure_detached(attachment, boot_dir).await?;
-            return Err(NetworkError::Process { program: PROGRAM.to_owned(), why });
+            let program = match self.carrier {
+                Some(Carrier::Slirp4netns(_)) => SUBSTITUTE,
+                Some(Carrier::Passt(_)) | None => PROGRAM,
+            };
+            return Err(NetworkError::Process { program: program.to_owned(), why });
         }
         Ok(())
     }
@@ -216,13 +252,13 @@ impl NetworkDriver for UserNetwork {
             return Ok(());
         }
         let files = Files::of(boot_dir);
-        // The filter first: it would otherwise be seen to lose its passt.
-        for pid_file in [&files.filter_pid, &files.passt_pid] {
+        // The filter first: it would otherwise be seen to lose its other end.
+        for pid_file in [&files.filter_pid, &files.carrier_pid] {
             if let Some(identity) = recorded(pid_file)? {
                 kill_and_wait(identity).await?;
             }
         }
-        for left in [files.socket, files.filter_pid, files.passt_pid, files.log] {
+        for left in [files.socket, files.filter_pid, files.carrier_pid, files.packets, files.api, files.log] {
             sys::fs::remove_file(&left)?;
         }
         Ok(())

@@ -68,6 +68,12 @@ fn manifest_in(dir: &Path) -> Result<Option<ImageManifest>, Cause> {
     making::read_manifest(dir)
 }
 
+/// Removes a staging directory on a thread that may block.
+pub(crate) async fn discard(host: &Host, staging: PathBuf) -> Result<(), Cause> {
+    let maker = host.maker.clone();
+    blocking(move || maker.discard_image(&staging)).await
+}
+
 /// Makes the root filesystem in the staging directory.
 struct BuildRootfs;
 
@@ -80,7 +86,7 @@ impl Step<ImageBuildPlan, Host> for BuildRootfs {
     async fn run(&self, cx: &Cx<'_, ImageBuildPlan, Host>) -> Result<(), Cause> {
         let staging = cx.plan.staging(cx.world);
         // What an interrupted build left is no beginning of this one.
-        sys::fs::remove_tree(&staging)?;
+        discard(cx.world, staging.clone()).await?;
         sys::fs::create_private_dir(&staging)?;
         let (maker, request, name) = (cx.world.maker.clone(), cx.plan.request.clone(), cx.plan.name.clone());
         let at = staging.clone();
@@ -91,7 +97,7 @@ impl Step<ImageBuildPlan, Host> for BuildRootfs {
     }
 
     async fn undo(&self, cx: &Cx<'_, ImageBuildPlan, Host>) -> Result<(), Cause> {
-        making::remove_tree(cx.plan.staging(cx.world)).await
+        discard(cx.world, cx.plan.staging(cx.world)).await
     }
 }
 

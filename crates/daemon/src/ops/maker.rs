@@ -23,6 +23,12 @@ pub trait Maker: Send + Sync {
     /// When it cannot be built, or `watcher` says to stop.
     fn build_image(&self, request: &BuildImage, staging: &Path, watcher: Watcher<'_>) -> Result<ImageManifest, Cause>;
 
+    /// Removes a staging directory of [`build_image`](Maker::build_image), wherever a build, or the daemon, died in it.
+    ///
+    /// # Errors
+    /// When something is left.
+    fn discard_image(&self, staging: &Path) -> Result<(), Cause>;
+
     /// Fetches a kernel package of the host's archive into `cache`, verified, and gives its file.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use wire::naming::{self, VmName};
 
 use super::console;
 use super::failure::{caused, refused};
-use super::world::{Host, blocking};
+use super::world::{Host, blocking, told_of};
 use crate::guest::Guest;
 use crate::model::machine::{DriveRole, DriveSpec, MachineSpec, NicAttachment, NicSpec};
 use crate::model::vm::VmEvent;
@@ -63,6 +63,9 @@ pub struct StartPlan {
     pub disk_bytes: u64,
     /// What makes the guest this guest.
     pub identity: GuestIdentity,
+    /// What the guest's commands begin with.
+    #[serde(default)]
+    pub exec: crate::model::image::ExecSettings,
     /// How long until the agent must have answered and be configured.
     pub boot_timeout_ms: u64,
     /// Where the console is to be found if this start fails.
@@ -150,6 +153,7 @@ pub(super) async fn plan_with(
         attachment,
         disk_bytes: vm.spec.disk_bytes,
         identity: vm.identity.clone(),
+        exec: image.manifest.exec.clone(),
         boot_timeout_ms: u64::try_from(host.settings.boot_timeout.as_millis()).unwrap_or(u64::MAX),
         console_after_failure: machine.console_log.clone(),
         boot,
@@ -442,7 +446,7 @@ impl<P: Booting + Sync> Step<P, Host> for Configure {
             files: settings.files,
             unix_ns: sys::clock::unix_ns(),
             entropy_hex: sys::rand::bytes::<64>().iter().map(|byte| format!("{byte:02x}")).collect(),
-            ..BootConfig::default()
+            ..told_of(&plan.exec)
         };
         let timeout = Duration::from_millis(plan.boot_timeout_ms);
         let configured = tokio::select! {

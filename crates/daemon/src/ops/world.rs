@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use wire::agent::message::{GitIdentity, SyncedFile};
+use wire::agent::message::{BootConfig, GitIdentity, SyncedFile};
 use wire::api::{Defaults, ErrorCode};
 use wire::id::{BootId, ImageId, KernelId, OpId};
 use wire::layout::UserDirs;
 
 use super::failure::{MAKE_ROOM, refused};
 use super::maker::Maker;
+use crate::model::image::ExecSettings;
 use crate::network::NetworkDriver;
 use crate::saga::{Cause, Faults};
 use crate::storage::StorageDriver;
@@ -139,5 +140,15 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Cause>
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(_) => Err(refused(ErrorCode::Internal, "a defect: a worker thread panicked; see the daemon's log")),
+    }
+}
+
+/// What an image says of the commands in its VMs, as the guest is told it.
+pub(super) fn told_of(exec: &ExecSettings) -> BootConfig {
+    BootConfig {
+        image_env: exec.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        image_user: exec.user.clone(),
+        image_workdir: exec.workdir.clone(),
+        ..BootConfig::default()
     }
 }

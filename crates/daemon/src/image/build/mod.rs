@@ -17,7 +17,6 @@ mod output;
 mod runner;
 mod wheel;
 
-use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -32,12 +31,10 @@ use crate::model::progress::{Cancelled, Watcher};
 use download::Places;
 use mode::Mode;
 use output::Output;
-use runner::RunnerError;
+use runner::{Ending, LastLines, RunnerError};
 
 /// Where mmdebstrap and what it runs are found: an ordinary user's `PATH` often lacks the `sbin` directories.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Lines of output an error quotes.
-const QUOTED_LINES: usize = 8;
 
 /// Why an image cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +96,12 @@ impl BuildError {
             Self::Failed { said, .. } if said.contains("resolve") || said.contains("onnect") => {
                 Some("the packages come from Debian's archive: is the network there?")
             }
+            Self::Download(DownloadError::Digest { .. }) => {
+                Some("the registry has something else than what was pinned: find out why before you change the recipe")
+            }
+            Self::Download(DownloadError::Client { .. }) => {
+                Some("is the registry within reach, and the version there?")
+            }
             Self::Recipe(_)
             | Self::Download(_)
             | Self::Run(_)
@@ -138,7 +141,7 @@ pub fn build(request: Request<'_>, watcher: Watcher<'_>) -> Result<ImageManifest
     let work = request.staging.join("work");
     sys::fs::create_private_dir(&work)?;
     let outcome = build_in(&work, &request, &recipe, mode, watcher);
-    remove_work(&work, mode)?;
+    discard(&work)?;
     let rootfs = match outcome {
         Ok(rootfs) => rootfs,
         Err(err) => {
@@ -158,6 +161,7 @@ pub fn build(request: Request<'_>, watcher: Watcher<'_>) -> Result<ImageManifest
         source: format!("recipe {} ({})", recipe.name, recipe.variant),
         init: rootfs.init,
         arch: "amd64".to_owned(),
+        exec: recipe.exec,
     };
     let json = serde_json::to_vec_pretty(&manifest).expect("a manifest has only string keys and finite numbers");
     sys::fs::write_atomic(&request.staging.join("manifest.json"), &json, 0o600)?;
@@ -187,7 +191,7 @@ fn build_in(
     command.env("PATH", PATH).env("TMPDIR", plain(&temporary)?).env("LC_ALL", "C.UTF-8").current_dir(work);
     command.args(arguments(recipe, mode)).args(hooks(recipe, &packages, &files)?);
     command.arg(&recipe.suite).arg(plain(&tar)?);
-    run(&mut command, &mut log, request.log, &packages, watcher)?;
+    run((&mut command, mode.ending()), &mut log, request.log, &packages, watcher)?;
     Ok(rootfs::write(&tar, &request.staging.join("rootfs.ext4"), watcher)?)
 }
 
@@ -256,14 +260,14 @@ fn hooks(
 }
 
 fn run(
-    command: &mut Command,
+    (command, ending): (&mut Command, Ending),
     log: &mut std::fs::File,
     log_path: &Path,
     packages: &Path,
     watcher: Watcher<'_>,
 ) -> Result<(), BuildError> {
     let mut output = Output::default();
-    let mut last = VecDeque::new();
+    let mut last = LastLines::default();
     let mut stage = "its start".to_owned();
     let mut is_damaged = false;
     let mut on_line = |line: &str| {
@@ -274,19 +278,16 @@ fn run(
             watcher.report(progress);
         }
         is_damaged |= line.contains("dpkg-deb: error") || line.contains("Hash Sum mismatch");
-        if !line.trim().is_empty() {
-            last.push_back(line.to_owned());
-            last.drain(..last.len().saturating_sub(QUOTED_LINES));
-        }
+        last.push(line);
     };
-    let status = runner::run(command, log, &mut on_line, watcher).map_err(|err| match err {
+    let status = runner::run(command, ending, log, &mut on_line, watcher).map_err(|err| match err {
         RunnerError::Start(err) | RunnerError::Follow(err) => BuildError::Run(err),
         RunnerError::Cancelled(cancelled) => cancelled.into(),
     })?;
     if status.success() {
         return Ok(());
     }
-    let said = Vec::from(last).join("\n");
+    let said = last.text();
     if is_damaged {
         // A damaged package in the cache would fail every later build too.
         sys::fs::remove_tree(packages)?;
@@ -294,16 +295,17 @@ fn run(
     Err(BuildError::Failed { status, stage, log: log_path.to_owned(), said })
 }
 
-/// Removes what a build leaves. Ended by force in a user namespace, it leaves files of other ids, which only root of such
-/// a namespace can remove.
-fn remove_work(work: &Path, mode: Mode) -> Result<(), sys::fs::FsError> {
-    let outcome = sys::fs::remove_tree(work);
-    if outcome.is_ok() || mode == Mode::Root {
+/// Removes what a build left, finished or not. One that was killed in a user namespace left files of other ids, which
+/// only root of such a namespace can remove.
+///
+/// # Errors
+/// Which file cannot be removed.
+pub fn discard(dir: &Path) -> Result<(), sys::fs::FsError> {
+    let outcome = sys::fs::remove_tree(dir);
+    if outcome.is_ok() || mode::choose() != Ok(Mode::Unshare) {
         return outcome;
     }
-    let mut unshare = sys::process::command("unshare");
-    unshare.args(["--map-root-user", "--map-auto", "rm", "-rf", "--"]).arg(work);
-    match sys::process::run(&mut unshare) {
+    match sys::process::run(Mode::Unshare.command("rm").args(["-rf", "--"]).arg(dir)) {
         Ok(_) => Ok(()),
         Err(_) => outcome, // says which file could not be removed
     }

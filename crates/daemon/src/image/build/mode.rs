@@ -2,24 +2,43 @@
 //!
 //! The second needs newuidmap(1) and newgidmap(1), a range of subordinate ids for the user, subuid(5), and a kernel
 //! that lets users make namespaces. What is missing is told by name, with the command that brings it.
+//!
+//! Either way it gets namespaces of its own for mounts and processes, so that what it mounts is never seen on the host,
+//! and killing its first process ends all of them, at once and without a trace.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
+
+use super::runner::Ending;
 
 /// How mmdebstrap runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
+    /// As root, on a host that keeps even root from making namespaces (some containers do): nothing can be mounted then.
+    BareRoot,
     Root,
     Unshare,
 }
+
+/// unshare(1)'s words for namespaces of mounts and processes; the first process goes when unshare does.
+const APART: [&str; 4] = ["--mount", "--pid", "--fork", "--kill-child=KILL"];
 
 impl Mode {
     /// The value of mmdebstrap's `--mode`.
     pub(super) fn argument(self) -> &'static str {
         match self {
-            Self::Root => "root",
+            Self::BareRoot | Self::Root => "root",
             Self::Unshare => "unshare",
+        }
+    }
+
+    /// How the command is ended, with all it started.
+    pub(super) fn ending(self) -> Ending {
+        match self {
+            Self::BareRoot => Ending::Group,
+            Self::Root | Self::Unshare => Ending::Namespace,
         }
     }
 
@@ -27,15 +46,16 @@ impl Mode {
     ///
     /// The user namespace is made here and not by mmdebstrap: root in its own is nobody to the user's files, and could
     /// not enter a private directory. unshare(1) maps root to the user, and the other ids to the subordinate ones.
-    pub(super) fn command(self, program: PathBuf) -> Command {
-        match self {
-            Self::Root => sys::process::command(program),
-            Self::Unshare => {
-                let mut command = sys::process::command("unshare");
-                command.args(["--map-root-user", "--map-auto", "--"]).arg(program);
-                command
-            }
+    pub(super) fn command(self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = match self {
+            Self::BareRoot => return sys::process::command(program),
+            Self::Root | Self::Unshare => sys::process::command("unshare"),
+        };
+        if self == Self::Unshare {
+            command.args(["--map-root-user", "--map-auto"]);
         }
+        command.args(APART).arg("--").arg(program);
+        command
     }
 }
 
@@ -86,7 +106,8 @@ const IDS: u64 = 65_536;
 /// Decides for the user this process runs as.
 pub(super) fn choose() -> Result<Mode, NoRights> {
     if rustix::process::geteuid().is_root() {
-        return Ok(Mode::Root);
+        let is_allowed = sys::process::run(&mut Mode::Root.command("true")).is_ok();
+        return Ok(if is_allowed { Mode::Root } else { Mode::BareRoot });
     }
     for (setting, forbids) in SETTINGS {
         if fs::read_to_string(setting).is_ok_and(|value| value.trim() == *forbids) {

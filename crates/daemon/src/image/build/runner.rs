@@ -1,6 +1,7 @@
-//! Runs a long command in a process group of its own: its output goes to a log and to a reader of lines, and it is
-//! ended, with all it started, when the act is cancelled.
+//! Runs a long command in a process group of its own: its output goes to a log and to a reader of lines. It is ended,
+//! with all it started, when the act is cancelled ([`Ending`] says how), and by the kernel when this process dies.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, PipeReader, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -9,15 +10,46 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
+use sys::process::{Identity, Tie};
 
 use crate::model::progress::{Cancelled, Watcher};
 
-/// How long a command may take to end by itself after being asked to: mmdebstrap removes its temporary files.
+/// How long a command may take to end after being asked to. In a namespace nobody is asked, and it takes milliseconds.
 const GRACE: Duration = Duration::from_secs(20);
 /// How often the watcher is asked while there is no output.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// Lines of output an error quotes.
+const QUOTED_LINES: usize = 8;
 /// Longest line that is read as one.
 const LINE_MAX_BYTES: usize = 16 << 10;
+
+/// How a command is ended with all it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Its group is asked to end, and after [`GRACE`] killed.
+    Group,
+    /// The command is unshare(1), and its child the first process of a namespace: killing that one ends every process of
+    /// the namespace before unshare sees it end.
+    Namespace,
+}
+
+/// The last lines of a command's output: what an error quotes.
+#[derive(Debug, Default)]
+pub(super) struct LastLines(VecDeque<String>);
+
+impl LastLines {
+    /// Takes a line; empty ones say nothing.
+    pub(super) fn push(&mut self, line: &str) {
+        if !line.trim().is_empty() {
+            self.0.push_back(line.to_owned());
+            self.0.drain(..self.0.len().saturating_sub(QUOTED_LINES));
+        }
+    }
+
+    pub(super) fn text(self) -> String {
+        Vec::from(self.0).join("\n")
+    }
+}
 
 /// Why a command did not run to its end.
 #[derive(Debug, thiserror::Error)]
@@ -33,20 +65,21 @@ pub(super) enum RunnerError {
 /// Runs `command` to its end; each line of its output goes to `log` and `on_line`.
 pub(super) fn run(
     command: &mut Command,
+    ending: Ending,
     log: &mut File,
     on_line: &mut dyn FnMut(&str),
     watcher: Watcher<'_>,
 ) -> Result<ExitStatus, RunnerError> {
     let (mut output, writer) = io::pipe().map_err(RunnerError::Start)?;
     let stderr = writer.try_clone().map_err(RunnerError::Start)?;
-    let spawned = command.stdout(writer).stderr(stderr).process_group(0).spawn();
+    let spawned = command.stdout(writer).stderr(stderr).process_group(0).tie().spawn();
     // The command holds the pipe's other end too; without this it would never be seen to end.
     command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
     let mut child = spawned.map_err(RunnerError::Start)?;
     match follow(&mut child, &mut output, log, on_line, watcher) {
         Ok(status) => Ok(status),
         Err(err) => {
-            end(&mut child, &mut output).map_err(RunnerError::Follow)?;
+            end(&mut child, ending, &mut output).map_err(RunnerError::Follow)?;
             Err(err)
         }
     }
@@ -109,19 +142,27 @@ fn wait_a_tick() -> io::Result<()> {
     }
 }
 
-/// Asks the whole group to end, waits, and then makes it.
-fn end(child: &mut Child, output: &mut PipeReader) -> io::Result<()> {
+/// Ends the command and all it started.
+fn end(child: &mut Child, ending: Ending, output: &mut PipeReader) -> io::Result<()> {
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let signal = |signal| match group.map(|group| kill_process_group(group, signal)) {
         None | Some(Ok(()) | Err(rustix::io::Errno::SRCH)) => Ok(()),
         Some(Err(errno)) => Err(io::Error::from(errno)),
     };
-    signal(Signal::TERM)?;
+    if ending == Ending::Group {
+        signal(Signal::TERM)?;
+    }
     let deadline = sys::clock::monotonic() + GRACE;
     let mut unread = [0; 8192];
     while child.try_wait()?.is_none() {
         if sys::clock::monotonic() >= deadline {
             break;
+        }
+        if ending == Ending::Namespace {
+            // Each time round: unshare may not have started it yet.
+            for first in Identity::children_of(child.id())? {
+                first.signal(Signal::KILL)?;
+            }
         }
         // It must not block on a full pipe while it tidies up.
         if is_readable(output)? && output.read(&mut unread)? == 0 {
@@ -150,7 +191,8 @@ mod tests {
         let mut lines = Vec::new();
         let mut on_line = |line: &str| lines.push(line.to_owned());
         let status =
-            run(&mut shell("echo one; echo two >&2; exit 3"), &mut log, &mut on_line, Watcher::none()).unwrap();
+            run(&mut shell("echo one; echo two >&2; exit 3"), Ending::Group, &mut log, &mut on_line, Watcher::none())
+                .unwrap();
         assert_eq!(status.code(), Some(3));
         assert_eq!(lines, ["one", "two"]);
         assert_eq!(log.metadata().unwrap().len(), 8);
@@ -161,7 +203,8 @@ mod tests {
         let mut log = tempfile::tempfile().unwrap();
         let mut left = 0;
         let mut on_line = |line: &str| left = line.parse().unwrap();
-        let status = run(&mut shell("sleep 1000 & echo $!"), &mut log, &mut on_line, Watcher::none()).unwrap();
+        let status =
+            run(&mut shell("sleep 1000 & echo $!"), Ending::Group, &mut log, &mut on_line, Watcher::none()).unwrap();
         assert!(status.success());
         sys::process::Identity::of(left).unwrap().signal(Signal::KILL).unwrap();
     }
@@ -175,12 +218,60 @@ mod tests {
             inner = line.parse().unwrap();
             stop.store(true, Ordering::Relaxed);
         };
-        let outcome =
-            run(&mut shell("sleep 1000 & echo $!; wait"), &mut log, &mut on_line, Watcher::new(&|_| {}, &stop));
+        let outcome = run(
+            &mut shell("sleep 1000 & echo $!; wait"),
+            Ending::Group,
+            &mut log,
+            &mut on_line,
+            Watcher::new(&|_| {}, &stop),
+        );
         assert!(matches!(outcome, Err(RunnerError::Cancelled(_))));
         let deadline = sys::clock::monotonic() + Duration::from_secs(10);
         while sys::process::Identity::of(inner).is_some() {
             assert!(sys::clock::monotonic() < deadline, "process {inner} is still there");
         }
+    }
+
+    /// The processes whose arguments hold `word`.
+    fn called_with(word: &str) -> Vec<String> {
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        let lines = all.map(|entry| std::fs::read(entry.path().join("cmdline")).unwrap_or_default());
+        let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+        lines.filter(|line| line.contains(word)).collect()
+    }
+
+    #[test]
+    fn cancelling_ends_a_whole_namespace_at_once() {
+        let mode = super::super::mode::choose();
+        let Some(mode) = mode.ok().filter(|mode| mode.ending() == Ending::Namespace) else {
+            println!("not tested: this user may not make namespaces on this host");
+            return;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().to_str().unwrap();
+        // What is deaf to SIGTERM, has left the group and the session, holds no pipe, and has something mounted.
+        let script = format!(
+            "trap '' TERM HUP; mount -t tmpfs none '{place}' || exit 9
+             setsid sh -c 'trap \"\" TERM; while :; do sleep 1000; done' '{place}' </dev/null >/dev/null 2>&1 &
+             touch '{place}/busy'; echo ready; while :; do sleep 1000; done # {place}"
+        );
+        let mut command = mode.command("sh");
+        command.args(["-c", &script]);
+        let mut log = tempfile::tempfile().unwrap();
+        let (stop, mounts) = (AtomicBool::new(false), || std::fs::read_to_string("/proc/self/mountinfo").unwrap());
+        let mut began = None;
+        let mut on_line = |line: &str| {
+            assert_eq!(line, "ready");
+            assert!(!called_with(place).is_empty());
+            assert!(!mounts().contains(place), "it is seen on the host");
+            began = Some(sys::clock::monotonic());
+            stop.store(true, Ordering::Relaxed);
+        };
+        let outcome = run(&mut command, mode.ending(), &mut log, &mut on_line, Watcher::new(&|_| {}, &stop));
+        assert!(matches!(outcome, Err(RunnerError::Cancelled(_))), "{outcome:?}");
+        let took = sys::clock::monotonic() - began.expect("it ran");
+        assert_eq!(called_with(place), Vec::<String>::new());
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is mounted there");
     }
 }

@@ -15,6 +15,7 @@ fn recipe() -> Recipe {
         hooks: vec![PathBuf::from("/r/hooks/a.sh")],
         mask: vec!["getty@tty1.service".to_owned(), "a\\x2db.mount".to_owned()],
         downloads: Vec::new(),
+        exec: Default::default(),
         digest: Digest::of(b""),
     }
 }
@@ -66,7 +67,7 @@ fn failure_names_stage_and_log_and_clears_a_damaged_cache() {
     let mut attempt = |script: &str| {
         let mut command = sys::process::command("sh");
         command.args(["-c", script]);
-        run(&mut command, &mut log, &log_path, &packages, Watcher::none()).unwrap_err()
+        run((&mut command, Ending::Group), &mut log, &log_path, &packages, Watcher::none()).unwrap_err()
     };
     let err = attempt("echo 'I: running apt-get update...'; echo 'E: no such suite'; exit 25");
     assert!(packages.exists());

@@ -13,9 +13,11 @@ default_variant = "full"
 packages = ["systemd-sysv"]
 hooks = ["hooks/a.sh"]
 mask = ["getty@tty1.service"]
+exec = { env = { A = "1", B = "1" }, user = "dev" }
 [variants.full]
 extends = "minimal"
 description = "all of it"
+exec = { env = { B = "2" }, workdir = "/srv" }
 packages = ["g++", "libc6:amd64"]
 [[variants.full.downloads]]
 registry = "npm"
@@ -50,6 +52,9 @@ fn a_variant_adds_to_what_it_extends() {
     assert_eq!(full.packages, ["systemd-sysv", "g++", "libc6:amd64"]);
     assert_eq!(full.hooks, [dir.path().join("hooks/a.sh")]);
     assert_eq!(full.downloads[0].mode, 0o755);
+    let env = [("A", "1"), ("B", "2")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let exec = ExecSettings { env: env.into(), user: Some("dev".to_owned()), workdir: Some("/srv".to_owned()) };
+    assert_eq!(full.exec, exec);
     let minimal = load(dir.path(), Some("minimal")).unwrap();
     assert_eq!((minimal.packages.len(), minimal.downloads.len()), (1, 0));
     assert_ne!(minimal.digest, full.digest);
@@ -81,6 +86,9 @@ fn bad_values_are_named() {
         ("ba7816bf", "xx7816bf", "xx7816bf"),
         ("0o755", "0o77777", "77777"),
         ("\"npm\"", "\"ftp\"", "ftp"),
+        ("A = ", "1A = ", "1A"),
+        ("\"dev\"", "\"dev oops\"", "dev oops"),
+        ("\"/srv\"", "\"/srv/../x\"", "/srv/../x"),
         ("name = \"tiny\"", "name = \"../x\"", "../x"),
     ] {
         assert!(TEXT.contains(from));

@@ -58,11 +58,17 @@ fn a_frame_too_long_ends_it() {
 
 #[test]
 fn arguments_survive() {
-    let filter =
-        Filter { socket: "/a b".into(), passt_pid: "/p".into(), passt: vec!["passt".into(), "--no-map-gw".into()] };
-    let words = filter.arguments().into_iter().skip(1).map(OsString::from);
-    assert_eq!(Filter::parse(words), Some(filter));
-    assert_eq!(Filter::parse(["a", "b"].map(OsString::from).into_iter()), None);
+    for speech in [Speech::Stream, Speech::Packets(Vec::new()), Speech::Packets(vec![(8080, 80), (2222, 22)])] {
+        let carrier = vec!["passt".into(), "--no-map-gw".into()];
+        let filter = Filter { socket: "/a b".into(), carrier_pid: "/p".into(), speech, carrier };
+        let words = filter.arguments().into_iter().skip(1).map(OsString::from);
+        assert_eq!(Filter::parse(words), Some(filter));
+    }
+    for bad in
+        [&["a", "b"][..], &["a", "b", "stream"], &["a", "b", "packets,80", "c"], &["a", "b", "packets,8:99999", "c"]]
+    {
+        assert_eq!(Filter::parse(bad.iter().map(OsString::from)), None, "{bad:?}");
+    }
 }
 
 proptest! {
@@ -94,13 +100,26 @@ proptest! {
         let sent: Vec<u8> = frames.iter().flat_map(|frame| framed(frame)).collect();
         let expected: Vec<u8> = frames.iter().zip(&kinds).filter(|(_, kind)| **kind > 1).flat_map(|(f, _)| framed(f)).collect();
         let mut got = Vec::new();
-        from_guest(Pieces(&sent, cuts, 0), &mut got).unwrap();
+        let unasked = |_: &[u8]| panic!("none of these is answered");
+        from_guest(Pieces(&sent, cuts.clone(), 0), &mut got, unasked).unwrap();
         prop_assert_eq!(got, expected);
+        let back = std::cell::RefCell::new(Vec::new());
+        let tell = |frames: &[u8]| {
+            let mut rest = frames;
+            while let Some(frame) = first_frame(rest)? {
+                rest = &rest[LENGTH_BYTES + frame.len()..];
+            }
+            assert!(rest.is_empty(), "only whole frames");
+            back.borrow_mut().extend_from_slice(frames);
+            Ok(())
+        };
+        to_guest(Pieces(&sent, cuts, 0), tell).unwrap();
+        prop_assert_eq!(back.into_inner(), sent);
     }
 
     #[test]
     fn any_bytes_are_answered(mut bytes in proptest::collection::vec(any::<u8>(), 0..500)) {
-        if let Ok((passed, whole)) = sift(&mut bytes) {
+        if let Ok(Sifted { passed, whole, .. }) = sift(&mut bytes) {
             prop_assert!(passed <= whole && whole <= bytes.len());
         }
     }

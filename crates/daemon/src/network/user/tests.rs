@@ -3,7 +3,12 @@
 use super::*;
 
 fn driver(passt: Option<&str>) -> UserNetwork {
-    UserNetwork { passt: passt.map(PathBuf::from), daemon: "/x/bangerd".into(), has_v6: true, resolver: None }
+    UserNetwork {
+        carrier: passt.map(|program| Carrier::Passt(program.into())),
+        daemon: "/x/bangerd".into(),
+        has_v6: true,
+        resolver: None,
+    }
 }
 
 fn nic(nat: bool, ports: &[(u16, u16)]) -> NicSpec {
@@ -35,6 +40,24 @@ fn open_needs_passt() {
     let guest = driver(None).guest(&nic(true, &[]));
     assert_eq!(guest.addresses, ["10.0.2.15/24", "fd62:616e:6765:72::15/64"]);
     assert_eq!(guest.gateways, ["10.0.2.2", "fd62:616e:6765:72::2"]);
+}
+
+#[test]
+fn slirp4netns_stands_in_for_a_missing_passt() {
+    let dir = tempfile::tempdir().unwrap();
+    let install = |name: &str| {
+        std::fs::write(dir.path().join(name), "").unwrap();
+        sys::fs::set_mode(&dir.path().join(name), 0o755).unwrap();
+        UserNetwork::probe(Some(dir.path().as_os_str()), "/x/bangerd".into())
+    };
+    let nic = nic(true, &[(8080, 80)]);
+    let user = install("slirp4netns");
+    assert_eq!(user.guest(&nic).addresses, ["10.0.2.15/24"], "it has no IPv6");
+    let filter = user.filter(&nic, Path::new("/b"), Path::new("/b/net.sock")).unwrap();
+    assert_eq!(filter.speech, Speech::Packets(vec![(8080, 80)]));
+    assert!(filter.carrier.iter().any(|word| word == "--disable-host-loopback"), "{filter:?}");
+    assert!(filter.carrier.contains(&"--cidr=10.0.2.0/24".to_owned()), "{filter:?}");
+    assert!(install("passt").carrier().unwrap().ends_with("passt"), "which is preferred");
 }
 
 #[test]

@@ -203,6 +203,7 @@ pub(crate) fn image_manifest(name: &str) -> ImageManifest {
         source: "test".into(),
         init: None,
         arch: "x86_64".into(),
+        exec: Default::default(),
     }
 }
 
@@ -413,6 +414,10 @@ impl Maker for Drivers {
             return Err(Cause::new("operation_failed", "interrupted"));
         }
         Ok(image_manifest(&request.recipe))
+    }
+
+    fn discard_image(&self, staging: &Path) -> Result<(), Cause> {
+        Ok(sys::fs::remove_tree(staging)?)
     }
 
     fn fetch_kernel(&self, package: &str, cache: &Path, _: Watcher<'_>) -> Result<PathBuf, Cause> {
