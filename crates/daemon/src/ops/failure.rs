@@ -11,7 +11,8 @@ use crate::store::StoreError;
 use crate::vmm::VmmError;
 
 /// What helps when the disk is full. Each of these works on a disk without a free byte.
-pub const MAKE_ROOM: &str = "make room on it, for example with `banger prune`, `banger rm VM` or `banger image delete IMAGE`";
+pub const MAKE_ROOM: &str =
+    "make room on it, for example with `banger prune`, `banger rm VM` or `banger image delete IMAGE`";
 
 /// The stable text of a code.
 #[must_use]

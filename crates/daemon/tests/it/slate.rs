@@ -8,9 +8,28 @@ use daemon::reconcile::{self, Swept};
 
 use crate::fake::Daemon;
 
+/// Waits until nobody tidies up after a VMM that ended by itself: a guest that was asked to power off does so also when the
+/// stop that asked was taken back.
+async fn owners_are_done(daemon: &Daemon) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        let vms = daemon.host.store.vms().await.unwrap();
+        let on_record = vms.iter().filter(|vm| vm.state.boot().is_some()).count();
+        if daemon.host.supervisors.running() == on_record && daemon.world.running().len() == on_record {
+            return;
+        }
+        assert!(
+            std::time::Instant::now() < deadline,
+            "owners and machines never came to fit the {on_record} VMs on record"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
 /// Panics unless every VM is at rest, and machines, NICs, directories and files are exactly those of VMs and rows.
 pub(crate) async fn assert_clean_slate(daemon: &Daemon) {
     let (world, host) = (&daemon.world, &daemon.host);
+    owners_are_done(daemon).await;
     let open = host.store.open_operations().await.unwrap();
     assert!(open.is_empty(), "open operations: {open:?}");
     let (mut boots, mut paused) = (BTreeSet::new(), BTreeSet::new());
