@@ -44,7 +44,7 @@ pub(super) fn rows(host: &Host, runs: usize) -> Result<Vec<Row>> {
 
 /// Most memory that the agent in the guest and the daemon have had, MiB.
 fn peaks(host: &Host) -> Result<[f64; 2]> {
-    let agent = host.ok(&["vm", "exec", "pipe", "--", "sh", "-c", "cat /proc/$(pidof banger-agent)/status"])?;
+    let agent = host.ok(&["vm", "exec", "pipe", "--", "sh", "-c", "cat /proc/$(pgrep -ox banger-agent)/status"])?;
     let daemon = std::fs::read_to_string(format!("/proc/{}/status", host.daemon_pid()?))?;
     Ok([memory_mib(&agent, "VmHWM")?, memory_mib(&daemon, "VmHWM")?])
 }
