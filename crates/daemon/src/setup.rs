@@ -35,7 +35,7 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Home(#[from] HomeError),
     /// `BANGER_VMM` makes no sense.
-    #[error("cannot use BANGER_VMM={0}: it is qemu or sim")]
+    #[error("cannot use BANGER_VMM={0}: it is qemu or, in a debug build, sim")]
     Vmm(String),
     /// `BANGER_FAULT` makes no sense.
     #[error("cannot understand BANGER_FAULT")]
@@ -204,11 +204,12 @@ impl Surroundings {
 }
 
 /// Whether `BANGER_VMM` asks for guests without a machine: with `sim` each is a process of the agent on this host, with the
-/// real protocol and none of a VM's walls. For tests and for trying the API.
+/// real protocol and none of a VM's walls. For tests; a release build refuses, for a forgotten variable would let what is
+/// run out onto the host.
 fn simulates(asked: Option<&str>) -> Result<bool, StartError> {
     match asked {
         None | Some("qemu") => Ok(false),
-        Some("sim") => Ok(true),
+        Some("sim") if cfg!(debug_assertions) => Ok(true),
         Some(other) => Err(StartError::Vmm(other.to_owned())),
     }
 }
@@ -355,5 +356,17 @@ pub(crate) fn kvm_in_words(kvm: &Kvm) -> Result<(), String> {
     match kvm {
         Kvm::Usable => Ok(()),
         Kvm::Unusable(why) => Err(why.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::simulates;
+
+    #[test]
+    fn guests_without_walls_are_for_debug_builds() {
+        assert!(!simulates(None).unwrap() && !simulates(Some("qemu")).unwrap());
+        assert_eq!(simulates(Some("sim")).unwrap_or(false), cfg!(debug_assertions));
+        assert!(simulates(Some("Sim")).is_err());
     }
 }

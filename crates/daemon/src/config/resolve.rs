@@ -167,9 +167,9 @@ impl Settings {
             why: Some("made on first use".to_owned()),
         });
         let dns = Resolved::configured_or(config.default_dns.map(|address| address.to_string()), || Resolved {
-            value: String::new(),
+            value: "-".to_owned(),
             origin: Origin::Host,
-            why: Some("the host's own resolvers".to_owned()),
+            why: Some("its own resolvers".to_owned()),
         });
         let sync = Resolved::configured_or((!config.file_sync.is_empty()).then_some(config.file_sync.len()), || {
             Resolved::default(0)
@@ -182,7 +182,7 @@ impl Settings {
                 self.image.setting("default_image_name", quoted),
                 self.kernel.setting("default_kernel_name", quoted),
                 key.setting("ssh_key_path", quoted),
-                dns.setting("default_dns", quoted),
+                dns.setting("default_dns", |text| if text == "-" { text.clone() } else { quoted(text) }),
                 self.idle_exit_s.setting("idle_exit_s", plain),
                 self.boot_timeout_s.setting("boot_timeout_s", plain),
                 self.vcpus.setting("vm_defaults.vcpu", ToString::to_string),

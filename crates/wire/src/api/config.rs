@@ -20,7 +20,7 @@ pub struct Configuration {
 pub struct Setting {
     /// As the file spells it: `vm_defaults.vcpu`.
     pub key: String,
-    /// What holds, as the file would say it.
+    /// What holds, as the file would say it; `-` where nothing is set, and of a list how long it is.
     pub value: String,
     /// Where that comes from.
     pub origin: Origin,
