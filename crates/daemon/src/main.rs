@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! environment ─► directories ─► lock (one daemon a user) ─► config ─► database ─► drivers ─► Host, Engine
-//!   ─► recover open operations ─► take over running VMs ─► sweep ─► listen ─► … ─► idle, SIGTERM or asked ─► end
+//!   ─► take over running VMs ─► recover open operations ─► listen ─► sweep ─► … ─► idle, SIGTERM or asked ─► end
 //! ```
 //! VMs outlive it: they run in sessions of their own, and the next daemon takes them over.
 

@@ -157,3 +157,18 @@ fn a_daemon_killed_in_a_restart_converges() {
 fn a_daemon_killed_in_a_delete_converges() {
     killed_at_every_step("vm.delete", &[CREATE], &["rm", "web"]);
 }
+
+#[test]
+fn what_a_daemon_that_died_left_behind_is_gone_with_the_next() {
+    let host = Host::simulated();
+    host.ok(&["list"]);
+    host.kill_daemon();
+    let (boot, vm) = (host.home().join("run/boots/0123456789abcdef"), host.home().join("state/vms/0123456789abcdef"));
+    for dir in [&boot, &vm] {
+        std::fs::create_dir_all(dir).unwrap();
+        std::fs::write(dir.join("left"), b"behind").unwrap();
+    }
+    host.ok(&["list"]);
+    eventually("the next daemon has swept", || !boot.exists() && !vm.exists());
+    host.ends_clean();
+}

@@ -57,16 +57,16 @@ pub async fn sweep(host: &Host) -> Result<Swept, StoreError> {
     Ok(swept)
 }
 
-/// Looks now and then, for as long as the daemon runs.
+/// Looks at once, for what a daemon that died had no time to remove, and now and then for as long as the daemon runs.
 pub async fn keep_sweeping(host: &Host) {
     loop {
-        tokio::time::sleep(EVERY).await;
         if let Err(error) = sweep(host).await {
             tracing::error!(error = %error, "the sweep for leftovers failed");
         }
         if let Err(error) = host.store.keep_room().await {
             tracing::warn!(error = %error, "no room is kept for a full disk");
         }
+        tokio::time::sleep(EVERY).await;
     }
 }
 

@@ -171,11 +171,15 @@ impl Owner {
         let (vm, boot) = (self.boot.vm.clone(), self.boot.boot.clone());
         tracing::info!(%vm, %boot, how, "a boot ended");
         let last_error = is_bad.then(|| format!("the last boot ended badly: {how}"));
-        let closed = self.supervisors.close(&self.boot, &how, last_error).await;
+        let mut closed = self.supervisors.close(&self.boot, &how, last_error.clone()).await;
         self.view.send_modify(|view| {
             view.guest = None;
-            view.ended = Some(how);
+            view.ended = Some(how.clone());
         });
+        if matches!(closed, Ok(false)) {
+            // A stop that held the VM may have been taken back since, by an operation that still saw the VMM run.
+            closed = self.supervisors.close(&self.boot, &how, last_error).await;
+        }
         self.supervisors.forget(&vm, &boot);
         match closed {
             Ok(true) if self.expected.is_none() && self.said == Some(Ending::Reboot) => {

@@ -161,10 +161,14 @@ impl Daemon {
         Daemon { world: Arc::clone(world), host, engine, reboots: Some(reboots) }
     }
 
-    /// Goes on with open operations and waits for their ends.
+    /// Goes on with open operations and waits for their ends, then sweeps, as `main` does. Operations leave nothing for
+    /// the sweep; an owner that died with its daemon may leave its boot's directory.
     pub(crate) async fn recover(&self) {
         self.engine.recover().await.unwrap();
         soon("open operations to end", self.engine.settled()).await;
+        let swept = daemon::reconcile::sweep(&self.host).await.unwrap();
+        let boots = self.host.dirs.run.join("boots");
+        assert!(swept.failed.is_empty() && swept.removed.iter().all(|path| path.starts_with(&boots)), "{swept:?}");
     }
 
     /// Puts the default image and kernel on record.
