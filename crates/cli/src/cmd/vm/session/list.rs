@@ -59,7 +59,7 @@ async fn of_all(app: &App) -> Result<(Vec<Session>, u8), Failure> {
     let asked = vms.iter().filter(|vm| vm.state == VmState::Running).map(async |vm| {
         let list = app.client.get::<SessionList>(&path("vms", &vm.id.to_string(), "/sessions")).await;
         let named = |failure: Failure| failure.during(&format!("list the sessions of {}", vm.name), vm.name.as_str());
-        list.map_err(|error| named(error))
+        list.map_err(named)
     });
     let (lists, status) = each::those_that_came(app, join_all(asked).await)?;
     Ok((lists.into_iter().flat_map(|list| list.sessions).collect(), status))
