@@ -6,7 +6,7 @@
 //! | [`ending`] | the end: everything unmounted, the host told, the machine reset |
 //! | [`process_one`] | staying process 1, alone or around an init other than systemd |
 //! | [`serve`] | answers the host: commands, trees, readiness, shutdown |
-//! | [`tree`] | file trees as tar streams, out and in |
+//! | [`seed`] | the first use of a directory that the VM's disk keeps |
 //! | [`root_dir`], [`mounts`] | a root whose content is hostile; what is mounted |
 //!
 //! The guest is hostile: nothing here trusts the image's content, and whatever the agent says is bounded and checked again
@@ -19,5 +19,5 @@ pub mod ending;
 pub mod mounts;
 pub mod process_one;
 pub mod root_dir;
+pub mod seed;
 pub mod serve;
-pub mod tree;

@@ -27,6 +27,7 @@ VMs (each also as `banger vm ...`):
   list      List VMs (ls, ps)              show      Show all about one VM
   exec      Run a command in a VM          logs      Print a VM's console
   wait      Wait until a VM is ready       session   Commands left running
+  cp        Copy files in and out
 
 What VMs are made of:
   image     List, show, build and delete images
@@ -206,6 +207,9 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: cmd::vm::session::Verb,
     },
+    /// Copy files into a VM and out of it
+    #[command(visible_alias = "copy")]
+    Cp(cmd::vm::cp::Args),
     /// Print a VM's console
     Logs(cmd::vm::logs::Args),
     /// Wait until a VM is ready

@@ -97,6 +97,7 @@ impl Way {
                 Verb::Stats(args) => ordinary(args.record.format, false),
                 Verb::Ports(args) => ordinary(args.record.format, false),
                 Verb::Show(args) => ordinary(args.record.format, false),
+                Verb::Cp(args) => ordinary(args.act.format, args.act.quiet),
                 Verb::Logs(args) => ordinary(args.format, false),
                 Verb::Session { verb } => way(verb.format(), verb.quiet(), verb.statuses()),
             },
@@ -144,6 +145,10 @@ fn act(command: &Command) -> Option<(String, String)> {
             Verb::Ports(_) => of("list the ports of", "VMs"),
             Verb::Show(args) => of("show", &args.vm),
             Verb::Exec(args) => of("run a command in", &args.vm),
+            Verb::Cp(args) => {
+                let (source, destination) = args.ends.shown();
+                Some((format!("copy {source} to {destination}"), args.ends.there().vm.clone()))
+            }
             Verb::Logs(args) => of("print the log of", &args.vm),
             Verb::Session { verb } => Some(verb.act()),
         },
@@ -189,6 +194,7 @@ async fn dispatch(app: &App, command: Command) -> Result<u8, Failure> {
             Verb::Ports(args) => vm::ports::run(app, args).await,
             Verb::Show(args) => vm::show::run(app, args).await,
             Verb::Exec(args) => vm::exec::run(app, args).await,
+            Verb::Cp(args) => vm::cp::run(app, args).await,
             Verb::Logs(args) => vm::logs::run(app, args).await,
             Verb::Session { verb } => vm::session::run(app, verb).await,
             Verb::Wait(args) => vm::wait::run(app, args).await,

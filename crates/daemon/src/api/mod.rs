@@ -4,10 +4,11 @@
 //! |---|---|
 //! | [`vms`] | VMs: list, show, create, start, stop, restart, kill, pause, resume, delete, wait |
 //! | [`changes`] | what is changed about a VM: its name, what it has |
-//! | [`guests`] | what goes into and comes out of a running guest: exec, trees |
+//! | [`guests`] | commands in a running guest |
 //! | [`figures`] | what a VM uses, and where it can be reached |
 //! | [`logs`] | the boots of a VM and what each printed |
 //! | [`sessions`] | commands of a guest that go on without a client |
+//! | [`trees`] | files into a running guest and out of it |
 //! | [`artifacts`] | images and kernels |
 //! | [`operations`] | operations: list, show, watch, cancel |
 //! | [`system`] | the daemon itself: status, doctor, shutdown |
@@ -26,6 +27,7 @@ pub mod logs;
 pub mod operations;
 pub mod sessions;
 pub mod system;
+pub mod trees;
 mod view;
 pub mod vms;
 
@@ -111,7 +113,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(sessions::input))
         .routes(routes!(sessions::stop))
         .routes(routes!(sessions::signal))
-        .routes(routes!(guests::put_tree, guests::get_tree))
+        .routes(routes!(trees::put_tree, trees::get_tree))
+        .routes(routes!(trees::file))
         .routes(routes!(artifacts::list_images))
         .routes(routes!(artifacts::show_image, artifacts::delete_image))
         .routes(routes!(artifacts::build_image))

@@ -133,6 +133,7 @@ impl GuestError {
             Reply::Health(_) => "how it is",
             Reply::Listeners(_) => "what listens",
             Reply::Session(_) => "about sessions",
+            Reply::Stat(_) => "what is at a path",
             Reply::Done { .. } => "that it is done",
             Reply::Failed(_) => "that it failed",
         };

@@ -8,6 +8,7 @@
 //! | [`Request::GetTree`] | – | tar | [`Reply::Done`] |
 //! | [`Request::Await`] | – | – | [`Reply::Ready`] |
 //! | [`Request::Session`] | | | see [`super::session`] |
+//! | [`Request::Stat`] | – | – | [`Reply::Stat`] |
 //! | everything else | – | – | [`Reply::Done`] or its own |
 //!
 //! Any request may end in [`Reply::Failed`]. Unknown fields are ignored by whoever is older; unknown requests are
@@ -88,6 +89,17 @@ pub enum Request {
     GetTree {
         /// Absolute.
         path: String,
+        /// When it is a symbolic link, what it leads to is packed, under the link's name.
+        #[serde(default)]
+        follow: bool,
+    },
+    /// Says what is at a path; answered with [`Reply::Stat`].
+    Stat {
+        /// Absolute.
+        path: String,
+        /// When it is a symbolic link, what it leads to is meant.
+        #[serde(default)]
+        follow: bool,
     },
     /// Waits until the guest is ready to `level`. The host resets the stream when it has waited enough.
     Await {
@@ -280,6 +292,8 @@ pub enum Reply {
     Listeners(Listeners),
     /// About sessions.
     Session(SessionReply),
+    /// What is at a path.
+    Stat(FileStat),
     /// Done; `bytes` counts what a tree transfer moved.
     Done {
         /// Bytes of file content.
@@ -336,6 +350,35 @@ pub struct Health {
     /// Bytes that they sent.
     #[serde(default)]
     pub sent_bytes: Option<u64>,
+}
+
+/// What is at a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileStat {
+    /// What it is.
+    pub kind: FileKind,
+    /// A file's length.
+    pub bytes: u64,
+    /// Its path with every link on the way resolved; none when it is missing or its name is not fit to be told.
+    #[serde(default)]
+    pub path: Option<String>,
+}
+
+/// What can be at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum FileKind {
+    /// Nothing.
+    Missing,
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link that was not followed.
+    Symlink,
+    /// A device, a pipe or a socket.
+    Special,
 }
 
 /// How a command ended.

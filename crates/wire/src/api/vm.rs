@@ -360,23 +360,6 @@ pub struct LogsQuery {
     pub follow: bool,
 }
 
-/// The query of `PUT` and `GET /v1/vms/{vm}/tree`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
-pub struct TreeQuery {
-    /// Absolute path in the guest.
-    pub path: String,
-}
-
-/// What a tree transfer moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct TreeDone {
-    /// Bytes of file content.
-    pub bytes: u64,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! Verbs about VMs, one file each; here are the options several of them share.
 
-use wire::api::{BASE, CreateVm, Publish, Ready, Vm, VmList, Wait, WaitVm, Workspace};
+use wire::api::{BASE, CreateVm, ErrorCode, Publish, Ready, StartVm, Vm, VmList, VmState, Wait, WaitVm, Workspace};
 use wire::naming::VmName;
 
 use crate::client::path;
@@ -9,11 +9,13 @@ use crate::cmd::each::Thing;
 use crate::complete;
 use crate::error::Failure;
 use crate::interrupt::Since;
+use crate::operation;
 use crate::output::printable;
 use crate::progress::TICK;
 use crate::values;
 
 pub(crate) mod attached;
+pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod defaults;
 pub(crate) mod delete;
@@ -48,6 +50,7 @@ Examples:
   banger vm start web                 on again
   banger vm exec -d web -- CMD        a command that goes on without you
   banger vm session list web          those that do
+  banger vm cp web:/root/x .          a file out of it
   banger vm logs -f web               its console, as it goes on
   banger vm delete web                gone, with its disk";
 
@@ -170,6 +173,31 @@ pub(crate) async fn wait_until_ready(
     }
     track.finish();
     Ok(ready)
+}
+
+/// Starts `vm` when it is off.
+///
+/// # Errors
+/// When it cannot be started.
+pub(crate) async fn started(app: &App, vm: &str, since: Since) -> Result<(), Failure> {
+    let seen: Vm = app.interrupts.guard(since, app.client.get(&path("vms", vm, ""))).await?;
+    if matches!(seen.state, VmState::Created | VmState::Stopped) {
+        let target = path("vms", seen.id.as_str(), "/start");
+        operation::perform(app, seen.name.as_str(), since, app.client.send(&target, &StartVm {})).await?;
+        app.out.aside(&format!("started {}", seen.name));
+    }
+    Ok(())
+}
+
+/// `failure`, with `--start` as the way out when `vm` is off.
+pub(crate) fn offer_start(failure: Failure, vm: &str) -> Failure {
+    match failure {
+        // One that is paused has another way out, and says so itself.
+        Failure::Told(error) if error.code == ErrorCode::WrongState && error.message.ends_with("is not running") => {
+            Failure::Told(Box::new(error.with_hint(format!("add --start, or start it: banger start {vm}"))))
+        }
+        other => other,
+    }
 }
 
 /// All VMs, as they are.

@@ -1,0 +1,85 @@
+//! Files into a guest and out of it.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::process::Stdio;
+
+use super::host::Host;
+
+#[test]
+fn files_go_in_and_come_out_again() {
+    let host = Host::new();
+    host.ok(&["run", "--name", "web", "-d", "--wait", "agent"]);
+    let here = |path: &str| host.home().join(path);
+    fs::create_dir_all(here("tree/sub")).unwrap();
+    fs::write(here("tree/sub/tool"), "#!/bin/sh\necho it runs\n").unwrap();
+    fs::set_permissions(here("tree/sub/tool"), fs::Permissions::from_mode(0o755)).unwrap();
+    symlink("sub/tool", here("tree/link")).unwrap();
+    let file = fs::File::create(here("tree/sparse")).unwrap();
+    file.set_len(1 << 30).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"end", (1 << 30) - 3).unwrap();
+    let in_guest = |script: &str| host.ok(&["exec", "web", "--", "sh", "-ec", script]);
+    let copied: serde_json::Value =
+        serde_json::from_str(&host.ok(&["cp", "--format", "json", "tree", "web:/srv/"])).unwrap();
+    assert!(copied["bytes"].as_u64().unwrap() < 1 << 20, "holes are not sent: {copied}");
+    assert_eq!(
+        in_guest("/srv/tree/link; stat -c %u:%g:%a /srv/tree/sub/tool; tail -c 3 /srv/tree/sparse"),
+        "it runs\n0:0:755\nend"
+    );
+    assert_eq!(in_guest("test $(du -k /srv/tree/sparse | cut -f1) -lt 1024 && echo sparse"), "sparse");
+    // Through links of the image, in place of what is there, and under another name.
+    in_guest("ln -s /srv/tree /root/there; echo old >/srv/conf; ln -s /srv/conf /etc/conf");
+    fs::write(here("new"), "new").unwrap();
+    host.ok(&["cp", "new", "web:/root/there/sub/"]);
+    host.ok(&["cp", "new", "web:/etc/conf"]);
+    assert_eq!(in_guest("cat /srv/tree/sub/new /srv/conf; readlink /etc/conf"), "newnew/srv/conf");
+    // And out.
+    in_guest("chown -R 12:34 /srv/tree; chmod 4755 /srv/tree/sub/tool; mkfifo /srv/tree/pipe");
+    let out = host.run(&["cp", "web:/srv/tree", "back"]).code(0);
+    assert!(out.stderr.contains("1 devices or pipes"), "{}", out.stderr);
+    let tool = fs::metadata(here("back/sub/tool")).unwrap();
+    assert_eq!(tool.mode() & 0o7777, 0o755, "no setuid bit arrives");
+    assert_eq!(tool.uid(), rustix::process::geteuid().as_raw());
+    assert_eq!(fs::read_link(here("back/link")).unwrap().to_str(), Some("sub/tool"));
+    let sparse = fs::metadata(here("back/sparse")).unwrap();
+    assert!(sparse.len() == 1 << 30 && sparse.blocks() < 2048, "{} blocks", sparse.blocks());
+    host.ok(&["cp", "web:/proc/version", "."]);
+    assert!(fs::read_to_string(here("version")).unwrap().starts_with("Linux version"));
+    host.ok(&["cp", "-L", "web:/etc/conf", "followed"]);
+    assert_eq!(fs::read_to_string(here("followed")).unwrap(), "new");
+    if rustix::process::geteuid().is_root() {
+        host.ok(&["cp", "-a", "web:/srv/tree/sub", "owned"]);
+        let tool = fs::metadata(here("owned/tool")).unwrap();
+        assert_eq!((tool.uid(), tool.gid(), tool.mode() & 0o7777), (12, 34, 0o4755));
+    }
+    let tar = host.run(&["cp", "web:/srv/tree/sub", "-"]).code(0);
+    host.ok(&["exec", "web", "--", "mkdir", "/srv/again"]);
+    host.pipe(&["cp", "-", "web:/srv/again"], &tar.stdout).code(0);
+    assert_eq!(in_guest("cmp /srv/tree/sub/tool /srv/again/sub/tool && stat -c %u:%g /srv/again/sub/tool"), "12:34");
+    host.leaves_nothing();
+}
+
+#[test]
+fn what_fails_is_told_and_a_vm_that_is_off_can_be_started() {
+    let host = Host::new();
+    host.ok(&["create", "--name", "off", "--no-start"]);
+    fs::write(host.home().join("file"), "x").unwrap();
+    let refused = host.run(&["cp", "file", "off:/root/"]).code(1);
+    assert!(refused.stderr.contains("off is not running") && refused.stderr.contains("--start"), "{}", refused.stderr);
+    host.ok(&["cp", "--start", "file", "off:/root/"]);
+    assert_eq!(host.ok(&["exec", "off", "--", "cat", "/root/file"]), "x");
+    let missing = host.run(&["cp", "off:/none", "."]).code(1);
+    assert!(missing.stderr.contains("there is no such file in off"), "{}", missing.stderr);
+    // The guest's disk fills up in the middle.
+    host.ok(&["exec", "off", "--", "sh", "-ec", "mkdir /small && mount -t tmpfs -o size=1M none /small"]);
+    fs::write(host.home().join("large"), vec![7; 4 << 20]).unwrap();
+    let full = host.run(&["cp", "large", "off:/small/"]).code(1);
+    assert!(full.stderr.contains("No space left"), "{}", full.stderr);
+    // This host's reader goes away.
+    host.ok(&["exec", "off", "--", "sh", "-ec", "head -c 64M /dev/zero >/root/zeros"]);
+    let mut child = host.command(&["cp", "off:/root/zeros", "-"]).stderr(Stdio::null()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(141));
+    host.ok(&["exec", "off", "--", "true"]);
+    host.leaves_nothing();
+}
