@@ -23,6 +23,7 @@ fn landing_pages() {
         ("session_stop", &["session", "stop", "--help"]),
         ("session_kill", &["session", "kill", "--help"]),
         ("cp", &["cp", "--help"]),
+        ("reset", &["reset", "--help"]),
     ] {
         let output = home.banger(args).output().unwrap();
         assert!(output.status.success());
@@ -39,7 +40,7 @@ fn verbs_are_one_implementation_with_and_without_the_noun() {
     let page = |args: &[&str]| String::from_utf8(home.banger(args).output().unwrap().stdout).unwrap();
     for verb in [
         "run", "create", "start", "stop", "restart", "kill", "pause", "resume", "set", "prune", "stats", "ports",
-        "rename", "delete", "rm", "list", "ls", "ps", "show", "exec", "logs", "wait", "session", "cp", "copy",
+        "rename", "delete", "rm", "list", "ls", "ps", "show", "exec", "logs", "wait", "session", "cp", "copy", "reset",
     ] {
         let long = page(&["vm", verb, "--help"]);
         assert!(!long.is_empty());

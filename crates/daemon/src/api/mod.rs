@@ -2,7 +2,7 @@
 //!
 //! | file | resource |
 //! |---|---|
-//! | [`vms`] | VMs: list, show, create, start, stop, restart, kill, pause, resume, delete, wait |
+//! | [`vms`] | VMs: list, show, create, start, stop, restart, kill, pause, resume, reset, delete, wait |
 //! | [`changes`] | what is changed about a VM: its name, what it has |
 //! | [`guests`] | commands in a running guest |
 //! | [`figures`] | what a VM uses, and where it can be reached |
@@ -99,6 +99,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(vms::kill))
         .routes(routes!(vms::pause))
         .routes(routes!(vms::resume))
+        .routes(routes!(vms::reset))
         .routes(routes!(vms::wait))
         .routes(routes!(changes::rename))
         .routes(routes!(changes::set))

@@ -33,6 +33,7 @@ fn vm(n: u8, name: &str) -> VmRecord {
         kernel_id: kernel("6.1").id,
         identity: GuestIdentity { machine_id: "0".repeat(32), ssh_host_keys: Vec::new() },
         workspace: None,
+        reset_pending: false,
         last_error: None,
         created_at_ms: u64::from(n),
     }

@@ -13,6 +13,7 @@
 //! | `POST /v1/vms/{vm}/pause`, `…/resume` | `{}` → [`Begun`] |
 //! | `POST /v1/vms/{vm}/set` | [`SetVm`] → [`Begun`] |
 //! | `POST /v1/vms/{vm}/rename` | [`RenameVm`] → [`Vm`] |
+//! | `POST /v1/vms/{vm}/reset` | [`ResetVm`] → [`Begun`] |
 //! | `DELETE /v1/vms/{vm}` | [`DeleteVm`] → [`Begun`] |
 //! | `POST /v1/vms/{vm}/wait` | [`WaitVm`] → [`Ready`] |
 //! | `GET /v1/vms/{vm}/stats`, `…/ports` | → [`VmStats`], [`VmPorts`] |
@@ -65,7 +66,7 @@ pub use system::{Check, CheckStatus, DaemonStatus, Defaults, DoctorReport, Versi
 pub use tree::{ERROR_TRAILER, FileKind, FileQuery, GuestFile, TreeDone, TreeQuery};
 pub use vm::{
     BootStatus, CreateVm, DeleteVm, KillSignal, KillSignalError, KillVm, LogSource, LogsQuery, Publish, Ready,
-    RenameVm, SetVm, StartVm, StopVm, Vm, VmList, VmState, Wait, WaitVm, Workspace,
+    RenameVm, ResetVm, SetVm, StartVm, StopVm, Vm, VmList, VmState, Wait, WaitVm, Workspace,
 };
 
 /// What every path begins with.

@@ -44,6 +44,9 @@ pub struct Vm {
     pub operation: Option<OpId>,
     /// The workspace put into it.
     pub workspace: Option<Workspace>,
+    /// Its next boot drops its system layer.
+    #[serde(default)]
+    pub reset_pending: bool,
     /// When it was created.
     pub created_at_ms: u64,
 }
@@ -182,6 +185,16 @@ pub enum Wait {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StartVm {}
+
+/// `POST /v1/vms/{vm}/reset`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ResetVm {
+    /// Restart it when it runs.
+    #[serde(default)]
+    pub restart: bool,
+}
 
 /// `POST /v1/vms/{vm}/stop`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]

@@ -27,6 +27,7 @@ pub(crate) mod pause;
 pub(crate) mod ports;
 pub(crate) mod prune;
 pub(crate) mod rename;
+pub(crate) mod reset;
 pub(crate) mod restart;
 pub(crate) mod run;
 pub(crate) mod session;
