@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`boot`] | process 1: from the kernel's first program to the image's init |
+//! | [`diff`] | changes against the image |
 //! | [`ending`] | the end: everything unmounted, the host told, the machine reset |
 //! | [`process_one`] | staying process 1, alone or around an init other than systemd |
 //! | [`serve`] | answers the host: commands, trees, readiness, shutdown |
@@ -15,6 +16,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world"))]
 
 pub mod boot;
+pub mod diff;
 pub mod ending;
 pub mod mounts;
 pub mod process_one;

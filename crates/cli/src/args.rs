@@ -27,7 +27,8 @@ VMs (each also as `banger vm ...`):
   list      List VMs (ls, ps)              show      Show all about one VM
   exec      Run a command in a VM          logs      Print a VM's console
   wait      Wait until a VM is ready       session   Commands left running
-  cp        Copy files in and out          reset     Drop changes to the system
+  cp        Copy files in and out          diff      List changes to the system
+  reset     Drop changes to the system
 
 What VMs are made of:
   image     List, show, build and delete images
@@ -214,6 +215,8 @@ pub(crate) enum Verb {
     /// Copy files into a VM and out of it
     #[command(visible_alias = "copy")]
     Cp(cmd::vm::cp::Args),
+    /// List what a VM changed of its image
+    Diff(cmd::vm::diff::Args),
     /// Print a VM's console
     Logs(cmd::vm::logs::Args),
     /// Wait until a VM is ready

@@ -15,6 +15,7 @@ use super::job::Job;
 use super::turn::HOLD;
 use super::worker::{self, Channels};
 use super::{Server, exec, grow, listeners};
+use crate::diff::{Layers, write_changes};
 use crate::root_dir::{RootDir, path_of};
 
 /// A guest's clock may be behind the time in a request by this much before it is set, nanoseconds. The time was true when
@@ -25,12 +26,13 @@ const AHEAD_NS: u64 = 1_000_000_000;
 /// Bytes of a tar stream moved at once.
 const TREE_BUFFER_BYTES: usize = 64 * 1024;
 /// The requests this build knows, to tell a malformed one from an unknown one.
-const KNOWN: [&str; 13] = [
-    "stat",
+const KNOWN: [&str; 14] = [
+    "changes",
     "configure",
     "exec",
     "put_tree",
     "get_tree",
+    "stat",
     "await",
     "sync",
     "shutdown",
@@ -99,6 +101,10 @@ impl Server {
             Request::GetTree { path, follow } => {
                 return self.work(stream, Channels::Output, move |hands| get_tree(&path, follow, hands));
             }
+            Request::Changes if self.guest.is_hosted() => {
+                Err(Failure::Refused { why: "this guest has no layers".to_owned() })
+            }
+            Request::Changes => return self.work(stream, Channels::Output, changes),
             // A path may lead to a filesystem that does not answer.
             Request::Stat { path, follow } => {
                 return self.work(stream, Channels::Neither, move |hands| stat(&path, follow, hands));
@@ -218,6 +224,12 @@ fn get_tree(path: &str, follow: bool, hands: worker::Hands) -> Result<Reply, Fai
 /// As the host is told.
 fn tree_failure(error: &TreeError) -> Failure {
     os(&error.to_string(), &error.source)
+}
+
+fn changes(hands: worker::Hands) -> Result<Reply, Failure> {
+    let told = Layers::mount(hands.root)
+        .and_then(|layers| write_changes(&layers, std::io::BufWriter::with_capacity(TREE_BUFFER_BYTES, hands.data)));
+    told.map(|_count| Reply::Done { bytes: 0 }).map_err(|error| os("cannot compare the layers of the root", &error))
 }
 
 fn stat(path: &str, follow: bool, hands: worker::Hands) -> Result<Reply, Failure> {

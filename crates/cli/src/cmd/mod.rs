@@ -99,6 +99,7 @@ impl Way {
                 Verb::Ports(args) => ordinary(args.record.format, false),
                 Verb::Show(args) => ordinary(args.record.format, false),
                 Verb::Cp(args) => ordinary(args.act.format, args.act.quiet),
+                Verb::Diff(args) => ordinary(args.format, false),
                 Verb::Logs(args) => ordinary(args.format, false),
                 Verb::Session { verb } => way(verb.format(), verb.quiet(), verb.statuses()),
             },
@@ -151,6 +152,7 @@ fn act(command: &Command) -> Option<(String, String)> {
                 let (source, destination) = args.ends.shown();
                 Some((format!("copy {source} to {destination}"), args.ends.there().vm.clone()))
             }
+            Verb::Diff(args) => of("list the changes of", &args.vm),
             Verb::Logs(args) => of("print the log of", &args.vm),
             Verb::Session { verb } => Some(verb.act()),
         },
@@ -198,6 +200,7 @@ async fn dispatch(app: &App, command: Command) -> Result<u8, Failure> {
             Verb::Show(args) => vm::show::run(app, args).await,
             Verb::Exec(args) => vm::exec::run(app, args).await,
             Verb::Cp(args) => vm::cp::run(app, args).await,
+            Verb::Diff(args) => vm::diff::run(app, args).await,
             Verb::Logs(args) => vm::logs::run(app, args).await,
             Verb::Session { verb } => vm::session::run(app, verb).await,
             Verb::Wait(args) => vm::wait::run(app, args).await,

@@ -24,6 +24,7 @@ fn landing_pages() {
         ("session_kill", &["session", "kill", "--help"]),
         ("cp", &["cp", "--help"]),
         ("reset", &["reset", "--help"]),
+        ("diff", &["diff", "--help"]),
     ] {
         let output = home.banger(args).output().unwrap();
         assert!(output.status.success());
@@ -41,6 +42,7 @@ fn verbs_are_one_implementation_with_and_without_the_noun() {
     for verb in [
         "run", "create", "start", "stop", "restart", "kill", "pause", "resume", "set", "prune", "stats", "ports",
         "rename", "delete", "rm", "list", "ls", "ps", "show", "exec", "logs", "wait", "session", "cp", "copy", "reset",
+        "diff",
     ] {
         let long = page(&["vm", verb, "--help"]);
         assert!(!long.is_empty());

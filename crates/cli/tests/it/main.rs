@@ -5,6 +5,7 @@
 
 mod completion;
 mod cp;
+mod diff;
 mod exec;
 mod fake;
 mod guest;

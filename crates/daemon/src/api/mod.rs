@@ -9,6 +9,7 @@
 //! | [`logs`] | the boots of a VM and what each printed |
 //! | [`sessions`] | commands of a guest that go on without a client |
 //! | [`trees`] | files into a running guest and out of it |
+//! | [`differences`] | what a guest changed of its image |
 //! | [`artifacts`] | images and kernels |
 //! | [`operations`] | operations: list, show, watch, cancel |
 //! | [`system`] | the daemon itself: status, doctor, shutdown |
@@ -20,6 +21,7 @@
 pub mod artifacts;
 mod attach;
 pub mod changes;
+pub mod differences;
 mod error;
 pub mod figures;
 pub mod guests;
@@ -116,6 +118,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(sessions::signal))
         .routes(routes!(trees::put_tree, trees::get_tree))
         .routes(routes!(trees::file))
+        .routes(routes!(differences::list))
         .routes(routes!(artifacts::list_images))
         .routes(routes!(artifacts::show_image, artifacts::delete_image))
         .routes(routes!(artifacts::build_image))

@@ -90,7 +90,7 @@ pub async fn get_tree(
     if first.is_none() {
         tree.done().await?;
     }
-    let wants_trailers = headers.get_all(header::TE).iter().any(|value| value == "trailers");
+    let wants_trailers = wants_trailers(&headers);
     let outward = Outward { tree, first, sent: 0, bytes_max, wants_trailers };
     let mut response = Response::new(Body::new(StreamBody::new(frames(outward))));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
@@ -148,7 +148,13 @@ fn frames(outward: Outward) -> impl Stream<Item = Result<Frame<Bytes>, ApiError>
     })
 }
 
-fn trailers(error: &ApiError) -> Result<HeaderMap, ApiError> {
+/// Whether a client reads trailers.
+pub(super) fn wants_trailers(headers: &HeaderMap) -> bool {
+    headers.get_all(header::TE).iter().any(|value| value == "trailers")
+}
+
+/// The trailer that tells an error.
+pub(super) fn trailers(error: &ApiError) -> Result<HeaderMap, ApiError> {
     let body = ErrorBody { error: error.clone() };
     // JSON has no control characters but DEL, which HTTP has no place for either.
     let json = serde_json::to_string(&body).map(|json| json.replace('\x7f', ""));

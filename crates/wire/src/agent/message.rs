@@ -8,6 +8,7 @@
 //! | [`Request::GetTree`] | – | tar | [`Reply::Done`] |
 //! | [`Request::Await`] | – | – | [`Reply::Ready`] |
 //! | [`Request::Session`] | | | see [`super::session`] |
+//! | [`Request::Changes`] | – | records | [`Reply::Done`] |
 //! | [`Request::Stat`] | – | – | [`Reply::Stat`] |
 //! | everything else | – | – | [`Reply::Done`] or its own |
 //!
@@ -101,6 +102,9 @@ pub enum Request {
         #[serde(default)]
         follow: bool,
     },
+    /// Tells the changes of the system layer: on the output channel `A`, `M` or `D`, the absolute path, a zero, for
+    /// each change; [`Reply::Done`] when all were told.
+    Changes,
     /// Waits until the guest is ready to `level`. The host resets the stream when it has waited enough.
     Await {
         /// How ready.

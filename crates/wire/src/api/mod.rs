@@ -29,6 +29,7 @@
 //! | `PUT /v1/vms/{vm}/tree?path=` | tar, chunked → [`TreeDone`] |
 //! | `GET /v1/vms/{vm}/tree?path=` | [`FileQuery`] → tar, chunked, with [`ERROR_TRAILER`] |
 //! | `GET /v1/vms/{vm}/file?path=` | [`FileQuery`] → [`GuestFile`] |
+//! | `GET /v1/vms/{vm}/changes` | → [`Change`] a line, with [`ERROR_TRAILER`] |
 //! | `GET /v1/images`, `GET /v1/images/{image}`, `DELETE …` | → [`ImageList`], [`Image`], [`Begun`] |
 //! | `POST /v1/images/build` | [`BuildImage`] → [`Begun`] |
 //! | `GET /v1/kernels`, `GET /v1/kernels/{kernel}`, `DELETE …` | → [`KernelList`], [`Kernel`], [`Begun`] |
@@ -63,7 +64,7 @@ pub use session::{
     AttachSession, SendQuery, Sent, Session, SessionList, SessionState, SignalSession, StartSession, StopSession,
 };
 pub use system::{Check, CheckStatus, DaemonStatus, Defaults, DoctorReport, VersionInfo};
-pub use tree::{ERROR_TRAILER, FileKind, FileQuery, GuestFile, TreeDone, TreeQuery};
+pub use tree::{Change, ChangeKind, ERROR_TRAILER, FileKind, FileQuery, GuestFile, TreeDone, TreeQuery};
 pub use vm::{
     BootStatus, CreateVm, DeleteVm, KillSignal, KillSignalError, KillVm, LogSource, LogsQuery, Publish, Ready,
     RenameVm, ResetVm, SetVm, StartVm, StopVm, Vm, VmList, VmState, Wait, WaitVm, Workspace,

@@ -37,6 +37,29 @@ pub struct TreeDone {
     pub bytes: u64,
 }
 
+/// One change of a guest's system layer, against its image. `GET /v1/vms/{vm}/changes` tells one a line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Change {
+    /// What became of it.
+    pub change: ChangeKind,
+    /// Absolute, in the guest; bytes that are no text are replaced.
+    pub path: String,
+}
+
+/// What became of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKind {
+    /// The image has none of it.
+    Added,
+    /// It is another than the image's.
+    Modified,
+    /// The image has it.
+    Deleted,
+}
+
 /// What is at a path of a guest, as the guest says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

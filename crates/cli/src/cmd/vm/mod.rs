@@ -19,6 +19,7 @@ pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod defaults;
 pub(crate) mod delete;
+pub(crate) mod diff;
 pub(crate) mod exec;
 pub(crate) mod kill;
 pub(crate) mod list;

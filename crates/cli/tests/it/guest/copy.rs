@@ -83,3 +83,42 @@ fn what_fails_is_told_and_a_vm_that_is_off_can_be_started() {
     host.ok(&["exec", "off", "--", "true"]);
     host.leaves_nothing();
 }
+
+#[test]
+fn changes_of_the_system_are_listed() {
+    let host = Host::new();
+    host.ok(&["run", "--name", "web", "-d"]);
+    let fresh = host.ok(&["diff", "web"]);
+    assert!(!fresh.contains("/etc/hostname") && !fresh.contains("ssh_host_"), "identity is no change: {fresh}");
+    let change = "echo x >/etc/made; echo x >>/etc/passwd; rm /etc/issue; mkdir -p /srv/new/sub; echo x >/srv/new/sub/file;
+        rm -r /etc/apt; mkdir /etc/apt; echo x >/etc/apt/only; mv /etc/default /etc/renamed; touch /root/file /home/file;
+        printf 'x' >\"$(printf '/etc/odd\\033[31m')\"; sync";
+    host.ok(&["exec", "web", "--", "sh", "-ec", change]);
+    let told = host.ok(&["diff", "web"]);
+    let lines: Vec<&str> = told.lines().collect();
+    for line in [
+        "A /etc/made",
+        "M /etc/passwd",
+        "D /etc/issue",
+        "A /srv/new",
+        "A /srv/new/sub/file",
+        "A /etc/apt/only",
+        "D /etc/apt/sources.list.d",
+        "A /etc/renamed",
+        "D /etc/default",
+        "A /etc/odd\\x1b[31m",
+    ] {
+        assert!(lines.contains(&line), "{line:?} is missing in {told}");
+    }
+    assert!(!told.contains("/root/") && !told.contains("/home/"), "{told}");
+    let json: serde_json::Value = serde_json::from_str(&host.ok(&["diff", "web", "--format", "json"])).unwrap();
+    assert_eq!(json["changes"].as_array().unwrap().len(), lines.len());
+    // Looking keeps nothing mounted: the guest ends cleanly, and its disk with it.
+    host.ok(&["stop", "web"]);
+    super::lifecycle::disk_is_clean(&host, "web");
+    let off = host.run(&["diff", "web"]).code(1);
+    assert!(off.stderr.contains("--start"), "{}", off.stderr);
+    host.ok(&["reset", "--yes", "web"]);
+    assert!(!host.ok(&["diff", "--start", "web"]).contains("/etc/made"));
+    host.leaves_nothing();
+}
