@@ -15,6 +15,7 @@
 //! Any request may end in [`Reply::Failed`]. Unknown fields are ignored by whoever is older; unknown requests are
 //! answered with [`Failure::Unsupported`].
 
+pub use super::file::{FileKind, FileStat};
 pub use super::listening::{LISTENERS_MAX, Listeners, ListeningSocket, Protocol};
 use serde::{Deserialize, Serialize};
 
@@ -354,35 +355,6 @@ pub struct Health {
     /// Bytes that they sent.
     #[serde(default)]
     pub sent_bytes: Option<u64>,
-}
-
-/// What is at a path.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileStat {
-    /// What it is.
-    pub kind: FileKind,
-    /// A file's length.
-    pub bytes: u64,
-    /// Its path with every link on the way resolved; none when it is missing or its name is not fit to be told.
-    #[serde(default)]
-    pub path: Option<String>,
-}
-
-/// What can be at a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum FileKind {
-    /// Nothing.
-    Missing,
-    /// A regular file.
-    File,
-    /// A directory.
-    Directory,
-    /// A symbolic link that was not followed.
-    Symlink,
-    /// A device, a pipe or a socket.
-    Special,
 }
 
 /// How a command ended.
