@@ -1,7 +1,7 @@
 //! A file or tree into a tar stream.
 //!
-//! Names are relative to the parent of what is packed. Symbolic links are packed as links. Sockets are left out: they mean
-//! nothing elsewhere. Other filesystems below are packed as well, as `cp -a` does, but the kernel's own (`/proc`, `/sys`)
+//! Names are relative to the parent of what is packed. Symbolic links are packed as links. Sockets are left out and named:
+//! they mean nothing elsewhere. Other filesystems below are packed as well, as `cp -a` does, but the kernel's own (`/proc`, `/sys`)
 //! stay empty directories, and a file of theirs that is asked for by name is read to its end, whatever size it claims.
 
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use tar::{Builder, EntryType, Header};
 
 use crate::sparse::{RunsReader, runs_of, write_map};
-use crate::{TreeError, split};
+use crate::{LeftOut, TreeError, pax, split};
 
 /// Bytes of a name in a header; longer ones go into a PAX record.
 const NAME_BYTES: usize = 100;
@@ -69,11 +69,20 @@ impl Fidelity {
     }
 }
 
-/// Packs `what`, resolved inside `root`, into `to`. Gives the bytes of file content.
+/// What was packed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Packed {
+    /// Bytes of file content, holes not counted.
+    pub bytes: u64,
+    /// Sockets.
+    pub left_out: LeftOut,
+}
+
+/// Packs `what`, resolved inside `root`, into `to`.
 ///
 /// # Errors
 /// When something cannot be read, or the stream not written.
-pub fn pack(root: &OwnedFd, what: &What<'_>, to: impl Write) -> Result<u64, TreeError> {
+pub fn pack(root: &OwnedFd, what: &What<'_>, to: impl Write) -> Result<Packed, TreeError> {
     let mut trimmed = what.path;
     while let [rest @ .., b'/'] = trimmed {
         trimmed = rest;
@@ -105,7 +114,7 @@ pub fn pack(root: &OwnedFd, what: &What<'_>, to: impl Write) -> Result<u64, Tree
         device: stat.st_dev,
         builder: Builder::new(to),
         links: HashMap::new(),
-        bytes: 0,
+        packed: Packed::default(),
     };
     let mut waiting = Vec::new();
     match top {
@@ -117,7 +126,7 @@ pub fn pack(root: &OwnedFd, what: &What<'_>, to: impl Write) -> Result<u64, Tree
     }
     packer.builder.finish().map_err(TreeError::during("write the end of the stream for", what.path))?;
     packer.builder.get_mut().flush().map_err(TreeError::during("write the end of the stream for", what.path))?;
-    Ok(packer.bytes)
+    Ok(packer.packed)
 }
 
 /// Where packing begins.
@@ -144,7 +153,7 @@ struct Packer<W: Write> {
     builder: Builder<W>,
     /// Files with several names, by device and inode: the name they were packed under.
     links: HashMap<(u64, u64), Vec<u8>>,
-    bytes: u64,
+    packed: Packed,
 }
 
 impl<W: Write> Packer<W> {
@@ -177,8 +186,24 @@ impl<W: Write> Packer<W> {
             FileType::CharacterDevice => self.append(&name, &place, &stat, EntryType::Char, None),
             FileType::BlockDevice => self.append(&name, &place, &stat, EntryType::Block, None),
             FileType::Fifo => self.append(&name, &place, &stat, EntryType::Fifo, None),
-            FileType::Socket | FileType::Unknown => Ok(()),
+            FileType::Socket | FileType::Unknown => self.leave_out(&name),
         }
+    }
+
+    /// Says so in the stream, too.
+    fn leave_out(&mut self, name: &[u8]) -> Result<(), TreeError> {
+        self.packed.left_out.add(name);
+        let records = pax::record(pax::SOCKET, name);
+        let mut header = Header::new_ustar();
+        copy_name(&mut header.as_old_mut().name, b"pax_global_header");
+        header.set_entry_type(EntryType::XGlobalHeader);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(records.len() as u64);
+        header.set_cksum();
+        self.builder.append(&header, records.as_slice()).map_err(TreeError::during("send", name))
     }
 
     /// A file whose size is known once it is read.
@@ -194,7 +219,7 @@ impl<W: Write> Packer<W> {
         header.set_size(content.len() as u64);
         header.set_cksum();
         self.builder.append(&header, content.as_slice()).map_err(TreeError::during("send", path))?;
-        self.bytes += content.len() as u64;
+        self.packed.bytes += content.len() as u64;
         Ok(())
     }
 
@@ -221,7 +246,7 @@ impl<W: Write> Packer<W> {
         header.set_cksum();
         let body = map.as_slice().chain(RunsReader::new(&file, runs));
         self.builder.append(&header, body).map_err(TreeError::during("send", path))?;
-        self.bytes += data;
+        self.packed.bytes += data;
         Ok(())
     }
 

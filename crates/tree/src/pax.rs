@@ -19,7 +19,11 @@ pub(crate) struct Records {
     pub(crate) mtime: Option<Timespec>,
     pub(crate) xattrs: Vec<(String, Vec<u8>)>,
     pub(crate) sparse: Sparse,
+    pub(crate) socket: Option<Vec<u8>>,
 }
+
+/// The key that names a socket, in a global header.
+pub(crate) const SOCKET: &str = "BANGER.socket";
 
 /// A sparse file of PAX. Its map is in records (versions 0.0 and 0.1) or at the head of the data (1.0).
 #[derive(Debug, Default)]
@@ -53,7 +57,7 @@ impl Records {
     }
 
     fn take(&mut self, key: &str, value: &[u8]) {
-        let id = |old: Option<u32>| number(value).and_then(|id| u32::try_from(id).ok()).or(old);
+        let id = |old: Option<u32>| number(value).map(owner).or(old);
         match key {
             "path" => self.path = Some(value.to_vec()),
             "linkpath" => self.link = Some(value.to_vec()),
@@ -63,6 +67,7 @@ impl Records {
             "mtime" => self.mtime = std::str::from_utf8(value).ok().and_then(parse_time).or(self.mtime),
             "GNU.sparse.name" => self.sparse.name = Some(value.to_vec()),
             "GNU.sparse.realsize" | "GNU.sparse.size" => self.sparse.length = number(value),
+            SOCKET => self.socket = Some(value.to_vec()),
             "GNU.sparse.major" => self.sparse.major = number(value),
             "GNU.sparse.map" => self.sparse.map = parse_map(value),
             "GNU.sparse.offset" => {
@@ -83,6 +88,23 @@ impl Records {
             }
         }
     }
+}
+
+/// A record.
+pub(crate) fn record(key: &str, value: &[u8]) -> Vec<u8> {
+    // A space, an equals sign, a line end, and as many digits as the length has with them.
+    let rest = key.len() + value.len() + 3;
+    let mut length = rest;
+    while length != rest + length.to_string().len() {
+        length = rest + length.to_string().len();
+    }
+    [length.to_string().as_bytes(), b" ", key.as_bytes(), b"=", value, b"\n"].concat()
+}
+
+/// A user or group id. One that no file can have is nobody's: chown(2) would take the largest for "leave it as it is", which
+/// is whoever unpacks.
+pub(crate) fn owner(id: u64) -> u32 {
+    u32::try_from(id).ok().filter(|id| *id != u32::MAX).unwrap_or(u32::MAX - 1)
 }
 
 /// A decimal number and nothing else.
@@ -136,6 +158,29 @@ mod tests {
         records.read(b"24 SCHILY.xattr.u=a\nb=c\n12 path=p q\n").unwrap();
         assert_eq!(records.xattrs, [("u".to_owned(), b"a\nb=c".to_vec())]);
         assert_eq!(records.path.as_deref(), Some(&b"p q"[..]));
+    }
+
+    #[test]
+    fn a_record_counts_itself() {
+        for length in (0..120).chain(980..1000).chain(9970..10_000) {
+            let value = vec![b'x'; length];
+            let mut records = Records::default();
+            records.read(&[record(SOCKET, &value), record("uid", b"7")].concat()).unwrap();
+            assert_eq!((records.socket, records.uid), (Some(value), Some(7)), "{length}");
+        }
+    }
+
+    #[test]
+    fn an_owner_that_cannot_be_is_nobody() {
+        let max = u64::from(u32::MAX);
+        for (id, owned) in
+            [(0, 0), (1000, 1000), (max - 1, u32::MAX - 1), (max, u32::MAX - 1), (u64::MAX, u32::MAX - 1)]
+        {
+            assert_eq!(owner(id), owned, "{id}");
+            let mut records = Records::default();
+            records.read(&record("gid", id.to_string().as_bytes())).unwrap();
+            assert_eq!(records.gid, Some(owned), "{id}");
+        }
     }
 
     #[test]

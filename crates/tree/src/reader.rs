@@ -6,12 +6,12 @@ use std::io::{self, Read};
 use rustix::fs::Timespec;
 use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
 
-use crate::malformed;
-use crate::pax::{Records, number};
+use crate::pax::{Records, number, owner};
 use crate::sparse::Run;
+use crate::{LeftOut, malformed};
 
 const BLOCK_BYTES: usize = 512;
-/// A PAX header or a long name; the largest real ones hold a few extended attributes of 64 KiB.
+/// PAX headers and long names of one entry, together; the largest real ones hold a few extended attributes of 64 KiB.
 const EXTENSION_BYTES_MAX: u64 = 1 << 20;
 /// Pieces of one sparse file.
 const RUNS_MAX: usize = 1_000_000;
@@ -58,12 +58,13 @@ pub struct Reader<R> {
     data: u64,
     /// Bytes that fill up its last block.
     padding: u64,
+    left_out: LeftOut,
 }
 
 impl<R: Read> Reader<R> {
     /// A reader of `inner`, from its beginning.
     pub fn new(inner: R) -> Reader<R> {
-        Reader { inner, data: 0, padding: 0 }
+        Reader { inner, data: 0, padding: 0, left_out: LeftOut::default() }
     }
 
     /// The next entry; none at the end mark. What was not read of the one before is skipped.
@@ -72,22 +73,27 @@ impl<R: Read> Reader<R> {
     /// When the stream is malformed or ends without its end mark.
     pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
         let mut records = Records::default();
+        let mut extended = 0;
         loop {
             self.skip()?;
             let Some(header) = self.header()? else { return Ok(None) };
             self.expect(header.entry_size()?)?;
             match header.entry_type() {
                 EntryType::XHeader => {
-                    let bytes = self.extension()?;
+                    let bytes = self.extension(&mut extended)?;
                     records.read(&bytes)?;
                 }
-                EntryType::GNULongName => records.path = Some(self.extension()?),
-                EntryType::GNULongLink => records.link = Some(self.extension()?),
-                // Records for all that follows: nothing of what archivers put there is about files.
-                EntryType::XGlobalHeader => {}
+                EntryType::GNULongName => records.path = Some(self.extension(&mut extended)?),
+                EntryType::GNULongLink => records.link = Some(self.extension(&mut extended)?),
+                EntryType::XGlobalHeader => self.global()?,
                 _ => return self.entry(&header, records).map(Some),
             }
         }
+    }
+
+    /// What the sender says that it left out, as far as the stream was read; whoever unpacks adds what he leaves out.
+    pub fn left_out(&mut self) -> &mut LeftOut {
+        &mut self.left_out
     }
 
     /// The content of the entry that was read last.
@@ -135,10 +141,25 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
-    /// The content of a header that describes another.
-    fn extension(&mut self) -> io::Result<Vec<u8>> {
-        if self.data > EXTENSION_BYTES_MAX {
-            return Err(malformed("an extension header of more than 1 MiB"));
+    /// Records for all that follows. What archivers put there is not about files; it may also be no records at all.
+    fn global(&mut self) -> io::Result<()> {
+        if self.data <= EXTENSION_BYTES_MAX {
+            let mut records = Records::default();
+            let bytes = self.extension(&mut 0)?;
+            if records.read(&bytes).is_ok()
+                && let Some(path) = records.socket
+            {
+                self.left_out.add(&path);
+            }
+        }
+        Ok(())
+    }
+
+    /// The content of a header that describes another, whose headers had `extended` bytes so far.
+    fn extension(&mut self, extended: &mut u64) -> io::Result<Vec<u8>> {
+        *extended = extended.saturating_add(self.data);
+        if *extended > EXTENSION_BYTES_MAX {
+            return Err(malformed("extension headers of more than 1 MiB for one entry"));
         }
         let mut bytes = Vec::new();
         self.content().read_to_end(&mut bytes)?;
@@ -146,13 +167,12 @@ impl<R: Read> Reader<R> {
     }
 
     fn entry(&mut self, header: &Header, records: Records) -> io::Result<Entry> {
-        let id = |value: io::Result<u64>| value.map(|value| u32::try_from(value).unwrap_or(u32::MAX - 1));
         let seconds = header.mtime()?;
         let mtime = Timespec { tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX), tv_nsec: 0 };
         let attributes = Attributes {
             mode: header.mode()? & 0o7777,
-            uid: records.uid.map_or_else(|| id(header.uid()), Ok)?,
-            gid: records.gid.map_or_else(|| id(header.gid()), Ok)?,
+            uid: records.uid.map_or_else(|| header.uid().map(owner), Ok)?,
+            gid: records.gid.map_or_else(|| header.gid().map(owner), Ok)?,
             mtime: records.mtime.unwrap_or(mtime),
             xattrs: records.xattrs,
         };

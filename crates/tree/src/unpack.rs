@@ -1,32 +1,38 @@
 //! A tar stream into a tree.
 //!
 //! Every parent is opened by openat2(2) beneath the destination, so no name and no link, of the stream or of the tree,
-//! leads out of it. A file or a link in an entry's way is replaced; directories are merged into and keep what they have;
-//! a directory and something else in one place are an error. Directories made here get their mode and time last.
+//! leads out of it. A file or a link in an entry's way is replaced, by a file once that is whole; directories are merged into
+//! and keep what they have; a directory and something else in one place are an error. Directories made here get their mode
+//! and time last.
 //!
-//! | [`Policy`] | for | links below the destination | owners | devices, pipes | setuid, xattrs |
+//! | [`Policy`] | for | links below the destination | owners | devices, pipes | modes, xattrs |
 //! |---|---|---|---|---|---|
 //! | [`Policy::inside`] | the agent, in its guest | followed inside it | the stream's, for root | made | kept |
-//! | [`Policy::hostile`] | the host, what a guest sends | never followed | the caller's | left out, counted | `user.*` only |
-//! | the same with `archive`, for root | | never followed | the stream's | left out, counted | kept, but `trusted.*` |
+//! | [`Policy::hostile`] | the host, what a guest sends | never followed | the caller's | left out, named | no setuid, the umask; `user.*` only |
+//! | the same with `archive`, for root | | never followed | the stream's | left out, named | kept, but what overlays obey |
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timestamps, Uid, XattrFlags, makedev};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, makedev};
 use rustix::io::Errno;
 use tar::EntryType;
 
+use crate::arrival::{Arrival, in_place};
+use crate::dress::{Wardrobe, Xattrs, opened, replaced, umask};
 use crate::reader::{Attributes, Entry, Reader};
 use crate::sparse::write_content;
-use crate::{TreeError, malformed, split};
+use crate::{LeftOut, TreeError, malformed, split};
 
 /// Names longer than this are nobody's: `PATH_MAX`.
 const PATH_BYTES_MAX: usize = 4096;
 /// What may be remembered of directories until their end: two million of them with ordinary names.
 const REMEMBERED_BYTES_MAX: usize = 256 << 20;
+/// What a vector, or a place in a table, takes beside its bytes, for each thing that is remembered.
+const REMEMBERING_BYTES: usize = 64;
+/// Entries of a hostile stream: more than a disk of ordinary size has files.
+const ENTRIES_MAX: u64 = 10_000_000;
 /// How many times an openat2(2) that raced with a rename is tried.
 const TRIES: u32 = 16;
 
@@ -34,11 +40,10 @@ const TRIES: u32 = 16;
 #[derive(Debug, Clone)]
 pub struct Policy {
     resolve: ResolveFlags,
-    may_own: bool,
     special: Special,
-    modes: u32,
-    xattrs: Xattrs,
+    wardrobe: Wardrobe,
     called: Option<Vec<u8>>,
+    pub(crate) limits: Limits,
 }
 
 /// Devices and pipes.
@@ -48,14 +53,11 @@ enum Special {
     LeftOut,
 }
 
-/// Which extended attributes are set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Xattrs {
-    All,
-    /// All but those of which another overlay could take orders.
-    Untrusted,
-    /// `user.*`: nothing that the kernel acts on.
-    User,
+/// What a stream may cost beside the room for its files.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) entries: u64,
+    pub(crate) remembered_bytes: usize,
 }
 
 impl Policy {
@@ -63,23 +65,32 @@ impl Policy {
     /// which absolute links are followed as they are meant (`/lib` is one).
     #[must_use]
     pub fn inside(is_root: bool) -> Policy {
-        let resolve = if is_root { ResolveFlags::IN_ROOT } else { ResolveFlags::BENEATH };
         let may_own = rustix::process::geteuid().is_root();
-        Policy { resolve, may_own, special: Special::Made, modes: 0o7777, xattrs: Xattrs::All, called: None }
+        Policy {
+            resolve: if is_root { ResolveFlags::IN_ROOT } else { ResolveFlags::BENEATH },
+            special: Special::Made,
+            wardrobe: Wardrobe { may_own, modes: 0o7777, xattrs: Xattrs::All },
+            called: None,
+            limits: Limits { entries: u64::MAX, remembered_bytes: REMEMBERED_BYTES_MAX },
+        }
     }
 
-    /// For a stream by somebody who means harm. `archive`: where the caller is root, owners are the stream's, and modes
-    /// and attributes are kept whole.
+    /// For a stream by somebody who means harm. `archive`: modes are whole, and where the caller is root, owners, setuid bits
+    /// and attributes are the stream's too.
     #[must_use]
     pub fn hostile(archive: bool) -> Policy {
-        let whole = archive && rustix::process::geteuid().is_root();
+        let wardrobe = if archive && rustix::process::geteuid().is_root() {
+            Wardrobe { may_own: true, modes: 0o7777, xattrs: Xattrs::Untrusted }
+        } else {
+            let modes = if archive { 0o777 } else { 0o777 & !umask() };
+            Wardrobe { may_own: false, modes, xattrs: Xattrs::User }
+        };
         Policy {
             resolve: ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
-            may_own: whole,
             special: Special::LeftOut,
-            modes: if whole { 0o7777 } else { 0o777 },
-            xattrs: if whole { Xattrs::Untrusted } else { Xattrs::User },
+            wardrobe,
             called: None,
+            limits: Limits { entries: ENTRIES_MAX, remembered_bytes: REMEMBERED_BYTES_MAX },
         }
     }
 
@@ -92,12 +103,12 @@ impl Policy {
 }
 
 /// What was unpacked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Unpacked {
     /// Bytes of content, holes not counted.
     pub bytes: u64,
-    /// Devices and pipes that the policy does not make.
-    pub left_out: u64,
+    /// Sockets, and devices and pipes that the policy does not make.
+    pub left_out: LeftOut,
 }
 
 /// Unpacks `from` into `destination`, an open directory.
@@ -112,7 +123,8 @@ pub fn unpack(destination: OwnedFd, policy: Policy, from: impl Read) -> Result<U
         made: HashSet::new(),
         directories: Vec::new(),
         remembered_bytes: 0,
-        done: Unpacked::default(),
+        entries: 0,
+        bytes: 0,
     };
     let broken = || TreeError::during::<io::Error>("read", b"the stream");
     let mut reader = Reader::new(from);
@@ -120,9 +132,10 @@ pub fn unpack(destination: OwnedFd, policy: Policy, from: impl Read) -> Result<U
         unpacker.entry(&entry, &mut reader)?;
     }
     unpacker.finish()?;
+    let left_out = std::mem::take(reader.left_out());
     // A sender is not left with a broken pipe.
     reader.drain().map_err(broken())?;
-    Ok(unpacker.done)
+    Ok(Unpacked { bytes: unpacker.bytes, left_out })
 }
 
 struct Unpacker {
@@ -132,13 +145,26 @@ struct Unpacker {
     top: Option<Vec<u8>>,
     /// Directories that were not there before.
     made: HashSet<Vec<u8>>,
-    directories: Vec<(Vec<u8>, Attributes)>,
+    directories: Vec<Directory>,
     remembered_bytes: usize,
-    done: Unpacked,
+    entries: u64,
+    bytes: u64,
+}
+
+/// A directory that was made, to be dressed at the end.
+struct Directory {
+    path: Vec<u8>,
+    /// Device and inode: somebody else's is not dressed.
+    inode: (u64, u64),
+    attributes: Attributes,
 }
 
 impl Unpacker {
     fn entry<R: Read>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Result<(), TreeError> {
+        self.entries += 1;
+        if self.entries > self.policy.limits.entries {
+            return Err(TreeError::during("unpack", &entry.path)(malformed("too many files")));
+        }
         let path = self.place_of(&entry.path)?;
         let during = |verb: &str| TreeError::during::<io::Error>(verb, &entry.path);
         if path.is_empty() || entry.kind == EntryType::Directory {
@@ -147,18 +173,19 @@ impl Unpacker {
         let (directory, name) = split(&path);
         let is_special = matches!(entry.kind, EntryType::Char | EntryType::Block | EntryType::Fifo);
         if is_special && self.policy.special == Special::LeftOut {
-            self.done.left_out += 1;
+            reader.left_out().add(&entry.path);
             return Ok(());
         }
+        let parent = |unpacker: &mut Unpacker| unpacker.open_parent(directory).map_err(during("make the directory of"));
         let place = |unpacker: &mut Unpacker| -> Result<OwnedFd, TreeError> {
-            let parent = unpacker.open_parent(directory).map_err(during("make the directory of"))?;
+            let parent = parent(unpacker)?;
             clear(&parent, name).map_err(during("replace"))?;
             Ok(parent)
         };
         match entry.kind {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                let parent = place(self)?;
-                self.done.bytes += self.file(&parent, name, entry, reader).map_err(during("write"))?;
+                let parent = parent(self)?;
+                self.bytes += self.file(&parent, name, entry, reader).map_err(during("write"))?;
             }
             EntryType::Link => {
                 let target = self.place_of(&entry.link)?;
@@ -169,10 +196,7 @@ impl Unpacker {
             }
             EntryType::Symlink => {
                 let parent = place(self)?;
-                rustix::fs::symlinkat(entry.link.as_slice(), &parent, name)
-                    .map_err(io::Error::from)
-                    .and_then(|()| self.dress(&parent, name, &entry.attributes, Kind::Link))
-                    .map_err(during("make"))?;
+                self.symlink(&parent, name, entry).map_err(during("make"))?;
             }
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
                 let parent = place(self)?;
@@ -213,28 +237,40 @@ impl Unpacker {
 
     /// Opens a directory beneath the destination, making what is missing of it.
     fn open_parent(&mut self, path: &[u8]) -> io::Result<OwnedFd> {
-        match self.open(path, OFlags::RDONLY | OFlags::DIRECTORY) {
-            Ok(fd) => return Ok(fd),
-            Err(Errno::NOENT) if !path.is_empty() => {}
-            Err(errno) => return Err(errno.into()),
+        // A loop: as deep as a name can lead, a stack does not.
+        let mut there = path;
+        let mut parent = loop {
+            match self.open(there, OFlags::PATH | OFlags::DIRECTORY) {
+                Ok(fd) => break fd,
+                Err(Errno::NOENT) if !there.is_empty() => there = split(there).0,
+                Err(Errno::LOOP) if self.policy.resolve.contains(ResolveFlags::NO_SYMLINKS) => {
+                    return Err(malformed("a symbolic link is in its way"));
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        };
+        let mut at = there.len();
+        while at < path.len() {
+            let start = if at == 0 { 0 } else { at + 1 };
+            at = path[start..].iter().position(|byte| *byte == b'/').map_or(path.len(), |length| start + length);
+            let name = &path[start..at];
+            match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
+                Ok(()) => self.remember(&path[..at])?,
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            // What has got in its way meanwhile is no directory of ours.
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            parent = rustix::fs::openat(&parent, name, flags, Mode::empty())?;
         }
-        let (parent, name) = split(path);
-        let parent = self.open_parent(parent)?;
-        match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
-            Ok(()) => self.remember(path)?,
-            Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        // What has got in its way meanwhile is no directory of ours.
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&parent, name, flags, Mode::empty())?)
+        Ok(parent)
     }
 
     /// One that is there keeps its mode, its owner and its time.
     fn directory(&mut self, path: Vec<u8>, attributes: &Attributes) -> io::Result<()> {
-        match self.open(&path, OFlags::PATH | OFlags::DIRECTORY) {
+        let made = match self.open(&path, OFlags::PATH | OFlags::DIRECTORY) {
             Ok(_) if !self.made.contains(&path) => return Ok(()),
-            Ok(_) => {}
+            Ok(made) => made,
             Err(_) => {
                 let (parent, name) = split(&path);
                 let parent = self.open_parent(parent)?;
@@ -246,10 +282,16 @@ impl Unpacker {
                     other => other?,
                 }
                 self.remember(&path)?;
+                opened(&parent, name, FileType::Directory)?
             }
+        };
+        let mut attributes = attributes.clone();
+        attributes.xattrs.retain(|(key, _)| self.policy.wardrobe.xattrs.allow(key));
+        self.count(path.len())?;
+        for (key, value) in &attributes.xattrs {
+            self.count(key.len() + value.len())?;
         }
-        self.count(path.len() + attributes.xattrs.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>())?;
-        self.directories.push((path, attributes.clone()));
+        self.directories.push(Directory { path, inode: inode(&made)?, attributes });
         Ok(())
     }
 
@@ -260,25 +302,30 @@ impl Unpacker {
     }
 
     fn count(&mut self, bytes: usize) -> io::Result<()> {
-        // What a vector and a place in a table take beside the bytes.
-        self.remembered_bytes += bytes + 64;
-        if self.remembered_bytes > REMEMBERED_BYTES_MAX {
+        self.remembered_bytes += bytes + REMEMBERING_BYTES;
+        if self.remembered_bytes > self.policy.limits.remembered_bytes {
             return Err(malformed("too many directories"));
         }
         Ok(())
     }
 
     fn file<R: Read>(&self, parent: &OwnedFd, name: &[u8], entry: &Entry, reader: &mut Reader<R>) -> io::Result<u64> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))?);
-        let bytes = write_content(&mut reader.content(), &file, entry.length, entry.runs.as_deref())?;
-        self.dress(parent, name, &entry.attributes, Kind::Other)?;
+        let arrival = Arrival::new(parent, name)?;
+        let bytes = write_content(&mut reader.content(), arrival.file(), entry.length, entry.runs.as_deref())?;
+        self.policy.wardrobe.dress(arrival.file(), FileType::RegularFile, &entry.attributes)?;
+        arrival.place(name)?;
         Ok(bytes)
+    }
+
+    fn symlink(&self, parent: &OwnedFd, name: &[u8], entry: &Entry) -> io::Result<()> {
+        rustix::fs::symlinkat(entry.link.as_slice(), parent, name)?;
+        let made = opened(parent, name, FileType::Symlink)?;
+        self.policy.wardrobe.dress(&made, FileType::Symlink, &entry.attributes)
     }
 
     fn hard_link(&mut self, target: &[u8], parent: &OwnedFd, name: &[u8]) -> io::Result<()> {
         let (from, from_name) = split(target);
-        let from = self.open(from, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let from = self.open(from, OFlags::PATH | OFlags::DIRECTORY)?;
         Ok(rustix::fs::linkat(&from, from_name, parent, name, AtFlags::empty())?)
     }
 
@@ -290,72 +337,37 @@ impl Unpacker {
         };
         let number = makedev(entry.device.0, entry.device.1);
         rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), number)?;
-        self.dress(parent, name, &entry.attributes, Kind::Other)
+        self.policy.wardrobe.dress(&opened(parent, name, kind)?, kind, &entry.attributes)
     }
 
     /// Gives directories what would have been in the way of filling them.
     fn finish(&mut self) -> Result<(), TreeError> {
-        for (path, attributes) in std::mem::take(&mut self.directories).into_iter().rev() {
-            let opened = self.open(&path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(io::Error::from);
-            let dressed = opened.and_then(|fd| self.dress(&fd, b".", &attributes, Kind::Other));
+        for Directory { path, inode: made, attributes } in std::mem::take(&mut self.directories).into_iter().rev() {
+            let opened = self.open(&path, OFlags::PATH | OFlags::DIRECTORY).map_err(io::Error::from);
+            let dressed = opened.and_then(|fd| {
+                if inode(&fd)? == made {
+                    self.policy.wardrobe.dress(&fd, FileType::Directory, &attributes)
+                } else {
+                    Err(replaced())
+                }
+            });
             dressed.map_err(TreeError::during("set the mode and time of", &path))?;
         }
         Ok(())
     }
-
-    /// Owner, then mode (which a change of owner would strip of setuid), then attributes, then time.
-    fn dress(&self, parent: &OwnedFd, name: &[u8], attributes: &Attributes, kind: Kind) -> io::Result<()> {
-        let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-        if self.policy.may_own {
-            let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
-            rustix::fs::chownat(parent, name, Some(uid), Some(gid), nofollow)?;
-        }
-        if kind == Kind::Other {
-            let mode = Mode::from_raw_mode(attributes.mode & self.policy.modes);
-            rustix::fs::chmodat(parent, name, mode, AtFlags::empty())?;
-        }
-        for (key, value) in &attributes.xattrs {
-            if self.policy.xattrs.allow(key) {
-                set_xattr(parent, name, key, value)?;
-            }
-        }
-        let times = Timestamps { last_access: attributes.mtime, last_modification: attributes.mtime };
-        Ok(rustix::fs::utimensat(parent, name, &times, nofollow)?)
-    }
 }
 
-impl Xattrs {
-    fn allow(self, key: &str) -> bool {
-        match self {
-            Xattrs::All => true,
-            Xattrs::Untrusted => !key.starts_with("trusted."),
-            Xattrs::User => key.starts_with("user."),
-        }
-    }
-}
-
-/// Links have no mode of their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Link,
-    Other,
-}
-
-fn set_xattr(parent: &OwnedFd, name: &[u8], key: &str, value: &[u8]) -> io::Result<()> {
-    let mut path = format!("/proc/self/fd/{}/", parent.as_raw_fd()).into_bytes();
-    path.extend_from_slice(name);
-    match rustix::fs::lsetxattr(path, key, value, XattrFlags::empty()) {
-        // A filesystem or a user that cannot have this attribute has the file without it.
-        Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM | Errno::INVAL) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
+/// What tells an open directory from every other.
+fn inode(opened: &OwnedFd) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::fstat(opened)?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 /// Removes a file or link at `name`.
 fn clear(parent: &OwnedFd, name: &[u8]) -> io::Result<()> {
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(Errno::ISDIR) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "a directory is in its place")),
+        Err(Errno::ISDIR) => Err(in_place()),
         Err(errno) => Err(errno.into()),
     }
 }

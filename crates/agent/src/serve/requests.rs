@@ -218,7 +218,8 @@ fn put_tree(path: &str, hands: worker::Hands) -> Result<Reply, Failure> {
 fn get_tree(path: &str, follow: bool, hands: worker::Hands) -> Result<Reply, Failure> {
     let to = std::io::BufWriter::with_capacity(TREE_BUFFER_BYTES, hands.data);
     let what = What { path: absolute(path)?.as_bytes(), follow, called: None, fidelity: Fidelity::Whole };
-    pack(&hands.root, &what, to).map(|bytes| Reply::Done { bytes }).map_err(|error| tree_failure(&error))
+    let packed = pack(&hands.root, &what, to).map_err(|error| tree_failure(&error))?;
+    Ok(Reply::Done { bytes: packed.bytes })
 }
 
 /// As the host is told.

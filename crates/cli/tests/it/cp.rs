@@ -73,6 +73,19 @@ fn in_goes_what_docker_would_send() {
 }
 
 #[test]
+fn a_socket_stays_here_and_is_named() {
+    let home = guest().run();
+    tree(&home);
+    let _socket = std::os::unix::net::UnixListener::bind(home.path().join("tree/sub/socket")).unwrap();
+    let output = home.banger(&["cp", "--format", "json", "tree", "web:/srv"]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("warning: not copied from tree: tree/sub/socket (devices, pipes or sockets)"), "{stderr}");
+    let copied: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(copied["left_out"], 1);
+    assert_eq!(names(&home.log.wait_for("PUT /v1/vms/web/tree").body).len(), 4, "what else is there goes");
+}
+
+#[test]
 fn refusals() {
     let home = guest().run();
     tree(&home);
@@ -93,6 +106,7 @@ fn refusals() {
         &["web:/srv/file", "none/"],
         &["web:/srv/file", "pipe"],
         &["web:/srv/file", "dangling"],
+        &["pipe", "web:/srv"],
         &["-", "web:/srv/file"],
     ] {
         told.push_str(&format!("$ banger cp {}\n", args.join(" ")));
@@ -104,8 +118,10 @@ fn refusals() {
 
 #[test]
 fn a_vm_that_is_off_is_said_to_be_and_started_when_asked() {
-    let off = || Script::new().refuse("GET /v1/vms/db/file", 409, "wrong_state", "db is not running");
-    let home = off().run();
+    let home = Script::new()
+        .refuse("GET /v1/vms/db/file", 409, "wrong_state", "db is not running")
+        .answer("GET /v1/vms/db ", &crate::fake::vm("db", "stopped"))
+        .run();
     assert_snapshot!(home.transcript(&["cp", "db:/etc/hosts", "."]));
     let home = guest()
         .answer("GET /v1/vms/web ", &crate::fake::vm("web", "stopped"))
@@ -188,7 +204,11 @@ fn out_comes_what_was_asked_for_and_nothing_else() {
             assert_eq!(meta.uid(), rustix::process::geteuid().as_raw(), "{label}");
         }
         let is_device = label == "a device";
-        assert_eq!(String::from_utf8_lossy(&output.stderr).contains("left out"), is_device, "{label}");
+        assert_eq!(
+            String::from_utf8_lossy(&output.stderr).contains("not copied from web:/srv/file: d/null (dev"),
+            is_device,
+            "{label}"
+        );
     }
 }
 

@@ -34,7 +34,10 @@ fn a_list_that_is_not_whole_is_an_error() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(1) && stderr.contains(said), "{stderr}");
     }
-    let home = Script::new().refuse("GET /v1/vms/db/changes", 409, "wrong_state", "db is not running").run();
+    let home = Script::new()
+        .refuse("GET /v1/vms/db/changes", 409, "wrong_state", "db is not running")
+        .answer("GET /v1/vms/db ", &crate::fake::vm("db", "stopped"))
+        .run();
     let output = home.banger(&["vm", "diff", "db"]).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(1) && stderr.contains("--start"), "{stderr}");

@@ -15,6 +15,8 @@ use super::{Guest, GuestError};
 const RECORD_BYTES_MAX: usize = 4096 + 2;
 /// More than a disk of ordinary size has files.
 const CHANGES_MAX: u64 = 4_000_000;
+/// Of all records together: as many with ordinary paths. Whoever wants one document of them holds them all.
+const BYTES_MAX: u64 = 256 << 20;
 
 impl Guest {
     /// Asks for every change of the system layer.
@@ -62,6 +64,7 @@ impl ChangeStream {
 pub(super) struct Parser {
     rest: BytesMut,
     count: u64,
+    bytes: u64,
 }
 
 impl Parser {
@@ -79,7 +82,9 @@ impl Parser {
                 _ => return None,
             };
             self.count += 1;
-            if !path.starts_with(b"/") || record.len() > RECORD_BYTES_MAX || self.count > CHANGES_MAX {
+            self.bytes += record.len() as u64;
+            let is_little = self.count <= CHANGES_MAX && self.bytes <= BYTES_MAX;
+            if !path.starts_with(b"/") || record.len() > RECORD_BYTES_MAX || !is_little {
                 return None;
             }
             changes.push_back(Change { change, path: String::from_utf8_lossy(path).into_owned() });
@@ -117,6 +122,8 @@ mod tests {
         }
         let mut parser = Parser { count: CHANGES_MAX, ..Parser::default() };
         assert!(parser.take(b"A/one more\0").is_none());
+        let mut parser = Parser { bytes: BYTES_MAX - 4, ..Parser::default() };
+        assert!(parser.take(b"A/x\0").is_some() && parser.take(b"A/x\0").is_none());
     }
 
     proptest! {

@@ -6,6 +6,7 @@
 //! ```
 
 use std::ffi::OsStr;
+use std::fs::FileType;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -17,9 +18,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use rustix::fs::{CWD, Mode, OFlags};
 use serde::Serialize;
-use tree::TreeError;
-use tree::pack::{Fidelity, What, pack};
+use tree::pack::{Fidelity, Packed, What, pack};
 use tree::unpack::{Policy, Unpacked, unpack};
+use tree::{LeftOut, TreeError};
 use wire::api::{ErrorCode, FileKind, GuestFile, TreeDone, Unit};
 use wire::size::human;
 
@@ -47,7 +48,11 @@ Examples:
 
 Where things go is as with docker cp; paths in a VM begin at its root.
 Symbolic links are copied as links. Without -a, what arrives is yours on this
-host and root's in a VM.";
+host and root's in a VM. Devices and pipes do not come out of a VM, sockets go
+nowhere; what is not copied is named.
+
+A file is replaced once the new one is whole: a copy that breaks off leaves the
+old one. Of a tree, the files that had arrived stay.";
 
 /// What, and where to.
 #[derive(Debug, clap::Args)]
@@ -55,7 +60,7 @@ host and root's in a VM.";
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) ends: Ends,
-    /// Keep owners (here: as root only), setuid bits and all attributes
+    /// Keep owners, setuid bits and all attributes (on this host: as root only)
     #[arg(short, long)]
     archive: bool,
     /// Copy what SOURCE leads to when it is a symbolic link
@@ -75,7 +80,12 @@ struct Copied {
     destination: String,
     /// Of file content, holes not counted.
     bytes: u64,
+    /// Devices, pipes and sockets.
+    left_out: u64,
 }
+
+/// What arrived: bytes of content, and what did not.
+type Moved = (u64, LeftOut);
 
 /// Copies.
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
@@ -90,16 +100,32 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
         Ends::Out { from, to: Here::Path(to) } => pull(app, &args, from, to, since).await,
         Ends::Out { from, to: Here::Tar } => return pull_tar(app, &args, from, since).await,
     };
-    let bytes = copied.map_err(|failure| offer_start(failure, &vm))?;
+    let (bytes, left_out) = match copied {
+        Ok(copied) => copied,
+        Err(failure) => return Err(offer_start(app, failure, &vm, since).await),
+    };
     let (source, destination) = args.ends.shown();
+    if let Some(warning) = missing(&source, &left_out) {
+        app.out.warn(&warning);
+    }
     app.out.aside(&format!("copied {} from {source} to {destination}", human(bytes)));
-    let copied = Copied { source, destination, bytes };
+    let copied = Copied { source, destination, bytes, left_out: left_out.count };
     match app.out.format {
         Format::Table => {}
         Format::Json => app.out.json(&copied)?,
         Format::Name => app.out.line(&copied.destination)?,
     }
     Ok(0)
+}
+
+/// What was left out of `source`, for people.
+fn missing(source: &str, left_out: &LeftOut) -> Option<String> {
+    let more = match left_out.count.saturating_sub(left_out.names.len() as u64) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let names = left_out.names.join(", ");
+    (left_out.count > 0).then(|| format!("not copied from {source}: {names}{more} (devices, pipes or sockets)"))
 }
 
 fn refused(why: impl Into<String>) -> Failure {
@@ -124,8 +150,8 @@ fn parted(path: &str) -> (&str, &str) {
     }
 }
 
-/// Copies a file or a tree of this host; bytes of content.
-async fn push(app: &App, args: &Args, from: &Path, to: &There, since: Since) -> Result<u64, Failure> {
+/// Copies a file or a tree of this host.
+async fn push(app: &App, args: &Args, from: &Path, to: &There, since: Since) -> Result<Moved, Failure> {
     let source = Named::of(from.as_os_str().as_bytes());
     let follow = args.follow_link || source.is_directory;
     let source_path = PathBuf::from(OsStr::from_bytes(source.path));
@@ -133,6 +159,9 @@ async fn push(app: &App, args: &Args, from: &Path, to: &There, since: Since) -> 
     let meta = meta.map_err(|error| unreadable(from, error))?;
     if source.is_directory && !meta.is_dir() {
         return Err(refused("the source is not a directory"));
+    }
+    if is_special(meta.file_type()) {
+        return Err(refused("the source is a device, a pipe or a socket"));
     }
     let found = look(app, &to.vm, &to.path, true, since).await?;
     let kind = match found.kind {
@@ -176,7 +205,7 @@ struct Packing {
 }
 
 impl Packing {
-    fn run(&self, to: impl Write) -> Result<u64, TreeError> {
+    fn run(&self, to: impl Write) -> Result<Packed, TreeError> {
         let root = rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(TreeError::during("open", b"/"))?;
         let path = self.path.as_os_str().as_bytes();
@@ -191,24 +220,23 @@ async fn send(
     packing: Packing,
     total: Option<u64>,
     since: Since,
-) -> Result<u64, Failure> {
+) -> Result<Moved, Failure> {
     let sent = Arc::new(AtomicU64::new(0));
-    let why = Arc::new(Mutex::new(None));
-    let (counter, told) = (Arc::clone(&sent), Arc::clone(&why));
+    let outcome = Arc::new(Mutex::new(None));
+    let (counter, result) = (Arc::clone(&sent), Arc::clone(&outcome));
     let body = pipe::filled_by(move |pipe| {
-        packing.run(Counting { pipe, sent: counter }).map(drop).map_err(|error| {
-            let shown = io::Error::other(error.to_string());
-            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-            shown
-        })
+        let packed = packing.run(Counting { pipe, sent: counter });
+        let shown = packed.as_ref().map(drop).map_err(|error| io::Error::other(error.to_string()));
+        *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(packed);
+        shown
     });
     let put = put(app, to, directory, body, &sent, total, since).await;
-    match (put, why.lock().unwrap_or_else(PoisonError::into_inner).take()) {
+    match (put, outcome.lock().unwrap_or_else(PoisonError::into_inner).take()) {
         // It broke because this end gave up: that end cannot know why.
-        (Err(Failure::Told(_)), Some(error)) if error.source.kind() != io::ErrorKind::BrokenPipe => {
+        (Err(Failure::Told(_)), Some(Err(error))) if error.source.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::from_error(ErrorCode::OperationFailed, &error))
         }
-        (put, _) => put,
+        (put, packed) => Ok((put?, packed.and_then(Result::ok).unwrap_or_default().left_out)),
     }
 }
 
@@ -263,7 +291,7 @@ impl Write for Counting {
 }
 
 /// Sends the tar stream of standard input.
-async fn push_tar(app: &App, to: &There, since: Since) -> Result<u64, Failure> {
+async fn push_tar(app: &App, to: &There, since: Since) -> Result<Moved, Failure> {
     if terminal::stdin_is_terminal() {
         return Err(refused("a tar stream is expected on standard input, which is a terminal"));
     }
@@ -277,7 +305,12 @@ async fn push_tar(app: &App, to: &There, since: Since) -> Result<u64, Failure> {
         io::copy(&mut io::stdin().lock(), &mut to)?;
         to.flush()
     });
-    put(app, to, &to.path, body, &sent, None, since).await
+    let bytes = put(app, to, &to.path, body, &sent, None, since).await?;
+    Ok((bytes, LeftOut::default()))
+}
+
+fn is_special(kind: FileType) -> bool {
+    kind.is_fifo() || kind.is_socket() || kind.is_char_device() || kind.is_block_device()
 }
 
 /// What is where a guest's file is to go on this host, and its path with links resolved.
@@ -286,10 +319,8 @@ fn look_here(path: &Path) -> Result<(Found, PathBuf), Failure> {
     match std::fs::metadata(path) {
         Ok(meta) if meta.is_dir() => Ok((Found::Directory, path.to_path_buf())),
         Ok(meta) => {
-            let kind = meta.file_type();
-            let is_special = kind.is_fifo() || kind.is_socket() || kind.is_char_device() || kind.is_block_device();
             let real = std::fs::canonicalize(path).map_err(|error| unreadable(path, error))?;
-            Ok((if is_special { Found::Special } else { Found::File }, real))
+            Ok((if is_special(meta.file_type()) { Found::Special } else { Found::File }, real))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => match std::fs::symlink_metadata(path) {
             Ok(_) => Err(refused("the destination is a symbolic link that leads nowhere")),
@@ -299,8 +330,8 @@ fn look_here(path: &Path) -> Result<(Found, PathBuf), Failure> {
     }
 }
 
-/// Copies a file or a tree of a guest; bytes of content.
-async fn pull(app: &App, args: &Args, from: &There, to: &Path, since: Since) -> Result<u64, Failure> {
+/// Copies a file or a tree of a guest.
+async fn pull(app: &App, args: &Args, from: &There, to: &Path, since: Since) -> Result<Moved, Failure> {
     let source = Named::of(from.path.as_bytes());
     let follow = args.follow_link || source.is_directory;
     let file = source_of(app, from, follow, since).await?;
@@ -332,10 +363,7 @@ async fn pull(app: &App, args: &Args, from: &There, to: &Path, since: Since) -> 
     };
     let total = (file.kind == FileKind::File).then_some(file.bytes);
     let unpacked = receive(app, &from.vm, &asked, follow, policy, total, since).await?;
-    if unpacked.left_out > 0 {
-        app.out.warn(&format!("{} devices or pipes of {} were left out", unpacked.left_out, from.shown()));
-    }
-    Ok(unpacked.bytes)
+    Ok((unpacked.bytes, unpacked.left_out))
 }
 
 /// Where a stream is unpacked, and how far it is believed.
@@ -413,8 +441,10 @@ async fn pull_tar(app: &App, args: &Args, from: &There, since: Since) -> Result<
         source_of(app, from, follow, since).await?;
         pump(app, &from.vm, &from.path, follow, since, async |bytes: Bytes| output::raw(&bytes).map(|()| true)).await
     };
-    written.await.map_err(|failure| offer_start(failure, &from.vm))?;
-    Ok(0)
+    match written.await {
+        Ok(()) => Ok(0),
+        Err(failure) => Err(offer_start(app, failure, &from.vm, since).await),
+    }
 }
 
 /// Gives a guest's tar stream to `take`, until that wants no more.

@@ -47,8 +47,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
         started(app, &args.vm, since).await?;
     }
     let target = path("vms", &args.vm, "/changes");
-    let answer = app.interrupts.guard(since, app.client.tree(&target)).await;
-    let mut answer = answer.map_err(|failure| offer_start(failure, &args.vm))?;
+    let mut answer = match app.interrupts.guard(since, app.client.tree(&target)).await {
+        Ok(answer) => answer,
+        Err(failure) => return Err(offer_start(app, failure, &args.vm, since).await),
+    };
     let mut changes = Vec::new();
     while let Some(change) = app.interrupts.guard(since, answer.record::<Change>()).await? {
         match app.out.format {

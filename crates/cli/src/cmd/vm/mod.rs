@@ -183,7 +183,7 @@ pub(crate) async fn wait_until_ready(
 /// When it cannot be started.
 pub(crate) async fn started(app: &App, vm: &str, since: Since) -> Result<(), Failure> {
     let seen: Vm = app.interrupts.guard(since, app.client.get(&path("vms", vm, ""))).await?;
-    if matches!(seen.state, VmState::Created | VmState::Stopped) {
+    if is_off(&seen) {
         let target = path("vms", seen.id.as_str(), "/start");
         operation::perform(app, seen.name.as_str(), since, app.client.send(&target, &StartVm {})).await?;
         app.out.aside(&format!("started {}", seen.name));
@@ -191,15 +191,23 @@ pub(crate) async fn started(app: &App, vm: &str, since: Since) -> Result<(), Fai
     Ok(())
 }
 
-/// `failure`, with `--start` as the way out when `vm` is off.
-pub(crate) fn offer_start(failure: Failure, vm: &str) -> Failure {
-    match failure {
-        // One that is paused has another way out, and says so itself.
-        Failure::Told(error) if error.code == ErrorCode::WrongState && error.message.ends_with("is not running") => {
-            Failure::Told(Box::new(error.with_hint(format!("add --start, or start it: banger start {vm}"))))
-        }
-        other => other,
+/// `failure`, with `--start` as the way out when it is that `vm` is off.
+pub(crate) async fn offer_start(app: &App, failure: Failure, vm: &str, since: Since) -> Failure {
+    let Failure::Told(error) = failure else { return failure };
+    if error.code != ErrorCode::WrongState {
+        return Failure::Told(error);
     }
+    match app.interrupts.guard(since, app.client.get::<Vm>(&path("vms", vm, ""))).await {
+        Ok(seen) if is_off(&seen) => {
+            Failure::Told(Box::new(error.with_hint(format!("add --start, or start it: banger start {}", seen.name))))
+        }
+        // One that is paused, say, has another way out and says so itself.
+        _ => Failure::Told(error),
+    }
+}
+
+fn is_off(vm: &Vm) -> bool {
+    matches!(vm.state, VmState::Created | VmState::Stopped)
 }
 
 /// All VMs, as they are.

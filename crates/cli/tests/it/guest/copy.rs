@@ -35,8 +35,10 @@ fn files_go_in_and_come_out_again() {
     assert_eq!(in_guest("cat /srv/tree/sub/new /srv/conf; readlink /etc/conf"), "newnew/srv/conf");
     // And out.
     in_guest("chown -R 12:34 /srv/tree; chmod 4755 /srv/tree/sub/tool; mkfifo /srv/tree/pipe");
+    in_guest("perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => \"/srv/tree/socket\", Listen => 1) or die'");
     let out = host.run(&["cp", "web:/srv/tree", "back"]).code(0);
-    assert!(out.stderr.contains("1 devices or pipes"), "{}", out.stderr);
+    let named = "not copied from web:/srv/tree: tree/pipe, tree/socket (devices, pipes or sockets)";
+    assert!(out.stderr.contains(named), "{}", out.stderr);
     let tool = fs::metadata(here("back/sub/tool")).unwrap();
     assert_eq!(tool.mode() & 0o7777, 0o755, "no setuid bit arrives");
     assert_eq!(tool.uid(), rustix::process::geteuid().as_raw());
