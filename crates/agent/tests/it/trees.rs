@@ -56,11 +56,18 @@ fn what_cannot_be_transferred_is_named() {
 fn a_reset_ends_a_transfer() {
     let agent = Agent::start();
     let mut host = agent.host();
+    let directory = agent.root().join("x");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("file"), vec![7; 100_000]).unwrap();
+    let (tar, _) = get(&mut host, "/x/file");
+    std::fs::write(directory.join("file"), "old").unwrap();
     let stream = host.begin(&Request::PutTree { path: "/x".into() });
-    host.send(Kind::Data, Channel::Input, stream, &[0; 100]);
+    host.send(Kind::Data, Channel::Input, stream, &tar[..30_000]);
     until("it runs", || (!agent.children().is_empty()).then_some(()));
     host.reset(stream);
     until("it is gone", || agent.children().is_empty().then_some(()));
+    assert_eq!(std::fs::read(directory.join("file")).unwrap(), b"old", "a part of a file takes nobody's place");
+    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1, "and leaves nothing beside it");
 }
 
 #[test]

@@ -217,10 +217,14 @@ fn a_stream_that_is_not_whole_is_an_error_that_says_why() {
     let whole = hostile(&[("file", tar::EntryType::Regular, "")]);
     let part = whole[..512].to_vec();
     for (tar, end) in [(part.clone(), "told"), (part, "broken"), (whole.clone(), "told"), (whole, "broken")] {
+        let is_part = tar.len() == 512;
         let home = sends(tar, end).run();
+        std::fs::write(home.path().join("got"), "old").unwrap();
         let output = home.banger(&["cp", "web:/srv/file", "got"]).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{stderr}");
+        let got = std::fs::read_to_string(home.path().join("got")).unwrap();
+        assert_eq!(got, if is_part { "old" } else { "theirs" }, "what was there stays until all of the file is there");
         let why = if end == "told" { "input/output error" } else { "broke off in the middle" };
         assert!(stderr.contains(why), "{stderr}");
     }
