@@ -84,7 +84,7 @@ impl Drop for Arrival<'_> {
     fn drop(&mut self) {
         if let Some(hidden) = &self.hidden {
             // Why it did not arrive is told already, and it is not found by its name.
-            drop(rustix::fs::unlinkat(self.parent, hidden.as_str(), AtFlags::empty()));
+            drop(rustix::fs::unlinkat(self.parent, hidden.as_str(), AtFlags::empty()).map_err(io::Error::from));
         }
     }
 }
