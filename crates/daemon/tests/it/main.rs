@@ -12,6 +12,7 @@ mod network;
 mod ops;
 mod process;
 mod reconcile;
+mod reset;
 mod sessions;
 mod slate;
 mod store;
