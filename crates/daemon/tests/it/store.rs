@@ -291,17 +291,22 @@ async fn a_late_end_of_a_boot_touches_no_other() {
     store.begin_boot(boot(1)).await.unwrap();
     store.begin_boot(boot(1)).await.unwrap();
     store.boot_ready(&id, &boot(1).id, 5).await.unwrap();
-    assert!(store.mark_off(&id, &boot(1).id, None).await.unwrap());
-    store.end_boot(&boot(1).id, "poweroff", 6).await.unwrap();
+    assert!(store.mark_off(&id, &boot(1).id, "poweroff", 6, None).await.unwrap());
+    assert!(store.open_boots().await.unwrap().is_empty(), "the boot has ended with the VM");
     store.end_boot(&boot(1).id, "killed", 7).await.unwrap();
     store.begin_boot(boot(2)).await.unwrap();
     store.boot_ready(&id, &boot(2).id, 8).await.unwrap();
-    assert!(!store.mark_off(&id, &boot(1).id, Some("late".into())).await.unwrap());
+    assert!(!store.mark_off(&id, &boot(1).id, "late", 9, Some("late".into())).await.unwrap());
     let record = store.vm(&id).await.unwrap();
     assert_eq!((record.state, record.last_error), (VmState::Running { boot: boot(2).id }, None));
     assert_eq!(store.boot(&boot(1).id).await.unwrap().ended.as_deref(), Some("poweroff"));
     assert!(store.begin_boot(boot(3)).await.is_err(), "it runs");
     assert_eq!(store.open_boots().await.unwrap().len(), 1);
+    // An operation that holds the VM sees to it; the boot has ended all the same.
+    store.happen(&id, VmEvent::StopBegun { boot: boot(2).id }).await.unwrap();
+    assert!(!store.mark_off(&id, &boot(2).id, "stop", 10, None).await.unwrap());
+    assert!(store.open_boots().await.unwrap().is_empty());
+    assert_eq!(store.vm(&id).await.unwrap().state, VmState::Stopping { boot: boot(2).id });
     for n in 0..100 {
         store.warn_boot(&boot(2).id, &format!("warning {n}")).await.unwrap();
     }
