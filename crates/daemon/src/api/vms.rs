@@ -16,25 +16,26 @@ use super::view::{self, Around};
 use super::{Api, guests};
 use crate::saga::Cause;
 use crate::store::StoreError;
-use crate::store::records::VmRecord;
+use crate::store::records::{BootSummary, VmRecord};
 
 /// How long a level is waited for when nothing is asked: a loaded host that emulates the processor takes a minute.
 const WAIT: Duration = Duration::from_secs(180);
 
-async fn around(api: &Api, record: &VmRecord) -> Result<Around, StoreError> {
+fn seen_with(api: &Api, record: VmRecord, boot: Option<BootSummary>) -> Vm {
     let host = &api.host;
-    Ok(Around {
-        boot: host.store.last_boot(&record.id).await?,
+    let around = Around {
+        boot,
         pid: host.supervisors.pid(&record.id),
         disk_allocated_bytes: host.storage.allocated_bytes(&record.id),
         operation: api.engine.holder(&record.id),
-    })
+    };
+    view::vm(record, around)
 }
 
 /// A VM as clients see it.
 pub(super) async fn seen(api: &Api, record: VmRecord) -> Result<Vm, StoreError> {
-    let around = around(api, &record).await?;
-    Ok(view::vm(record, around))
+    let boot = api.host.store.last_boot(&record.id).await?;
+    Ok(seen_with(api, record, boot.map(BootSummary::from)))
 }
 
 /// VMs: all, or those asked for
@@ -47,10 +48,8 @@ pub(super) async fn seen(api: &Api, record: VmRecord) -> Result<Vm, StoreError> 
     responses((status = 200, body = VmList), (status = "default", body = ErrorBody))
 )]
 pub async fn list(State(api): State<Api>, Query(query): Query<ListVms>) -> Result<Json<VmList>, Refusal> {
-    let mut vms = Vec::new();
-    for record in api.host.store.vms().await? {
-        vms.push(seen(&api, record).await?);
-    }
+    let known = api.host.store.vms_and_boots().await?;
+    let vms = known.into_iter().map(|(record, boot)| seen_with(&api, record, boot)).collect();
     Ok(Json(VmList { vms: query.apply(vms) }))
 }
 

@@ -95,6 +95,48 @@ pub struct BootRecord {
     pub warnings: Vec<String>,
 }
 
+/// A boot as a list tells of it: without what it takes to run it or to find it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootSummary {
+    /// Its id.
+    pub id: BootId,
+    /// The driver that ran it.
+    pub vmm: String,
+    /// When it was started.
+    pub started_at_ms: u64,
+    /// When the guest answered.
+    pub ready_at_ms: Option<u64>,
+    /// When it ended.
+    pub ended_at_ms: Option<u64>,
+    /// How it ended.
+    pub ended: Option<String>,
+    /// The init that runs in the guest.
+    pub init: Option<String>,
+    /// Things a person should know about it; the guest's words.
+    pub warnings: Vec<String>,
+}
+
+impl BootSummary {
+    /// The driver of a boot whose launch names none.
+    pub(super) const NO_DRIVER: &'static str = "unknown";
+}
+
+impl From<BootRecord> for BootSummary {
+    fn from(boot: BootRecord) -> BootSummary {
+        let driver = boot.launch.get("driver").and_then(serde_json::Value::as_str);
+        BootSummary {
+            id: boot.id,
+            vmm: driver.unwrap_or(BootSummary::NO_DRIVER).to_owned(),
+            started_at_ms: boot.started_at_ms,
+            ready_at_ms: boot.ready_at_ms,
+            ended_at_ms: boot.ended_at_ms,
+            ended: boot.ended,
+            init: boot.init,
+            warnings: boot.warnings,
+        }
+    }
+}
+
 /// A root filesystem VMs can be made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRecord {
