@@ -121,5 +121,12 @@ fn main() {
     std::fs::create_dir_all(&dir).unwrap();
     // As the daemon's own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async { tokio::spawn(async move { measure(&dir, starts).await; std::fs::remove_dir_all(&dir).unwrap() }).await.unwrap() });
+    runtime.block_on(async {
+        tokio::spawn(async move {
+            measure(&dir, starts).await;
+            std::fs::remove_dir_all(&dir).unwrap()
+        })
+        .await
+        .unwrap()
+    });
 }

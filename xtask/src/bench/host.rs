@@ -45,8 +45,8 @@ impl Host {
 
     fn of(prefix: &str, default: &str, name: &str) -> Result<Host> {
         let seed = PathBuf::from(std::env::var_os("BANGER_TEST_HOME").context("run this with `make bench`")?);
-        let prefix = std::env::var_os(prefix)
-            .map_or_else(|| root::repository().join("target").join(default), PathBuf::from);
+        let prefix =
+            std::env::var_os(prefix).map_or_else(|| root::repository().join("target").join(default), PathBuf::from);
         // In /tmp, because a Unix socket's address is short.
         let home = PathBuf::from(format!("/tmp/bench-{}-{name}", std::process::id()));
         let state = home.join("state");
@@ -134,8 +134,7 @@ impl Host {
 
     /// Deletes everything and ends the daemon.
     pub(super) fn end(&self) -> Result<()> {
-        let names: Vec<String> =
-            self.ok(&["vm", "list", "--format", "name"])?.lines().map(str::to_owned).collect();
+        let names: Vec<String> = self.ok(&["vm", "list", "--format", "name"])?.lines().map(str::to_owned).collect();
         self.each("delete", &names)?;
         self.ok(&["daemon", "stop"])?;
         std::fs::remove_dir_all(&self.home)?;
