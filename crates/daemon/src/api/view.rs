@@ -7,7 +7,7 @@ use wire::id::OpId;
 
 use crate::model::kernel::OptionState;
 use crate::model::vm::VmState as State;
-use crate::store::records::{BootSummary, ImageRecord, KernelRecord, VmRecord};
+use crate::store::records::{BootSummary, ImageRecord, KernelRecord, VmSummary};
 
 /// What is known of a VM beside its row.
 pub(crate) struct Around {
@@ -22,7 +22,7 @@ pub(crate) struct Around {
 }
 
 /// A VM.
-pub(crate) fn vm(record: VmRecord, around: Around) -> Vm {
+pub(crate) fn vm(record: VmSummary, around: Around) -> Vm {
     Vm {
         state: vm_state(&record.state),
         id: record.id,

@@ -1,11 +1,9 @@
 //! The table of boots: every run of every VM, its end included.
 
-use std::collections::HashMap;
-
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use wire::id::{BootId, VmId};
 
-use super::records::{BootRecord, BootSummary, VmRecord};
+use super::records::BootRecord;
 use super::{Store, StoreError, from_json, id, int, ms, sql, to_json, vms};
 use crate::model::vm::{VmEvent, VmState};
 
@@ -60,38 +58,6 @@ impl RawBoot {
             warnings: from_json("the warnings of a boot", &self.warnings)?,
         })
     }
-}
-
-/// The newest boot of every VM that has one, by its VM's id. A launch holds a VMM's whole command line, and is not read.
-fn newest(connection: &Connection) -> Result<HashMap<VmId, BootSummary>, StoreError> {
-    let row = |row: &Row<'_>| {
-        let summary = BootSummary {
-            id: id(&row.get::<_, String>(1)?)?,
-            vmm: row.get::<_, Option<String>>(2)?.unwrap_or_else(|| BootSummary::NO_DRIVER.to_owned()),
-            started_at_ms: ms(row.get(3)?),
-            ready_at_ms: row.get::<_, Option<i64>>(4)?.map(ms),
-            ended_at_ms: row.get::<_, Option<i64>>(5)?.map(ms),
-            ended: row.get(6)?,
-            init: row.get(7)?,
-            warnings: Vec::new(),
-        };
-        Ok((id::<VmId>(&row.get::<_, String>(0)?)?, summary, row.get::<_, String>(8)?))
-    };
-    let rows: Vec<(VmId, BootSummary, String)> = connection
-        .prepare(
-            "SELECT boots.vm, boots.id, json_extract(boots.launch_json, '$.driver'), boots.started_at_ms,
-                    boots.ready_at_ms, boots.ended_at_ms, boots.ended, boots.init, boots.warnings_json
-             FROM vms JOIN boots ON boots.rowid = (SELECT newest.rowid FROM boots AS newest WHERE newest.vm = vms.id
-                                                   ORDER BY newest.started_at_ms DESC, newest.rowid DESC LIMIT 1)",
-        )
-        .and_then(|mut statement| statement.query_map([], row)?.collect())
-        .map_err(sql("list the newest boots"))?;
-    rows.into_iter()
-        .map(|(vm, summary, warnings)| {
-            let warnings = from_json("the warnings of a boot", &warnings)?;
-            Ok((vm, BootSummary { warnings, ..summary }))
-        })
-        .collect()
 }
 
 fn by_id(connection: &Connection, boot: &BootId) -> Result<Option<BootRecord>, StoreError> {
@@ -275,24 +241,6 @@ impl Store {
                 .map_err(sql("read a boot"))?
                 .map(RawBoot::read)
                 .transpose()
-        })
-        .await
-    }
-
-    /// All VMs, oldest first, each with its newest boot: one look, however many there are.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn vms_and_boots(&self) -> Result<Vec<(VmRecord, Option<BootSummary>)>, StoreError> {
-        self.read(|connection| {
-            let snapshot = connection.transaction().map_err(sql("list VMs"))?;
-            let mut boots = newest(&snapshot)?;
-            let vms = vms::all(&snapshot)?;
-            let with_boot = |vm: VmRecord| {
-                let boot = boots.remove(&vm.id);
-                (vm, boot)
-            };
-            Ok(vms.into_iter().map(with_boot).collect())
         })
         .await
     }

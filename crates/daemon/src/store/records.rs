@@ -39,6 +39,45 @@ pub struct VmRecord {
     pub created_at_ms: u64,
 }
 
+/// A VM as a list tells of it: without what is the guest's own, its keys among that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmSummary {
+    /// Its id.
+    pub id: VmId,
+    /// Its name.
+    pub name: VmName,
+    /// What it is doing.
+    pub state: VmState,
+    /// What was asked.
+    pub spec: VmSpec,
+    /// The image.
+    pub image_id: ImageId,
+    /// The kernel.
+    pub kernel_id: KernelId,
+    /// The workspace put into it.
+    pub workspace: Option<Workspace>,
+    /// Why the last boot ended badly, or the last operation failed.
+    pub last_error: Option<String>,
+    /// When it was created.
+    pub created_at_ms: u64,
+}
+
+impl From<VmRecord> for VmSummary {
+    fn from(vm: VmRecord) -> VmSummary {
+        VmSummary {
+            id: vm.id,
+            name: vm.name,
+            state: vm.state,
+            spec: vm.spec,
+            image_id: vm.image_id,
+            kernel_id: vm.kernel_id,
+            workspace: vm.workspace,
+            last_error: vm.last_error,
+            created_at_ms: vm.created_at_ms,
+        }
+    }
+}
+
 /// What was asked of a VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmSpec {

@@ -68,15 +68,6 @@ pub(super) fn by_id(connection: &Connection, vm: &VmId) -> Result<Option<VmRecor
         .transpose()
 }
 
-/// All VMs, oldest first.
-pub(super) fn all(connection: &Connection) -> Result<Vec<VmRecord>, StoreError> {
-    let rows: Vec<RawVm> = connection
-        .prepare(&format!("SELECT {COLUMNS} FROM vms ORDER BY created_at_ms, id"))
-        .and_then(|mut statement| statement.query_map([], raw)?.collect())
-        .map_err(sql("list VMs"))?;
-    rows.into_iter().map(RawVm::read).collect()
-}
-
 fn not_found(key: &str) -> StoreError {
     StoreError::NotFound { what: "VM", key: key.chars().take(80).collect() }
 }
@@ -95,7 +86,14 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn vms(&self) -> Result<Vec<VmRecord>, StoreError> {
-        self.read(|connection| all(connection)).await
+        self.read(|connection| {
+            let rows: Vec<RawVm> = connection
+                .prepare(&format!("SELECT {COLUMNS} FROM vms ORDER BY created_at_ms, id"))
+                .and_then(|mut statement| statement.query_map([], raw)?.collect())
+                .map_err(sql("list VMs"))?;
+            rows.into_iter().map(RawVm::read).collect()
+        })
+        .await
     }
 
     /// The VM of that id.
