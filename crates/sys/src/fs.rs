@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{SeekFrom, seek};
+use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom, seek};
 
 /// Of the buffer for copies the kernel does not make by itself.
 const COPY_BUFFER_BYTES: usize = 1 << 20;
@@ -280,6 +280,17 @@ pub fn allocated_bytes(path: &Path) -> u64 {
     fs::symlink_metadata(path).map_or(0, |meta| meta.blocks().saturating_mul(512))
 }
 
+/// The same of many files below one directory, in their order: the way to the directory is walked once.
+#[must_use]
+pub fn allocated_bytes_below(dir: &Path, files: impl Iterator<Item = PathBuf>) -> Vec<u64> {
+    let held = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let allocated = |file: PathBuf| {
+        let stat = held.as_ref().map(|dir| rustix::fs::statat(dir, &file, AtFlags::SYMLINK_NOFOLLOW));
+        stat.ok().and_then(Result::ok).map_or(0, |stat| u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512))
+    };
+    files.map(allocated).collect()
+}
+
 /// Bytes an ordinary user may still write to the filesystem that holds `path`.
 ///
 /// # Errors
@@ -361,6 +372,9 @@ mod tests {
         let bytes = fs::read(&path).unwrap();
         assert_eq!((&bytes[..5], bytes.len()), (&b"head\0"[..], 3 << 20));
         assert!(allocated_bytes(&path) >= 3 << 20);
+        let of = |dir: &Path| allocated_bytes_below(dir, ["missing", "x"].into_iter().map(PathBuf::from));
+        assert_eq!(of(dir.path()), [0, allocated_bytes(&path)]);
+        assert_eq!(of(&dir.path().join("missing")), [0, 0]);
         fill_up(&path, 10).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().len(), 3 << 20);
     }

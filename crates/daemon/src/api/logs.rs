@@ -29,7 +29,7 @@ pub async fn boots(State(api): State<Api>, Path(vm): Path<String>) -> Result<Jso
     let record = api.host.store.find_vm(&vm).await?;
     let pid = api.host.supervisors.pid(&record.id);
     let boots = api.host.store.boots(&record.id).await?;
-    Ok(Json(BootList { boots: boots.into_iter().map(|boot| view::boot_status(boot, pid)).collect() }))
+    Ok(Json(BootList { boots: boots.into_iter().map(|boot| view::boot_status(boot.into(), pid)).collect() }))
 }
 
 /// The boot that `choice` means, of `boots`, newest first.

@@ -7,12 +7,12 @@ use wire::id::OpId;
 
 use crate::model::kernel::OptionState;
 use crate::model::vm::VmState as State;
-use crate::store::records::{BootRecord, ImageRecord, KernelRecord, VmRecord};
+use crate::store::records::{BootSummary, ImageRecord, KernelRecord, VmSummary};
 
 /// What is known of a VM beside its row.
 pub(crate) struct Around {
     /// The boot that runs, or the last one.
-    pub(crate) boot: Option<BootRecord>,
+    pub(crate) boot: Option<BootSummary>,
     /// The VMM's process, while it runs.
     pub(crate) pid: Option<u32>,
     /// What the disk takes on the host.
@@ -22,7 +22,7 @@ pub(crate) struct Around {
 }
 
 /// A VM.
-pub(crate) fn vm(record: VmRecord, around: Around) -> Vm {
+pub(crate) fn vm(record: VmSummary, around: Around) -> Vm {
     Vm {
         state: vm_state(&record.state),
         id: record.id,
@@ -60,11 +60,10 @@ fn vm_state(state: &State) -> VmState {
 }
 
 /// A boot; `pid` is its VMM's, if it runs.
-pub(crate) fn boot_status(boot: BootRecord, pid: Option<u32>) -> BootStatus {
-    let driver = boot.launch.get("driver").and_then(|name| name.as_str()).unwrap_or("unknown").to_owned();
+pub(crate) fn boot_status(boot: BootSummary, pid: Option<u32>) -> BootStatus {
     BootStatus {
         id: boot.id,
-        vmm: driver,
+        vmm: boot.vmm,
         pid: if boot.ended_at_ms.is_none() { pid } else { None },
         started_at_ms: boot.started_at_ms,
         ready_at_ms: boot.ready_at_ms,

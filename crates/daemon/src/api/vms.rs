@@ -10,31 +10,29 @@ use wire::api::{
     ApiError, Begun, CreateVm, DeleteVm, ErrorBody, ErrorCode, KillVm, ListVms, Ready, ResetVm, StartVm, StopVm, Vm,
     VmFilter, VmList, VmSort, Wait, WaitVm,
 };
+use wire::id::VmId;
 
 use super::error::Refusal;
 use super::view::{self, Around};
 use super::{Api, guests};
 use crate::saga::Cause;
 use crate::store::StoreError;
-use crate::store::records::VmRecord;
+use crate::store::records::{BootSummary, VmRecord, VmSummary};
 
 /// How long a level is waited for when nothing is asked: a loaded host that emulates the processor takes a minute.
 const WAIT: Duration = Duration::from_secs(180);
 
-async fn around(api: &Api, record: &VmRecord) -> Result<Around, StoreError> {
-    let host = &api.host;
-    Ok(Around {
-        boot: host.store.last_boot(&record.id).await?,
-        pid: host.supervisors.pid(&record.id),
-        disk_allocated_bytes: host.storage.allocated_bytes(&record.id),
-        operation: api.engine.holder(&record.id),
-    })
+/// A VM as clients see it, with what its disk takes on the host.
+fn seen_with(api: &Api, vm: VmSummary, boot: Option<BootSummary>, disk_allocated_bytes: u64) -> Vm {
+    let (pid, operation) = (api.host.supervisors.pid(&vm.id), api.engine.holder(&vm.id));
+    view::vm(vm, Around { boot, pid, disk_allocated_bytes, operation })
 }
 
 /// A VM as clients see it.
 pub(super) async fn seen(api: &Api, record: VmRecord) -> Result<Vm, StoreError> {
-    let around = around(api, &record).await?;
-    Ok(view::vm(record, around))
+    let boot = api.host.store.last_boot(&record.id).await?;
+    let allocated = api.host.storage.allocated_bytes(&record.id);
+    Ok(seen_with(api, record.into(), boot.map(BootSummary::from), allocated))
 }
 
 /// VMs: all, or those asked for
@@ -47,10 +45,11 @@ pub(super) async fn seen(api: &Api, record: VmRecord) -> Result<Vm, StoreError> 
     responses((status = 200, body = VmList), (status = "default", body = ErrorBody))
 )]
 pub async fn list(State(api): State<Api>, Query(query): Query<ListVms>) -> Result<Json<VmList>, Refusal> {
-    let mut vms = Vec::new();
-    for record in api.host.store.vms().await? {
-        vms.push(seen(&api, record).await?);
-    }
+    let listed = api.host.store.listing().await?;
+    let ids: Vec<&VmId> = listed.iter().map(|(vm, _)| &vm.id).collect();
+    let allocated = api.host.storage.allocated_bytes_of(&ids);
+    let seen = |((vm, boot), bytes)| seen_with(&api, vm, boot, bytes);
+    let vms = listed.into_iter().zip(allocated).map(seen).collect();
     Ok(Json(VmList { vms: query.apply(vms) }))
 }
 

@@ -42,6 +42,11 @@ pub trait StorageDriver: Send + Sync {
 
     /// What the disk takes on the host.
     fn allocated_bytes(&self, vm: &VmId) -> u64;
+
+    /// The same of many, in their order.
+    fn allocated_bytes_of(&self, vms: &[&VmId]) -> Vec<u64> {
+        vms.iter().map(|vm| self.allocated_bytes(vm)).collect()
+    }
 }
 
 /// What went wrong with a disk.

@@ -179,6 +179,10 @@ impl StorageDriver for SparseFiles {
     fn allocated_bytes(&self, vm: &VmId) -> u64 {
         sys::fs::allocated_bytes(&self.path(vm))
     }
+
+    fn allocated_bytes_of(&self, vms: &[&VmId]) -> Vec<u64> {
+        sys::fs::allocated_bytes_below(&self.state, vms.iter().map(|vm| vm_disk(Path::new(""), vm)))
+    }
 }
 
 #[cfg(test)]

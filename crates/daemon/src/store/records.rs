@@ -42,6 +42,48 @@ pub struct VmRecord {
     pub created_at_ms: u64,
 }
 
+/// A VM as a list tells of it: without what is the guest's own, its keys among that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmSummary {
+    /// Its id.
+    pub id: VmId,
+    /// Its name.
+    pub name: VmName,
+    /// What it is doing.
+    pub state: VmState,
+    /// What was asked.
+    pub spec: VmSpec,
+    /// The image.
+    pub image_id: ImageId,
+    /// The kernel.
+    pub kernel_id: KernelId,
+    /// The workspace put into it.
+    pub workspace: Option<Workspace>,
+    /// Whether the next boot drops the system layer.
+    pub reset_pending: bool,
+    /// Why the last boot ended badly, or the last operation failed.
+    pub last_error: Option<String>,
+    /// When it was created.
+    pub created_at_ms: u64,
+}
+
+impl From<VmRecord> for VmSummary {
+    fn from(vm: VmRecord) -> VmSummary {
+        VmSummary {
+            id: vm.id,
+            name: vm.name,
+            state: vm.state,
+            spec: vm.spec,
+            image_id: vm.image_id,
+            kernel_id: vm.kernel_id,
+            workspace: vm.workspace,
+            reset_pending: vm.reset_pending,
+            last_error: vm.last_error,
+            created_at_ms: vm.created_at_ms,
+        }
+    }
+}
+
 /// What was asked of a VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmSpec {
@@ -96,6 +138,48 @@ pub struct BootRecord {
     pub init: Option<String>,
     /// Things a person should know about it; the guest's words.
     pub warnings: Vec<String>,
+}
+
+/// A boot as a list tells of it: without what it takes to run it or to find it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootSummary {
+    /// Its id.
+    pub id: BootId,
+    /// The driver that ran it.
+    pub vmm: String,
+    /// When it was started.
+    pub started_at_ms: u64,
+    /// When the guest answered.
+    pub ready_at_ms: Option<u64>,
+    /// When it ended.
+    pub ended_at_ms: Option<u64>,
+    /// How it ended.
+    pub ended: Option<String>,
+    /// The init that runs in the guest.
+    pub init: Option<String>,
+    /// Things a person should know about it; the guest's words.
+    pub warnings: Vec<String>,
+}
+
+impl BootSummary {
+    /// The driver of a boot whose launch names none.
+    pub(super) const NO_DRIVER: &'static str = "unknown";
+}
+
+impl From<BootRecord> for BootSummary {
+    fn from(boot: BootRecord) -> BootSummary {
+        let driver = boot.launch.get("driver").and_then(serde_json::Value::as_str);
+        BootSummary {
+            id: boot.id,
+            vmm: driver.unwrap_or(BootSummary::NO_DRIVER).to_owned(),
+            started_at_ms: boot.started_at_ms,
+            ready_at_ms: boot.ready_at_ms,
+            ended_at_ms: boot.ended_at_ms,
+            ended: boot.ended,
+            init: boot.init,
+            warnings: boot.warnings,
+        }
+    }
 }
 
 /// A root filesystem VMs can be made of.
