@@ -298,9 +298,17 @@ pub(crate) fn same_series(daemon: &str) -> Result<(), ClientError> {
     if series(daemon) == series(VERSION) { Ok(()) } else { Err(ClientError::Version { daemon: daemon.to_owned() }) }
 }
 
-async fn collect(response: Response<Incoming>) -> Result<Bytes, ClientError> {
-    let body = Limited::new(response.into_body(), RECORD_BYTES_MAX);
-    Ok(body.collect().await.map_err(ClientError::Answer)?.to_bytes())
+/// The whole body. A long one comes in many parts: each is let go of at once, as its memory serves the next.
+async fn collect(response: Response<Incoming>) -> Result<Vec<u8>, ClientError> {
+    let mut body = Limited::new(response.into_body(), RECORD_BYTES_MAX);
+    let length = usize::try_from(body.size_hint().lower()).unwrap_or(0);
+    let mut bytes = Vec::with_capacity(length.min(RECORD_BYTES_MAX));
+    while let Some(frame) = body.frame().await {
+        if let Some(data) = frame.map_err(ClientError::Answer)?.data_ref() {
+            bytes.extend_from_slice(data);
+        }
+    }
+    Ok(bytes)
 }
 
 fn empty() -> RequestBody {

@@ -1,5 +1,6 @@
 //! VMs: list, show, create, start, stop, restart, kill, pause, resume, reset, delete, wait.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -10,11 +11,11 @@ use wire::api::{
     ApiError, Begun, CreateVm, DeleteVm, ErrorBody, ErrorCode, KillVm, ListVms, Ready, ResetVm, StartVm, StopVm, Vm,
     VmFilter, VmList, VmSort, Wait, WaitVm,
 };
-use wire::id::VmId;
 
 use super::error::Refusal;
 use super::view::{self, Around};
 use super::{Api, guests};
+use crate::ops::world::blocking;
 use crate::saga::Cause;
 use crate::store::StoreError;
 use crate::store::records::{BootSummary, VmRecord, VmSummary};
@@ -45,11 +46,15 @@ pub(super) async fn seen(api: &Api, record: VmRecord) -> Result<Vm, StoreError> 
     responses((status = 200, body = VmList), (status = "default", body = ErrorBody))
 )]
 pub async fn list(State(api): State<Api>, Query(query): Query<ListVms>) -> Result<Json<VmList>, Refusal> {
-    let listed = api.host.store.listing().await?;
-    let ids: Vec<&VmId> = listed.iter().map(|(vm, _)| &vm.id).collect();
-    let allocated = api.host.storage.allocated_bytes_of(&ids);
-    let seen = |((vm, boot), bytes)| seen_with(&api, vm, boot, bytes);
-    let vms = listed.into_iter().zip(allocated).map(seen).collect();
+    let storage = Arc::clone(&api.host.storage);
+    // Two looks at the same time: many VMs have many files.
+    let (listed, allocated) = tokio::join!(api.host.store.listing(), blocking(move || Ok(storage.allocated())));
+    let allocated = allocated?;
+    let seen = |(vm, boot): (VmSummary, _)| {
+        let bytes = allocated.get(&vm.id).copied().unwrap_or(0);
+        seen_with(&api, vm, boot, bytes)
+    };
+    let vms = listed?.into_iter().map(seen).collect();
     Ok(Json(VmList { vms: query.apply(vms) }))
 }
 

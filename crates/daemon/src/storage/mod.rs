@@ -5,6 +5,7 @@
 
 pub mod sparse;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -43,10 +44,8 @@ pub trait StorageDriver: Send + Sync {
     /// What the disk takes on the host.
     fn allocated_bytes(&self, vm: &VmId) -> u64;
 
-    /// The same of many, in their order.
-    fn allocated_bytes_of(&self, vms: &[&VmId]) -> Vec<u64> {
-        vms.iter().map(|vm| self.allocated_bytes(vm)).collect()
-    }
+    /// What every disk takes on the host, in one look. Blocks.
+    fn allocated(&self) -> HashMap<VmId, u64>;
 }
 
 /// What went wrong with a disk.
