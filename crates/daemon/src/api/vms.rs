@@ -28,6 +28,7 @@ async fn around(api: &Api, record: &VmRecord) -> Result<Around, StoreError> {
         pid: host.supervisors.pid(&record.id),
         disk_allocated_bytes: host.storage.allocated_bytes(&record.id),
         operation: api.engine.holder(&record.id),
+        idle: host.supervisors.idle(&record.id),
     })
 }
 

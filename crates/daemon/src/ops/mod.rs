@@ -15,7 +15,8 @@
 //!
 //! Around them: [`plan`] is what any of them is begun with, [`world`] what their steps work on, [`engine`] begins,
 //! watches, cancels and recovers them, [`failure`] turns errors into causes people can read, `console` quotes a
-//! guest's console, `staging` holds what is made until it is whole, [`maker`] makes what VMs boot from.
+//! guest's console, `staging` holds what is made until it is whole, [`maker`] makes what VMs boot from, `parts` looks at
+//! that before a boot, `policies` checks what the daemon is to do unasked, and [`unasked`] begins it.
 //!
 //! A plan fixes every id, path and number first; steps are idempotent functions of it.
 
@@ -34,12 +35,15 @@ mod live;
 pub mod maker;
 pub mod pause;
 pub mod plan;
+mod policies;
 pub mod restart;
 pub mod resume;
 pub mod set;
+mod parts;
 mod staging;
 pub mod start;
 pub mod stop;
+pub mod unasked;
 pub mod world;
 
 pub use engine::Engine;

@@ -13,6 +13,7 @@ use wire::naming::{self, VmName};
 
 use super::console;
 use super::failure::{caused, refused};
+use super::parts::{check_file, check_image};
 use super::world::{Host, blocking, told_of};
 use crate::guest::Guest;
 use crate::model::machine::{DriveRole, DriveSpec, MachineSpec, NicAttachment, NicSpec};
@@ -70,6 +71,9 @@ pub struct StartPlan {
     pub boot_timeout_ms: u64,
     /// Where the console is to be found if this start fails.
     pub console_after_failure: PathBuf,
+    /// Why the daemon does it; none when somebody asked.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 impl StartPlan {
@@ -156,32 +160,10 @@ pub(super) async fn plan_with(
         exec: image.manifest.exec.clone(),
         boot_timeout_ms: u64::try_from(host.settings.boot_timeout.as_millis()).unwrap_or(u64::MAX),
         console_after_failure: machine.console_log.clone(),
+        reason: None,
         boot,
         machine,
     })
-}
-
-fn check_image(host: &Host, image: &ImageRecord) -> Result<PathBuf, Cause> {
-    let path = host.image_dir(&image.id).join("rootfs.ext4");
-    check_file("image", &image.name, &path, image.manifest.bytes)?;
-    Ok(path)
-}
-
-/// A file that is gone or cut is found here, not by a guest that cannot mount it.
-fn check_file(what: &str, name: &str, path: &std::path::Path, bytes: u64) -> Result<(), Cause> {
-    let found = std::fs::metadata(path).map(|meta| meta.len());
-    if found.as_ref().is_ok_and(|found| *found == bytes) {
-        return Ok(());
-    }
-    let why = match found {
-        Ok(found) => format!("has {found} bytes instead of {bytes}"),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "is missing".to_owned(),
-        Err(error) => format!("cannot be read ({})", error.kind()),
-    };
-    let message = format!("{what} {name} is damaged: {} {why}", path.display());
-    let remedy = if what == "image" { "build" } else { "import" };
-    let hint = format!("delete the VMs of it and itself (banger {what} delete {name}), then banger {what} {remedy}");
-    Err(refused(ErrorCode::WrongState, message).with_hint(hint))
 }
 
 /// Marks the VM starting and records the boot.
@@ -201,6 +183,7 @@ impl<P: Booting + Sync> Step<P, Host> for MarkStarting {
             vm: plan.vm.clone(),
             launch,
             attachment: plan.attachment.clone(),
+            host_boot: Some(cx.world.supervisors.host_boot().to_owned()),
             started_at_ms: (cx.world.now_ms)(),
             ready_at_ms: None,
             ended_at_ms: None,
@@ -208,7 +191,7 @@ impl<P: Booting + Sync> Step<P, Host> for MarkStarting {
             init: None,
             warnings: Vec::new(),
         };
-        Ok(cx.world.store.begin_boot(record).await?)
+        Ok(cx.world.store.begin_boot(record, plan.reason.is_none()).await?)
     }
 
     async fn undo(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {

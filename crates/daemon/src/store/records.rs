@@ -3,13 +3,14 @@
 
 use serde::{Deserialize, Serialize};
 use wire::agent::message::SshHostKey;
-use wire::api::{Publish, Workspace};
+use wire::api::{Publish, RestartPolicy, Workspace};
 use wire::id::{BootId, ImageId, KernelId, OpId, VmId};
 use wire::naming::VmName;
 
 use crate::model::image::ImageManifest;
 use crate::model::kernel::KernelManifest;
 use crate::model::machine::NicAttachment;
+use crate::model::restart::Restarting;
 use crate::model::vm::VmState;
 
 use super::operations::OperationState;
@@ -35,6 +36,9 @@ pub struct VmRecord {
     pub workspace: Option<Workspace>,
     /// Why the last boot ended badly, or the last operation failed.
     pub last_error: Option<String>,
+    /// What its restart policy owes it, or did for it.
+    #[serde(default)]
+    pub restarting: Option<Restarting>,
     /// When it was created.
     pub created_at_ms: u64,
 }
@@ -58,6 +62,12 @@ pub struct VmSpec {
     /// Published ports.
     #[serde(default)]
     pub publish: Vec<Publish>,
+    /// It is stopped once nobody has used it for so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_after_ms: Option<u64>,
+    /// When it is started without being asked.
+    #[serde(default)]
+    pub restart: RestartPolicy,
 }
 
 /// What makes a guest this guest, over all its boots.
@@ -81,6 +91,8 @@ pub struct BootRecord {
     pub launch: serde_json::Value,
     /// How its NIC was attached.
     pub attachment: NicAttachment,
+    /// In which boot of the host; none of what an older banger began.
+    pub host_boot: Option<String>,
     /// When it was started.
     pub started_at_ms: u64,
     /// When the guest answered.

@@ -4,12 +4,15 @@ use std::io::{BufRead, Read, Write};
 use std::process::Stdio;
 
 use daemon::model::machine::NicAttachment;
+use daemon::model::restart::End;
 use daemon::model::vm::{VmEvent, VmState};
 use daemon::ops::Plan;
 use daemon::saga::journal::{Cause, Durability, Edge, EdgeKind, Journal};
+use daemon::store::policies::Ended;
 use daemon::store::records::{BootRecord, GuestIdentity, OperationRecord, VmRecord, VmSpec};
 use daemon::store::schema::{self, Standing};
 use daemon::store::{OperationState, Store, StoreError};
+use wire::api::RestartPolicy;
 use wire::id::{BootId, OpId, VmId};
 
 use crate::again;
@@ -28,12 +31,15 @@ fn vm(n: u8, name: &str) -> VmRecord {
             disk_bytes: 1 << 30,
             nat: false,
             publish: Vec::new(),
+            stop_after_ms: None,
+            restart: RestartPolicy::No,
         },
         image_id: image("debian-bookworm").id,
         kernel_id: kernel("6.1").id,
         identity: GuestIdentity { machine_id: "0".repeat(32), ssh_host_keys: Vec::new() },
         workspace: None,
         last_error: None,
+        restarting: None,
         created_at_ms: u64::from(n),
     }
 }
@@ -270,6 +276,7 @@ async fn a_late_end_of_a_boot_touches_no_other() {
         vm: id.clone(),
         launch: serde_json::json!({}),
         attachment: NicAttachment::QemuUser { publish: Vec::new() },
+        host_boot: Some("first".into()),
         started_at_ms: u64::from(n),
         ready_at_ms: None,
         ended_at_ms: None,
@@ -278,19 +285,20 @@ async fn a_late_end_of_a_boot_touches_no_other() {
         warnings: Vec::new(),
     };
     store.happen(&id, VmEvent::CreateFinished).await.unwrap();
-    store.begin_boot(boot(1)).await.unwrap();
-    store.begin_boot(boot(1)).await.unwrap();
+    store.begin_boot(boot(1), true).await.unwrap();
+    store.begin_boot(boot(1), true).await.unwrap();
     store.boot_ready(&id, &boot(1).id, 5).await.unwrap();
-    assert!(store.mark_off(&id, &boot(1).id, None).await.unwrap());
+    let ended = |how: &str| Ended { how: how.into(), end: End::Wanted, at_ms: 6 };
+    assert!(store.mark_off(&id, &boot(1).id, &ended("poweroff"), None).await.unwrap());
     store.end_boot(&boot(1).id, "poweroff", 6).await.unwrap();
     store.end_boot(&boot(1).id, "killed", 7).await.unwrap();
-    store.begin_boot(boot(2)).await.unwrap();
+    store.begin_boot(boot(2), true).await.unwrap();
     store.boot_ready(&id, &boot(2).id, 8).await.unwrap();
-    assert!(!store.mark_off(&id, &boot(1).id, Some("late".into())).await.unwrap());
+    assert!(!store.mark_off(&id, &boot(1).id, &ended("killed"), Some("late".into())).await.unwrap());
     let record = store.vm(&id).await.unwrap();
     assert_eq!((record.state, record.last_error), (VmState::Running { boot: boot(2).id }, None));
     assert_eq!(store.boot(&boot(1).id).await.unwrap().ended.as_deref(), Some("poweroff"));
-    assert!(store.begin_boot(boot(3)).await.is_err(), "it runs");
+    assert!(store.begin_boot(boot(3), true).await.is_err(), "it runs");
     assert_eq!(store.open_boots().await.unwrap().len(), 1);
     for n in 0..100 {
         store.warn_boot(&boot(2).id, &format!("warning {n}")).await.unwrap();
