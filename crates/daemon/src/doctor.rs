@@ -334,7 +334,11 @@ mod tests {
 
     #[test]
     fn how_the_daemon_would_start_at_boot_is_told_to_everybody() {
-        let found = Findings { autostart: Autostart { has_systemd: true, ..Autostart::default() }, restarting: vec![], ..healthy() };
+        let found = Findings {
+            autostart: Autostart { has_systemd: true, ..Autostart::default() },
+            restarting: vec![],
+            ..healthy()
+        };
         let checks = report(&found).checks;
         let check = checks.iter().find(|check| check.name == "start at boot").unwrap();
         assert_eq!(check.status, CheckStatus::Pass, "nobody needs it");

@@ -284,8 +284,14 @@ pub(crate) fn wire(
     let network = Arc::new(network.with_resolver(config.default_dns));
     let activity = Activity::default();
     let now_ms = sys::clock::unix_ms;
-    let (supervisors, reboots) =
-        Supervisors::new(store.clone(), vmm.clone(), network.clone(), now_ms, surroundings.host_boot(), activity.clone());
+    let (supervisors, reboots) = Supervisors::new(
+        store.clone(),
+        vmm.clone(),
+        network.clone(),
+        now_ms,
+        surroundings.host_boot(),
+        activity.clone(),
+    );
     let places = surroundings.places.clone();
     let settings =
         Settings { defaults: resolved.defaults(), boot_timeout: resolved.boot_timeout(), stop_timeout: STOP_TIMEOUT };

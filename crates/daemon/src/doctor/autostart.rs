@@ -69,7 +69,8 @@ mod tests {
         assert_eq!(look(), Autostart { has_systemd: true, ..Autostart::default() });
 
         // A link to a unit that is gone enables nothing.
-        let (unit, link) = (home.join("systemd/user").join(UNIT), home.join("systemd/user/default.target.wants").join(UNIT));
+        let (unit, link) =
+            (home.join("systemd/user").join(UNIT), home.join("systemd/user/default.target.wants").join(UNIT));
         std::fs::create_dir_all(link.parent().unwrap()).unwrap();
         std::os::unix::fs::symlink(&unit, &link).unwrap();
         assert!(!look().has_user_unit);

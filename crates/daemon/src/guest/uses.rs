@@ -72,7 +72,6 @@ pub(crate) fn is_use(request: &Request) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wire::agent::message::ExecRequest;
 
     #[test]
     fn who_comes_and_goes_is_counted() {
@@ -86,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_look_is_no_use() {
-        assert!(is_use(&Request::Exec(Box::new(ExecRequest::default()))));
+        assert!(is_use(&Request::Exec(Box::default())));
         assert!(!is_use(&Request::Health) && !is_use(&Request::Session(SessionRequest::List)));
     }
 }

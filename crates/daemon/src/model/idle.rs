@@ -155,7 +155,8 @@ mod tests {
 
     #[test]
     fn traffic_is_use_and_noise_is_not() {
-        let carrying = |bytes: u64| move |look: u32| Some(Seen { nic_bytes: u64::from(look) * bytes, ..Seen::default() });
+        let carrying =
+            |bytes: u64| move |look: u32| Some(Seen { nic_bytes: u64::from(look) * bytes, ..Seen::default() });
         let half_hour = || Idleness::new(30 * MINUTE);
         // A look a minute.
         assert_eq!(watched(&mut half_hour(), carrying(60 * NOISE_BYTES_S), 1000), Some(30 * MINUTE));

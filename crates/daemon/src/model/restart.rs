@@ -56,10 +56,12 @@ impl Restarting {
         (ran_ms, now_ms): (u64, u64),
     ) -> Option<Restarting> {
         let waits = match (policy, end) {
-            (RestartPolicy::No, _)
-            | (_, End::Wanted)
-            | (RestartPolicy::OnFailure, End::Silent | End::HostDown) => return None,
-            (RestartPolicy::OnFailure | RestartPolicy::Always, End::Failed) | (RestartPolicy::Always, End::Silent) => true,
+            (RestartPolicy::No, _) | (_, End::Wanted) | (RestartPolicy::OnFailure, End::Silent | End::HostDown) => {
+                return None;
+            }
+            (RestartPolicy::OnFailure | RestartPolicy::Always, End::Failed) | (RestartPolicy::Always, End::Silent) => {
+                true
+            }
             (RestartPolicy::Always, End::HostDown) => false,
         };
         let tries = match before {

@@ -69,11 +69,7 @@ impl Engine {
     }
 
     /// Starts a VM that no operation holds, for `reason` when nobody asked for it.
-    pub(super) async fn start_free(
-        self: &Arc<Self>,
-        vm: &VmRecord,
-        reason: Option<String>,
-    ) -> Result<Begun, Cause> {
+    pub(super) async fn start_free(self: &Arc<Self>, vm: &VmRecord, reason: Option<String>) -> Result<Begun, Cause> {
         let probe = crate::model::vm::VmEvent::StartBegun { boot: wire::id::BootId::from_random(sys::rand::bytes()) };
         vm.state.after(&probe).map_err(|refused| StoreError::Refused { name: vm.name.to_string(), refused })?;
         let plan = start::plan(&self.host, vm).await?;

@@ -35,8 +35,10 @@ pub(super) async fn check_restart(host: &Host, policy: RestartPolicy) -> Result<
         return Ok(());
     }
     let name = policy.name();
-    let message =
-        format!("--restart {name} needs the daemon to be there from the host's boot on, and it is not: {}", found.lack());
+    let message = format!(
+        "--restart {name} needs the daemon to be there from the host's boot on, and it is not: {}",
+        found.lack()
+    );
     let commands = found.commands();
     let hint = if commands.is_empty() {
         "start the VM yourself after a reboot: --restart no".to_owned()

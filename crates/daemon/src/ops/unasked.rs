@@ -29,12 +29,7 @@ impl Engine {
     ///
     /// # Errors
     /// Every refusal; nothing has begun then.
-    pub async fn stop_because(
-        self: &Arc<Self>,
-        vm: &VmId,
-        boot: &BootId,
-        reason: String,
-    ) -> Result<Begun, Cause> {
+    pub async fn stop_because(self: &Arc<Self>, vm: &VmId, boot: &BootId, reason: String) -> Result<Begun, Cause> {
         let (vm, _planning) = self.hold_free(vm.as_str()).await?;
         if vm.state != (VmState::Running { boot: boot.clone() }) {
             return Err(refused(ErrorCode::WrongState, format!("VM {} is on another boot, or on none", vm.name)));

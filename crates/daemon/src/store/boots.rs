@@ -13,8 +13,7 @@ const BOOTS_PER_VM: i64 = 20;
 /// Warnings kept of one boot: a guest can send any number.
 const WARNINGS_MAX: usize = 32;
 
-const COLUMNS: &str =
-    "id, vm, launch_json, attachment_json, started_at_ms, ready_at_ms, ended_at_ms, ended, init, warnings_json, \
+const COLUMNS: &str = "id, vm, launch_json, attachment_json, started_at_ms, ready_at_ms, ended_at_ms, ended, init, warnings_json, \
      host_boot";
 
 struct RawBoot {

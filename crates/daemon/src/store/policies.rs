@@ -47,7 +47,8 @@ impl Store {
             let act = "record a try to start a VM again";
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
             let found = vms::by_id(&transaction, &vm)?.filter(|record| is_off(&record.state));
-            let Some(due) = found.and_then(|record| record.restarting).filter(|due| due.wait_ms(now_ms) == Some(0)) else {
+            let Some(due) = found.and_then(|record| record.restarting).filter(|due| due.wait_ms(now_ms) == Some(0))
+            else {
                 return Ok(None);
             };
             let tried = due.tried(now_ms);

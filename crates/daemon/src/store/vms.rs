@@ -11,8 +11,7 @@ use crate::model::vm::{VmEvent, VmState};
 /// Fewest digits of an id that stand for it.
 pub(super) const PREFIX_LEN_MIN: usize = 4;
 
-const COLUMNS: &str =
-    "id, name, state_json, spec_json, image_id, kernel_id, identity_json, workspace_json, last_error, created_at_ms, \
+const COLUMNS: &str = "id, name, state_json, spec_json, image_id, kernel_id, identity_json, workspace_json, last_error, created_at_ms, \
      restart_json";
 
 struct RawVm {

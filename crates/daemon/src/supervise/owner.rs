@@ -173,8 +173,7 @@ impl Owner {
         let (vm, boot) = (self.boot.vm.clone(), self.boot.boot.clone());
         tracing::info!(%vm, %boot, how, "a boot ended");
         let is_bad = matches!(exit, ExitReason::Ended { code: Some(1..) } | ExitReason::Crashed { .. });
-        let last_error =
-            (is_bad && verdict.end == End::Failed).then(|| format!("the last boot ended badly: {how}"));
+        let last_error = (is_bad && verdict.end == End::Failed).then(|| format!("the last boot ended badly: {how}"));
         let mut closed = self.supervisors.close(&self.boot, &verdict, last_error.clone()).await;
         self.view.send_modify(|view| {
             view.guest = None;
@@ -203,7 +202,9 @@ fn judge(expected: Option<&str>, said: Option<Ending>, exit: &ExitReason) -> Ver
         (None, Some(Ending::PowerOff), ExitReason::Ended { .. } | ExitReason::Killed) => {
             ("poweroff".to_owned(), End::Wanted)
         }
-        (None, Some(Ending::Reboot), ExitReason::Ended { .. } | ExitReason::Killed) => ("reboot".to_owned(), End::Wanted),
+        (None, Some(Ending::Reboot), ExitReason::Ended { .. } | ExitReason::Killed) => {
+            ("reboot".to_owned(), End::Wanted)
+        }
         (None, None, ExitReason::Ended { code: Some(0) }) => ("ended without saying why".to_owned(), End::Silent),
         // Of a VMM that an earlier daemon started nobody learns the status.
         (None, None, ExitReason::Ended { code: None }) => ("ended without saying why".to_owned(), End::Failed),

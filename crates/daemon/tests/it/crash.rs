@@ -15,9 +15,7 @@ use daemon::store::OperationState as Stored;
 use daemon::store::records::{OperationRecord, VmRecord};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use wire::api::{
-    BuildImage, CreateVm, ImportKernel, KernelSource, KillSignal, OperationState, RestartPolicy, SetVm,
-};
+use wire::api::{BuildImage, CreateVm, ImportKernel, KernelSource, KillSignal, OperationState, RestartPolicy, SetVm};
 use wire::id::OpId;
 
 use crate::fake::{Daemon, World, soon};

@@ -321,7 +321,10 @@ async fn a_policy_that_nobody_would_keep_is_refused_with_what_sets_it_up() {
     *world.autostart.lock().unwrap() = Autostart { has_systemd: true, ..Autostart::default() };
     let error = ApiError::from(daemon.engine.create(restarting("web", RestartPolicy::Always)).await.unwrap_err());
     assert_eq!(error.code, ErrorCode::Unsupported);
-    assert!(error.message.starts_with("--restart always needs the daemon to be there from the host's boot on"), "{error}");
+    assert!(
+        error.message.starts_with("--restart always needs the daemon to be there from the host's boot on"),
+        "{error}"
+    );
     assert!(error.hint.unwrap().contains("loginctl enable-linger"));
     assert!(daemon.host.store.vms().await.unwrap().is_empty());
 

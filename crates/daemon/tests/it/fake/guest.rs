@@ -174,7 +174,7 @@ impl Machine {
                 if frame.head.kind != Kind::Open {
                     continue;
                 }
-                let request = serde_json::from_slice(&frame.payload).unwrap();
+                let request: Request = serde_json::from_slice(&frame.payload).unwrap();
                 if self.is_paused() && request == Request::Health {
                     // Asked when it still ran.
                     continue;
@@ -227,7 +227,8 @@ impl Machine {
                 )
             }
             Request::Health => {
-                let (received_bytes, execs) = (self.nic_bytes.load(Ordering::SeqCst), self.execs.load(Ordering::SeqCst));
+                let (received_bytes, execs) =
+                    (self.nic_bytes.load(Ordering::SeqCst), self.execs.load(Ordering::SeqCst));
                 let (received_bytes, sent_bytes) = (Some(received_bytes), Some(0));
                 (Reply::Health(Health { execs, received_bytes, sent_bytes, ..Health::default() }), None)
             }
