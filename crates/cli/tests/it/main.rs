@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "clippy allows it in test functions by itself, not in what they share")]
 
 mod completion;
+mod cp;
+mod diff;
 mod exec;
 mod fake;
 mod guest;

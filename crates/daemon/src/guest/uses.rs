@@ -50,7 +50,12 @@ impl Drop for Using {
 /// Whether somebody who asks this uses the guest.
 pub(crate) fn is_use(request: &Request) -> bool {
     match request {
-        Request::Exec(_) | Request::PutTree { .. } | Request::GetTree { .. } | Request::Await { .. } => true,
+        Request::Exec(_)
+        | Request::PutTree { .. }
+        | Request::GetTree { .. }
+        | Request::Stat { .. }
+        | Request::Changes
+        | Request::Await { .. } => true,
         Request::Session(request) => match request {
             SessionRequest::Start { .. }
             | SessionRequest::Attach(_)

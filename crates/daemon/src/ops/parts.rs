@@ -1,6 +1,6 @@
-//! What a VM boots from, looked at before a boot is planned: a file that is gone or cut is found here.
+//! What a boot is made of, looked at before anything begins: the files of images and kernels.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use wire::api::ErrorCode;
 
@@ -9,15 +9,21 @@ use super::world::Host;
 use crate::saga::Cause;
 use crate::store::records::ImageRecord;
 
-/// The root filesystem of an image, whole.
+/// Where an image's root filesystem is.
+///
+/// # Errors
+/// When it is damaged.
 pub(super) fn check_image(host: &Host, image: &ImageRecord) -> Result<PathBuf, Cause> {
     let path = host.image_dir(&image.id).join("rootfs.ext4");
     check_file("image", &image.name, &path, image.manifest.bytes)?;
     Ok(path)
 }
 
-/// A file of a part, by its length.
-pub(super) fn check_file(what: &str, name: &str, path: &std::path::Path, bytes: u64) -> Result<(), Cause> {
+/// Looks at one file. One that is gone or cut is found here, not by a guest that cannot mount it.
+///
+/// # Errors
+/// When it has not as many bytes as it should have.
+pub(super) fn check_file(what: &str, name: &str, path: &Path, bytes: u64) -> Result<(), Cause> {
     let found = std::fs::metadata(path).map(|meta| meta.len());
     if found.as_ref().is_ok_and(|found| *found == bytes) {
         return Ok(());

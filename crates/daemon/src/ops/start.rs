@@ -67,6 +67,9 @@ pub struct StartPlan {
     /// What the guest's commands begin with.
     #[serde(default)]
     pub exec: crate::model::image::ExecSettings,
+    /// The guest drops its system layer before it mounts it.
+    #[serde(default)]
+    pub reset_system: bool,
     /// How long until the agent must have answered and be configured.
     pub boot_timeout_ms: u64,
     /// Where the console is to be found if this start fails.
@@ -158,6 +161,7 @@ pub(super) async fn plan_with(
         disk_bytes: vm.spec.disk_bytes,
         identity: vm.identity.clone(),
         exec: image.manifest.exec.clone(),
+        reset_system: vm.reset_pending,
         boot_timeout_ms: u64::try_from(host.settings.boot_timeout.as_millis()).unwrap_or(u64::MAX),
         console_after_failure: machine.console_log.clone(),
         reason: None,
@@ -427,6 +431,7 @@ impl<P: Booting + Sync> Step<P, Host> for Configure {
             authorized_keys: settings.authorized_keys,
             git_identity: settings.git_identity,
             files: settings.files,
+            reset_system: plan.reset_system,
             unix_ns: sys::clock::unix_ns(),
             entropy_hex: sys::rand::bytes::<64>().iter().map(|byte| format!("{byte:02x}")).collect(),
             ..told_of(&plan.exec)

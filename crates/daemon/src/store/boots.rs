@@ -132,7 +132,10 @@ impl Store {
                     params![boot.as_str(), int(at_ms)],
                 )
                 .map_err(sql(act))?;
-            transaction.execute("UPDATE vms SET last_error = NULL WHERE id = ?1", [vm.as_str()]).map_err(sql(act))?;
+            // A reset that was asked for has happened in this boot: the guest answered its configuration.
+            transaction
+                .execute("UPDATE vms SET last_error = NULL, reset_pending = 0 WHERE id = ?1", [vm.as_str()])
+                .map_err(sql(act))?;
             transaction.commit().map_err(sql(act))
         })
         .await

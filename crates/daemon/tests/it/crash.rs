@@ -23,7 +23,7 @@ use crate::ops::request;
 use crate::slate::assert_clean_slate;
 
 /// Every verb, as a plan over a host that was made ready for it.
-pub(crate) const VERBS: [&str; 18] = [
+pub(crate) const VERBS: [&str; 20] = [
     "create",
     "create and start",
     "start",
@@ -36,6 +36,8 @@ pub(crate) const VERBS: [&str; 18] = [
     "stop paused",
     "set",
     "set running",
+    "reset",
+    "reset running",
     "delete",
     "delete paused",
     "build image",
@@ -88,6 +90,10 @@ pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
             Plan::Set(Box::new(daemon::ops::set::plan(host, &ready(false).await, request).await.unwrap()))
         }
         "set running" => Plan::Set(Box::new(daemon::ops::set::plan(host, &ready(true).await, larger()).await.unwrap())),
+        "reset" => Plan::Reset(Box::new(daemon::ops::reset::plan(host, &ready(false).await, false).await.unwrap())),
+        "reset running" => {
+            Plan::Reset(Box::new(daemon::ops::reset::plan(host, &ready(true).await, true).await.unwrap()))
+        }
         "delete" => Plan::Delete(Box::new(daemon::ops::delete::plan(host, &ready(true).await).await.unwrap())),
         "build image" => {
             let request = BuildImage { recipe: "tiny".into(), variant: None, name: None };
@@ -250,7 +256,8 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
     use wire::api::VmState::{Created, Paused, Running, Stopped};
     let allowed: &[Option<wire::api::VmState>] = match (verb, has_happened) {
         ("create", true) => &[Some(Created)],
-        ("create and start" | "start" | "start again" | "restart", true) => &[Some(Running)],
+        ("create and start" | "start" | "start again" | "restart" | "reset running", true) => &[Some(Running)],
+        ("reset", _) => &[Some(Created)],
         ("start again", false) => &[Some(Stopped)],
         ("create" | "create and start", false) | ("delete" | "delete paused", true) => &[None],
         ("set", _) => &[Some(Created)],
@@ -262,7 +269,9 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
         ("start", false) => &[Some(Created), Some(Stopped)],
         ("stop" | "stop paused" | "kill", true) => &[Some(Stopped)],
         // A guest that was asked, or a VMM that was killed, does not come back.
-        ("stop" | "stop paused" | "restart" | "kill" | "delete", _) => &[Some(Running), Some(Stopped)],
+        ("stop" | "stop paused" | "restart" | "reset running" | "kill" | "delete", _) => {
+            &[Some(Running), Some(Stopped)]
+        }
         _ => &[None],
     };
     assert!(allowed.contains(&state), "{case}: {state:?}");
@@ -281,6 +290,10 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
         assert_eq!(vm.spec.stop_after_ms.is_some(), vcpus == 2, "{case}");
         assert_eq!(vm.spec.restart == RestartPolicy::Always, vcpus == 2, "{case}");
         assert!(has_grown || !has_happened, "{case}");
+    }
+    if let Ok(vm) = store.find_vm("web").await {
+        let is_pending = verb == "reset" && has_happened;
+        assert_eq!(vm.reset_pending, is_pending, "{case}: a reset that was not taken back is done or on record");
     }
     let images = store.images().await.unwrap().len();
     let kernels = store.kernels().await.unwrap().len();
@@ -419,6 +432,8 @@ matrices! {
     stop_paused: "stop paused",
     set: "set",
     set_running: "set running",
+    reset: "reset",
+    reset_running: "reset running",
     delete: "delete",
     delete_paused: "delete paused",
     build_image: "build image",

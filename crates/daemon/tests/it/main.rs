@@ -13,6 +13,7 @@ mod ops;
 mod policies;
 mod process;
 mod reconcile;
+mod reset;
 mod sessions;
 mod slate;
 mod store;
