@@ -56,9 +56,9 @@ impl Restarting {
         (ran_ms, now_ms): (u64, u64),
     ) -> Option<Restarting> {
         let waits = match (policy, end) {
-            (RestartPolicy::No, _) | (_, End::Wanted) | (RestartPolicy::OnFailure, End::Silent | End::HostDown) => {
-                return None;
-            }
+            // What was owed before it, should a start be taken back, stays so.
+            (_, End::Wanted) => return before.cloned(),
+            (RestartPolicy::No, _) | (RestartPolicy::OnFailure, End::Silent | End::HostDown) => return None,
             (RestartPolicy::OnFailure | RestartPolicy::Always, End::Failed) | (RestartPolicy::Always, End::Silent) => {
                 true
             }
@@ -78,6 +78,13 @@ impl Restarting {
         let tries = self.tries.saturating_add(1);
         let due_at_ms = (tries < TRIES_MAX).then(|| now_ms.saturating_add(wait_ms(tries)));
         Restarting { why: self.why.clone(), tries, due_at_ms }
+    }
+
+    /// The same once a start of it was taken back.
+    #[must_use]
+    pub fn down(&self, now_ms: u64) -> Restarting {
+        let due_at_ms = (self.tries < TRIES_MAX).then(|| now_ms.saturating_add(wait_ms(self.tries)));
+        Restarting { due_at_ms: self.due_at_ms.or(due_at_ms), ..self.clone() }
     }
 
     /// The same once it runs.
@@ -143,6 +150,18 @@ mod tests {
             count += 1;
         }
         assert_eq!((count, now.tries), (TRIES_MAX, TRIES_MAX));
+    }
+
+    #[test]
+    fn a_start_that_was_taken_back_is_owed_again() {
+        let owed = Restarting { why: "x".into(), tries: 2, due_at_ms: Some(7) };
+        assert_eq!(owed.down(100), owed);
+        let up = owed.up();
+        assert_eq!(up.down(100), Restarting { due_at_ms: Some(4100), ..owed.clone() });
+        let wanted = Restarting::after(RestartPolicy::Always, (End::Wanted, "killed"), Some(&up), (1, 100));
+        assert_eq!(wanted, Some(up), "an end that was wanted changes nothing");
+        let worn = Restarting { tries: TRIES_MAX, ..owed.up() };
+        assert_eq!(worn.down(100), worn, "given up");
     }
 
     #[test]

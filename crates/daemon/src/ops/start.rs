@@ -207,6 +207,9 @@ impl<P: Booting + Sync> Step<P, Host> for MarkStarting {
             Err(StoreError::Refused { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
+        if plan.reason.is_some() {
+            store.restart_undone(&plan.vm, (cx.world.now_ms)()).await?;
+        }
         let error = cx.cause.map(|cause| cause.message.clone());
         Ok(store.set_last_error(&plan.vm, error).await?)
     }

@@ -59,6 +59,24 @@ impl Store {
         .await
     }
 
+    /// Records that a start of a VM was taken back, which a restart policy had begun: what was owed is so again.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn restart_undone(&self, vm: &VmId, now_ms: u64) -> Result<(), StoreError> {
+        let vm = vm.clone();
+        self.write(move |connection| {
+            let act = "record that a VM is to be started again";
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
+            let owed = vms::by_id(&transaction, &vm)?.and_then(|record| record.restarting);
+            if let Some(owed) = owed.map(|owed| owed.down(now_ms)) {
+                set(&transaction, &vm, Some(&owed))?;
+            }
+            transaction.commit().map_err(sql(act))
+        })
+        .await
+    }
+
     /// Records what is owed to a VM whose host went down while an operation held it: the operation alone would leave it as
     /// it finds it.
     ///
