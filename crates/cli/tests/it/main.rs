@@ -13,6 +13,7 @@ mod help;
 mod interrupt;
 mod lifecycle;
 mod listing;
+mod policies;
 mod records;
 mod run;
 mod sessions;

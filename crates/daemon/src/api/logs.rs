@@ -125,6 +125,7 @@ mod tests {
             vm: "00000000000000aa".parse().unwrap(),
             launch: serde_json::Value::Null,
             attachment: NicAttachment::QemuUser { publish: Vec::new() },
+            host_boot: None,
             started_at_ms: 1,
             ready_at_ms: None,
             ended_at_ms: None,
@@ -147,6 +148,8 @@ mod tests {
                 disk_bytes: 1,
                 nat: false,
                 publish: Vec::new(),
+                stop_after_ms: None,
+                restart: wire::api::RestartPolicy::No,
             },
             image_id: "00000000000000aa".parse().unwrap(),
             kernel_id: "00000000000000aa".parse().unwrap(),
@@ -154,6 +157,7 @@ mod tests {
             workspace: None,
             reset_pending: false,
             last_error: None,
+            restarting: None,
             created_at_ms: 1,
         }
     }

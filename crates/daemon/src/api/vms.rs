@@ -25,8 +25,9 @@ const WAIT: Duration = Duration::from_secs(180);
 
 /// A VM as clients see it, with what its disk takes on the host.
 fn seen_with(api: &Api, vm: VmSummary, boot: Option<BootSummary>, disk_allocated_bytes: u64) -> Vm {
-    let (pid, operation) = (api.host.supervisors.pid(&vm.id), api.engine.holder(&vm.id));
-    view::vm(vm, Around { boot, pid, disk_allocated_bytes, operation })
+    let supervisors = &api.host.supervisors;
+    let (pid, idle, operation) = (supervisors.pid(&vm.id), supervisors.idle(&vm.id), api.engine.holder(&vm.id));
+    view::vm(vm, Around { boot, pid, disk_allocated_bytes, operation, idle })
 }
 
 /// A VM as clients see it.

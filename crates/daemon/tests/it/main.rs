@@ -10,6 +10,7 @@ mod fake;
 mod full;
 mod network;
 mod ops;
+mod policies;
 mod process;
 mod reconcile;
 mod reset;

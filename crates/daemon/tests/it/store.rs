@@ -4,12 +4,15 @@ use std::io::{BufRead, Read, Write};
 use std::process::Stdio;
 
 use daemon::model::machine::NicAttachment;
+use daemon::model::restart::End;
 use daemon::model::vm::{VmEvent, VmState};
 use daemon::ops::Plan;
 use daemon::saga::journal::{Cause, Durability, Edge, EdgeKind, Journal};
+use daemon::store::policies::Ended;
 use daemon::store::records::{BootRecord, BootSummary, GuestIdentity, OperationRecord, VmRecord, VmSpec, VmSummary};
 use daemon::store::schema::{self, Standing};
 use daemon::store::{OperationState, Store, StoreError};
+use wire::api::RestartPolicy;
 use wire::id::{BootId, OpId, VmId};
 
 use crate::again;
@@ -28,6 +31,8 @@ fn vm(n: u8, name: &str) -> VmRecord {
             disk_bytes: 1 << 30,
             nat: false,
             publish: Vec::new(),
+            stop_after_ms: None,
+            restart: RestartPolicy::No,
         },
         image_id: image("debian-bookworm").id,
         kernel_id: kernel("6.1").id,
@@ -35,6 +40,7 @@ fn vm(n: u8, name: &str) -> VmRecord {
         workspace: None,
         reset_pending: false,
         last_error: None,
+        restarting: None,
         created_at_ms: u64::from(n),
     }
 }
@@ -305,6 +311,7 @@ fn boot_of(vm: &VmId, n: u8) -> BootRecord {
         vm: vm.clone(),
         launch: serde_json::json!({"driver": "qemu", "argv": ["qemu-system-x86_64"]}),
         attachment: NicAttachment::QemuUser { publish: Vec::new() },
+        host_boot: Some("first".into()),
         started_at_ms: u64::from(n),
         ready_at_ms: None,
         ended_at_ms: None,
@@ -312,6 +319,10 @@ fn boot_of(vm: &VmId, n: u8) -> BootRecord {
         init: None,
         warnings: Vec::new(),
     }
+}
+
+fn ended(how: &str, at_ms: u64) -> Ended {
+    Ended { how: how.into(), end: End::Wanted, at_ms }
 }
 
 #[tokio::test]
@@ -324,15 +335,15 @@ async fn a_list_has_every_vm_with_its_newest_boot() {
     }
     for (vm, n) in [(&vms[1], 1), (&vms[1], 2), (&vms[2], 3)] {
         let boot = boot_of(&vm.id, n);
-        store.begin_boot(boot.clone()).await.unwrap();
+        store.begin_boot(boot.clone(), true).await.unwrap();
         store.set_boot_init(&boot.id, Some("systemd".into())).await.unwrap();
         store.warn_boot(&boot.id, "careful").await.unwrap();
         store.boot_ready(&vm.id, &boot.id, 5).await.unwrap();
-        store.mark_off(&vm.id, &boot.id, "poweroff", 6, None).await.unwrap();
+        store.mark_off(&vm.id, &boot.id, &ended("poweroff", 6), None).await.unwrap();
     }
     // A launch that names no driver is one of another banger.
     let unknown = BootRecord { launch: serde_json::json!({}), ..boot_of(&vms[2].id, 4) };
-    store.begin_boot(unknown).await.unwrap();
+    store.begin_boot(unknown, true).await.unwrap();
     let mut listed = store.listing().await.unwrap();
     listed.sort_by(|(one, _), (other, _)| one.id.cmp(&other.id));
     let mut expected = Vec::new();
@@ -354,23 +365,23 @@ async fn a_late_end_of_a_boot_touches_no_other() {
     let id = vm(1, "web").id;
     let boot = |n: u8| boot_of(&id, n);
     store.happen(&id, VmEvent::CreateFinished).await.unwrap();
-    store.begin_boot(boot(1)).await.unwrap();
-    store.begin_boot(boot(1)).await.unwrap();
+    store.begin_boot(boot(1), true).await.unwrap();
+    store.begin_boot(boot(1), true).await.unwrap();
     store.boot_ready(&id, &boot(1).id, 5).await.unwrap();
-    assert!(store.mark_off(&id, &boot(1).id, "poweroff", 6, None).await.unwrap());
+    assert!(store.mark_off(&id, &boot(1).id, &ended("poweroff", 6), None).await.unwrap());
     assert!(store.open_boots().await.unwrap().is_empty(), "the boot has ended with the VM");
     store.end_boot(&boot(1).id, "killed", 7).await.unwrap();
-    store.begin_boot(boot(2)).await.unwrap();
+    store.begin_boot(boot(2), true).await.unwrap();
     store.boot_ready(&id, &boot(2).id, 8).await.unwrap();
-    assert!(!store.mark_off(&id, &boot(1).id, "late", 9, Some("late".into())).await.unwrap());
+    assert!(!store.mark_off(&id, &boot(1).id, &ended("late", 9), Some("late".into())).await.unwrap());
     let record = store.vm(&id).await.unwrap();
     assert_eq!((record.state, record.last_error), (VmState::Running { boot: boot(2).id }, None));
     assert_eq!(store.boot(&boot(1).id).await.unwrap().ended.as_deref(), Some("poweroff"));
-    assert!(store.begin_boot(boot(3)).await.is_err(), "it runs");
+    assert!(store.begin_boot(boot(3), true).await.is_err(), "it runs");
     assert_eq!(store.open_boots().await.unwrap().len(), 1);
     // An operation that holds the VM sees to it; the boot has ended all the same.
     store.happen(&id, VmEvent::StopBegun { boot: boot(2).id }).await.unwrap();
-    assert!(!store.mark_off(&id, &boot(2).id, "stop", 10, None).await.unwrap());
+    assert!(!store.mark_off(&id, &boot(2).id, &ended("stop", 10), None).await.unwrap());
     assert!(store.open_boots().await.unwrap().is_empty());
     assert_eq!(store.vm(&id).await.unwrap().state, VmState::Stopping { boot: boot(2).id });
     for n in 0..100 {

@@ -15,12 +15,14 @@
 //! | [`crash`] | the daemon killed at each step of a start |
 //! | [`full`] | a disk without a free byte |
 //! | [`sessions`] | commands left running, over the daemon's death and beside stalled watchers |
+//! | [`idle`] | a VM that nobody uses is stopped, and what using it is |
 //! | [`input`] | bad input and full disks: a clear error, and nothing left behind |
 
 mod copy;
 mod crash;
 mod full;
 pub(crate) mod host;
+mod idle;
 mod input;
 mod lifecycle;
 mod load;
