@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy allows it in test functions by itself, not in what they share")]
 
 mod completion;
+mod death;
 mod exec;
 mod fake;
 mod guest;
@@ -11,6 +12,7 @@ mod help;
 mod interrupt;
 mod lifecycle;
 mod listing;
+mod lives;
 mod records;
 mod run;
 mod sessions;

@@ -14,8 +14,9 @@
 //! | [`kernel_import`], [`kernel_delete`] | `kernel.import`, `kernel.delete` |
 //!
 //! Around them: [`plan`] is what any of them is begun with, [`world`] what their steps work on, [`engine`] begins,
-//! watches, cancels and recovers them, [`failure`] turns errors into causes people can read, `console` quotes a
-//! guest's console, `staging` holds what is made until it is whole, [`maker`] makes what VMs boot from.
+//! watches, cancels and recovers them, [`failure`] turns errors into causes people can read, `parts` looks for what a boot
+//! is made of, `console` quotes a guest's console, `staging` holds what is made until it is whole, [`maker`] makes what VMs
+//! boot from.
 //!
 //! A plan fixes every id, path and number first; steps are idempotent functions of it.
 
@@ -32,6 +33,7 @@ pub mod kernel_import;
 pub mod kill;
 mod live;
 pub mod maker;
+mod parts;
 pub mod pause;
 pub mod plan;
 pub mod restart;

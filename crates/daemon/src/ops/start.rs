@@ -13,6 +13,7 @@ use wire::naming::{self, VmName};
 
 use super::console;
 use super::failure::{caused, refused};
+use super::parts;
 use super::world::{Host, blocking, told_of};
 use crate::guest::Guest;
 use crate::model::machine::{DriveRole, DriveSpec, MachineSpec, NicAttachment, NicSpec};
@@ -100,6 +101,7 @@ impl Booting for StartPlan {
 /// # Errors
 /// When a part is missing or a driver refuses.
 pub async fn plan(host: &Host, vm: &VmRecord) -> Result<StartPlan, Cause> {
+    parts::check_disk(host, vm)?;
     let image = host.store.find_image(vm.image_id.as_str()).await?;
     let kernel = host.store.find_kernel(vm.kernel_id.as_str()).await?;
     plan_with(host, vm, &image, &kernel).await
@@ -114,16 +116,16 @@ pub(super) async fn plan_with(
 ) -> Result<StartPlan, Cause> {
     crate::storage::check_room(&host.dirs.state)?;
     let boot = BootId::from_random(sys::rand::bytes());
-    let (rootfs, kernel_dir) = (check_image(host, image)?, host.kernel_dir(&kernel.id));
+    let (rootfs, kernel_dir) = (parts::check_image(host, image)?, host.kernel_dir(&kernel.id));
     let vmlinux = kernel_dir.join("vmlinux");
-    check_file("kernel", &kernel.name, &vmlinux, kernel.manifest.vmlinux_bytes)?;
+    parts::check_file("kernel", &kernel.name, &vmlinux, kernel.manifest.vmlinux_bytes)?;
     let mut drives = vec![
         DriveSpec { serial: DriveRole::Rootfs, path: rootfs },
         DriveSpec { serial: DriveRole::Disk, path: host.storage.path(&vm.id) },
     ];
     if let Some(modules) = &kernel.manifest.modules {
         let path = kernel_dir.join("modules.ext4");
-        check_file("kernel", &kernel.name, &path, modules.bytes)?;
+        parts::check_file("kernel", &kernel.name, &path, modules.bytes)?;
         drives.push(DriveSpec { serial: DriveRole::Modules, path });
     }
     let (maker, manifest) = (host.maker.clone(), kernel.manifest.clone());
@@ -159,29 +161,6 @@ pub(super) async fn plan_with(
         boot,
         machine,
     })
-}
-
-fn check_image(host: &Host, image: &ImageRecord) -> Result<PathBuf, Cause> {
-    let path = host.image_dir(&image.id).join("rootfs.ext4");
-    check_file("image", &image.name, &path, image.manifest.bytes)?;
-    Ok(path)
-}
-
-/// A file that is gone or cut is found here, not by a guest that cannot mount it.
-fn check_file(what: &str, name: &str, path: &std::path::Path, bytes: u64) -> Result<(), Cause> {
-    let found = std::fs::metadata(path).map(|meta| meta.len());
-    if found.as_ref().is_ok_and(|found| *found == bytes) {
-        return Ok(());
-    }
-    let why = match found {
-        Ok(found) => format!("has {found} bytes instead of {bytes}"),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "is missing".to_owned(),
-        Err(error) => format!("cannot be read ({})", error.kind()),
-    };
-    let message = format!("{what} {name} is damaged: {} {why}", path.display());
-    let remedy = if what == "image" { "build" } else { "import" };
-    let hint = format!("delete the VMs of it and itself (banger {what} delete {name}), then banger {what} {remedy}");
-    Err(refused(ErrorCode::WrongState, message).with_hint(hint))
 }
 
 /// Marks the VM starting and records the boot.

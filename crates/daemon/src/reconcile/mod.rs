@@ -9,6 +9,9 @@
 //!
 //! It also gives the database's log its room on the disk again, where that was lost.
 //!
+//! Boots come first, before anything else may begin: a VMM that a database of an hour ago does not know has its VM's disk
+//! open, and the VM may be about to start.
+//!
 //! Takes no input, is safe at any moment and does nothing the second time. What is on the disk is read before what is on
 //! record, and every operation writes its row before its files and removes its files before its row, so nothing that
 //! is just coming into being is taken for a leftover.
@@ -44,17 +47,19 @@ pub struct Swept {
 /// # Errors
 /// When the database cannot be read; a leftover that cannot be removed is in the report.
 pub async fn sweep(host: &Host) -> Result<Swept, StoreError> {
-    let mut swept = Swept::default();
-    sweep_boots(host, &mut swept).await?;
+    let mut swept = find_boots(host).await?;
     sweep_vms(host, &mut swept).await?;
     sweep_artifacts(host, &mut swept).await?;
-    for path in &swept.removed {
-        tracing::info!(path = %path.display(), "removed a leftover");
-    }
-    for (path, why) in &swept.failed {
-        tracing::error!(path = %path.display(), why, "a leftover cannot be removed");
-    }
-    Ok(swept)
+    Ok(swept.told())
+}
+
+/// Looks for boots only: what runs, or has run, for none on record is ended and removed. To be called after
+/// `Supervisors::adopt_all` and before operations go on.
+///
+/// # Errors
+/// As [`sweep`].
+pub async fn sweep_boots(host: &Host) -> Result<Swept, StoreError> {
+    Ok(find_boots(host).await?.told())
 }
 
 /// Looks at once, for what a daemon that died had no time to remove, and now and then for as long as the daemon runs.
@@ -80,6 +85,17 @@ fn entries(dir: &Path) -> Vec<(String, PathBuf)> {
 }
 
 impl Swept {
+    /// The same, with a line in the log for each.
+    fn told(self) -> Swept {
+        for path in &self.removed {
+            tracing::info!(path = %path.display(), "removed a leftover");
+        }
+        for (path, why) in &self.failed {
+            tracing::error!(path = %path.display(), why, "a leftover cannot be removed");
+        }
+        self
+    }
+
     fn note(&mut self, path: PathBuf, result: Result<(), Cause>) {
         match result {
             Ok(()) => self.removed.push(path),
@@ -93,7 +109,8 @@ impl Swept {
     }
 }
 
-async fn sweep_boots(host: &Host, swept: &mut Swept) -> Result<(), StoreError> {
+async fn find_boots(host: &Host) -> Result<Swept, StoreError> {
+    let mut swept = Swept::default();
     let found = entries(&host.dirs.run.join("boots"));
     let open: HashSet<BootId> = host.store.open_boots().await?.into_iter().map(|boot| boot.id).collect();
     for (name, path) in found {
@@ -108,7 +125,7 @@ async fn sweep_boots(host: &Host, swept: &mut Swept) -> Result<(), StoreError> {
         };
         swept.note(path, result);
     }
-    Ok(())
+    Ok(swept)
 }
 
 async fn close(host: &Host, launch: &Launch, attachment: &NicAttachment) -> Result<(), Cause> {

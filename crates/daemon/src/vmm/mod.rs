@@ -72,6 +72,12 @@ pub trait VmmDriver: Send + Sync {
     /// When that cannot be told.
     async fn adopt(&self, launch: &Launch) -> Result<Option<Box<dyn Vmm>>, VmmError>;
 
+    /// The VM's disk, if what runs for `launch` writes to another file than the one that is there now: it was replaced or
+    /// removed meanwhile. None when all is well, or that cannot be told.
+    fn lost_disk(&self, _launch: &Launch) -> Option<PathBuf> {
+        None
+    }
+
     /// What can be done with a machine while it runs; none where there is no machine.
     fn controls(&self) -> Option<&dyn Controls> {
         None

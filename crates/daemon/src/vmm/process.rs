@@ -87,6 +87,11 @@ pub(super) fn adopt(launch: &Launch) -> Result<Option<Held>, VmmError> {
     }
 }
 
+/// Whether what runs for `launch` has the file open that is at `path` now; none when that cannot be told.
+pub(super) fn has_open(launch: &Launch, path: &Path) -> Option<bool> {
+    recorded(launch).ok().flatten()?.has_open(path)
+}
+
 /// Sends a signal to what runs for `launch`.
 pub(super) fn signal(launch: &Launch, signal: KillSignal) -> Result<(), VmmError> {
     let Some(identity) = recorded(launch)? else {
