@@ -307,16 +307,19 @@ impl Host {
     #[track_caller]
     pub(crate) fn ends_clean(self) {
         assert_eq!(self.ok(&["vm", "list", "--format", "name"]), "", "VMs are left");
+        let entries = |dir: &str| -> Vec<OsString> {
+            let found = fs::read_dir(self.home.path().join(dir)).into_iter().flatten().flatten();
+            found.map(|entry| entry.file_name()).collect()
+        };
         for dir in ["state/vms", "run/boots"] {
-            let left: Vec<_> = fs::read_dir(self.home.path().join(dir))
-                .map(|entries| entries.flatten().map(|e| e.file_name()).collect())
-                .unwrap_or_default();
-            assert!(left.is_empty(), "{dir} holds {left:?}");
+            assert!(entries(dir).is_empty(), "{dir} holds {:?}", entries(dir));
         }
         if let Some(pid) = self.daemon_pid() {
             kill(pid, Signal::TERM);
         }
         eventually("every process of this host has ended", || self.processes().is_empty());
+        let left: Vec<_> = entries("run").into_iter().filter(|name| name != "bangerd.lock" && name != "boots").collect();
+        assert!(left.is_empty(), "run holds {left:?}");
     }
 }
 

@@ -111,7 +111,9 @@ fn build_is_whole(host: &Host, when: &str) {
         Some("unwound") => assert_eq!(images, "", "{when}"),
         _ => panic!("{when}: {}", newest()),
     }
-    eventually("nothing of another build is left", || entries(&host.state().join("images")).len() == images.lines().count());
+    eventually("nothing of another build is left", || {
+        entries(&host.state().join("images")).len() == images.lines().count()
+    });
     eventually("nobody but the daemon is at work", || host.processes().len() == 1);
 }
 
