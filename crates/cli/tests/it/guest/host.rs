@@ -318,7 +318,8 @@ impl Host {
             kill(pid, Signal::TERM);
         }
         eventually("every process of this host has ended", || self.processes().is_empty());
-        let left: Vec<_> = entries("run").into_iter().filter(|name| name != "bangerd.lock" && name != "boots").collect();
+        let left: Vec<_> =
+            entries("run").into_iter().filter(|name| name != "bangerd.lock" && name != "boots").collect();
         assert!(left.is_empty(), "run holds {left:?}");
     }
 }
