@@ -5,7 +5,7 @@
 //! | `run/boots/<boot>` | a boot whose end is not recorded | its VMM is killed, its NIC detached, it is removed |
 //! | `state/vms/<vm>` | a VM | it is removed |
 //! | `state/{images,kernels}/.staging-<op>` | an open operation | it is removed |
-//! | `state/{images,kernels}/<id>` | a row, or the open operation that placed it | it is removed |
+//! | `state/{images,kernels}/<id>` | a row, the open operation that placed it, or one that deletes it and has not ended well | it is removed |
 //!
 //! It also gives the database's log its room on the disk again, where that was lost.
 //!
@@ -23,6 +23,7 @@ use std::time::Duration;
 use wire::id::{BootId, OpId, VmId};
 
 use crate::model::machine::NicAttachment;
+use crate::ops::Plan;
 use crate::ops::failure::caused;
 use crate::ops::world::{Host, STAGING_PREFIX};
 use crate::saga::Cause;
@@ -161,12 +162,25 @@ async fn sweep_vms(host: &Host, swept: &mut Swept) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn sweep_artifacts(host: &Host, swept: &mut Swept) -> Result<(), StoreError> {
-    let found: Vec<_> = [host.images_dir(), host.kernels_dir()].iter().flat_map(|dir| entries(dir)).collect();
-    let open: HashSet<OpId> = host.store.open_operations().await?.into_iter().map(|op| op.id).collect();
+/// The ids of all images and kernels on record.
+async fn artifacts(host: &Host) -> Result<HashSet<String>, StoreError> {
     let images = host.store.images().await?.into_iter().map(|image| image.id.to_string());
     let kernels = host.store.kernels().await?.into_iter().map(|kernel| kernel.id.to_string());
-    let known: HashSet<String> = images.chain(kernels).collect();
+    Ok(images.chain(kernels).collect())
+}
+
+async fn sweep_artifacts(host: &Host, swept: &mut Swept) -> Result<(), StoreError> {
+    let found: Vec<_> = [host.images_dir(), host.kernels_dir()].iter().flat_map(|dir| entries(dir)).collect();
+    // On record on either side of a look at the operations: a deletion that is taken back puts its row there again.
+    let mut known = artifacts(host).await?;
+    let open = host.store.open_operations().await?;
+    for operation in open.iter().chain(&host.store.stuck_operations().await?) {
+        // One that another version began is not understood, and holds nothing that this one would.
+        let plan = serde_json::from_value::<Plan>(operation.plan.clone()).ok();
+        known.extend(plan.and_then(|plan| plan.deletes()));
+    }
+    known.extend(artifacts(host).await?);
+    let open: HashSet<OpId> = open.into_iter().map(|operation| operation.id).collect();
     for (name, path) in found {
         let belongs = match name.strip_prefix(STAGING_PREFIX) {
             Some(operation) => operation.parse().is_ok_and(|id: OpId| open.contains(&id)),

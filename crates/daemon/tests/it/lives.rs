@@ -47,7 +47,7 @@ async fn live(daemon: &Daemon, name: &str, kind: usize) {
     done(daemon, engine.delete(name).await).await;
 }
 
-async fn rows_after_filling(daemon: &Daemon) -> BTreeMap<String, u64> {
+async fn rows_after_filling(daemon: &Daemon) -> BTreeMap<String, i64> {
     for number in 0..FILL {
         live(daemon, &format!("fill-{number}"), number).await;
     }

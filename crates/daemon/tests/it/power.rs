@@ -49,9 +49,12 @@ impl Database {
         }
     }
 
+    /// As new files: the threads of the first life may have the old ones open a moment longer.
     fn put_back(&self) {
-        std::fs::write(&self.path, &self.file).unwrap();
-        std::fs::write(Database::log_of(&self.path), &self.log).unwrap();
+        for (path, bytes) in [(&self.path, &self.file), (&Database::log_of(&self.path), &self.log)] {
+            std::fs::remove_file(path).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
     }
 }
 
