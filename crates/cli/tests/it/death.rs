@@ -155,7 +155,7 @@ pub(crate) fn of_a_vmm(host: Host) {
         kill(vmm.unwrap(), Signal::KILL);
         let told = start.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&told.stderr);
-        assert!(told.status.code() == Some(1) && said.starts_with("cannot start web: "), "{said}");
+        assert!(told.status.code() == Some(1) && said.starts_with("banger: cannot start web: "), "{said}");
         assert_eq!(host.settled("web").unwrap()["state"], "stopped");
         starts_again(&host);
     }

@@ -19,3 +19,4 @@ mod sessions;
 mod sim;
 mod start;
 mod terminal;
+mod unread;

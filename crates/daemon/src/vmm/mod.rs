@@ -166,10 +166,12 @@ pub enum VmmError {
         source: std::io::Error,
     },
     /// It ended before it was up.
-    #[error("{program} ended while starting: {log}")]
+    #[error("{program} ended while starting ({how}): {log}")]
     EndedEarly {
         /// The program.
         program: String,
+        /// How: `status 1`, `signal 9`.
+        how: String,
         /// The end of what it printed.
         log: String,
     },

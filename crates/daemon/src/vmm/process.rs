@@ -65,9 +65,10 @@ where
             return Ok(());
         }
         tokio::select! {
-            _ = held.wait() => {
+            reason = held.wait() => {
                 ensure_gone(launch).await?;
-                return Err(VmmError::EndedEarly { program: program(), log: logs::quote(&launch.vmm_log) });
+                let (how, log) = (in_words(&reason), logs::quote(&launch.vmm_log));
+                return Err(VmmError::EndedEarly { program: program(), how, log });
             }
             () = sleep_until(deadline.min(Instant::now() + LOOK_EVERY)) => {}
         }
@@ -76,6 +77,15 @@ where
             ensure_gone(launch).await?;
             return Err(VmmError::NotUp { program: program(), within, log: logs::quote(&launch.vmm_log) });
         }
+    }
+}
+
+fn in_words(reason: &ExitReason) -> String {
+    match reason {
+        ExitReason::Ended { code: Some(code) } => format!("status {code}"),
+        ExitReason::Crashed { signal: Some(signal) } => format!("signal {signal}"),
+        ExitReason::Killed => "killed".to_owned(),
+        ExitReason::Ended { code: None } | ExitReason::Crashed { signal: None } => "nobody knows how".to_owned(),
     }
 }
 
