@@ -15,7 +15,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, SERVER, UPGRADE, USER_AGENT};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, SERVER, TE, UPGRADE, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use wire::api::{BASE, ErrorBody, ErrorCode};
+use wire::api::{BASE, ERROR_TRAILER, ErrorBody, ErrorCode};
 
 use crate::daemon::Daemon;
 use crate::error::Failure;
@@ -146,6 +146,15 @@ impl Client {
         Ok(Answer { body: response.into_body(), line: BytesMut::new(), _connection: connection })
     }
 
+    /// Opens the tar stream of `path`: when it breaks off, it says why.
+    pub(crate) async fn tree(&self, path: &str) -> Result<Answer, Failure> {
+        let (mut sender, connection) = self.connect().await?;
+        let mut request = build(Method::GET, path, empty(), None);
+        request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+        let response = refused(sender.send_request(request).await.map_err(ClientError::Broken)?).await?;
+        Ok(Answer { body: response.into_body(), line: BytesMut::new(), _connection: connection })
+    }
+
     /// Posts `body` and turns the connection into an attach stream; bytes that came with the answer are given too.
     pub(crate) async fn upgrade<B: Serialize>(&self, path: &str, body: &B) -> Result<(UnixStream, Bytes), Failure> {
         let (response, mut connection) = self.ask_any(&Whole { upgrades: true, ..Whole::json(path, body) }).await?;
@@ -262,8 +271,13 @@ impl Answer {
     pub(crate) async fn bytes(&mut self) -> Result<Option<Bytes>, Failure> {
         while let Some(frame) = self.body.frame().await {
             let frame = frame.map_err(ClientError::CutOff)?;
-            if let Ok(data) = frame.into_data() {
-                return Ok(Some(data));
+            let frame = match frame.into_data() {
+                Ok(data) => return Ok(Some(data)),
+                Err(frame) => frame,
+            };
+            if let Some(error) = frame.trailers_ref().and_then(|trailers| trailers.get(ERROR_TRAILER)) {
+                let body: ErrorBody = serde_json::from_slice(error.as_bytes()).map_err(ClientError::Malformed)?;
+                return Err(body.error.into());
             }
         }
         Ok(None)

@@ -84,7 +84,7 @@ pub(super) fn output(command: &mut Command) -> Result<String> {
 /// How long a command takes from outside, which must succeed; what it prints is thrown away.
 pub(super) fn time(command: &mut Command) -> Result<Duration> {
     let begun = Instant::now();
-    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
     let took = begun.elapsed();
     if !status.success() {
         bail!("{command:?} failed ({status})");
@@ -101,6 +101,18 @@ pub(super) fn pairs(
     ours()?;
     theirs()?;
     (0..runs).map(|_| Ok((ours()?, theirs()?))).collect()
+}
+
+/// How long the machine rests before a turn that takes hundreds of MiB of memory.
+const REST: Duration = Duration::from_secs(4);
+
+/// Lets the machine come to rest, so that both sides of a pair begin alike.
+///
+/// A machine that is itself a guest gives memory back to its host two seconds after it was freed (free page reporting of
+/// virtio-balloon, `mm/page_reporting.c`), and getting a page again costs ten times what one at hand costs. Without a rest
+/// that moment falls into the middle of one side's turn, always the same one's.
+pub(super) fn rest() {
+    std::thread::sleep(REST);
 }
 
 /// The middle one.

@@ -354,6 +354,7 @@ pub(crate) fn step(name: &str, state: &str) -> Value {
 pub(crate) fn session(name: &str, exit_status: Value) -> Value {
     let is_over = !exit_status.is_null();
     json!({
+        "vm": "web",
         "name": name, "state": if is_over { "ended" } else { "running" }, "command": format!("npm run {name}"),
         "terminal": name == "sh", "pid": 42, "exit_status": exit_status, "started_at_ms": minutes_ago(7),
         "ended_at_ms": if is_over { json!(minutes_ago(2)) } else { Value::Null }, "output_bytes": 123, "clients": 1,

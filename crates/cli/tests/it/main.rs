@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "clippy allows it in test functions by itself, not in what they share")]
 
 mod completion;
+mod cp;
 mod death;
+mod diff;
 mod exec;
 mod fake;
 mod guest;

@@ -152,6 +152,7 @@ mod tests {
             kernel_id: "00000000000000aa".parse().unwrap(),
             identity: GuestIdentity { machine_id: String::new(), ssh_host_keys: Vec::new() },
             workspace: None,
+            reset_pending: false,
             last_error: None,
             created_at_ms: 1,
         }

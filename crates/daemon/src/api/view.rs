@@ -41,6 +41,7 @@ pub(crate) fn vm(record: VmRecord, around: Around) -> Vm {
         last_error: record.last_error,
         operation: around.operation,
         workspace: record.workspace,
+        reset_pending: record.reset_pending,
         created_at_ms: record.created_at_ms,
     }
 }

@@ -1,4 +1,4 @@
-//! VMs: list, show, create, start, stop, restart, kill, pause, resume, delete, wait.
+//! VMs: list, show, create, start, stop, restart, kill, pause, resume, reset, delete, wait.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use wire::agent::message::Level;
 use wire::api::{
-    ApiError, Begun, CreateVm, DeleteVm, ErrorBody, ErrorCode, KillVm, ListVms, Ready, StartVm, StopVm, Vm, VmFilter,
-    VmList, VmSort, Wait, WaitVm,
+    ApiError, Begun, CreateVm, DeleteVm, ErrorBody, ErrorCode, KillVm, ListVms, Ready, ResetVm, StartVm, StopVm, Vm,
+    VmFilter, VmList, VmSort, Wait, WaitVm,
 };
 
 use super::error::Refusal;
@@ -117,6 +117,19 @@ pub async fn restart(
     Json(_request): Json<StartVm>,
 ) -> Result<Accepted, Refusal> {
     accepted(api.engine.restart(&vm, None).await)
+}
+
+/// Has the next boot drop the system layer; `/root` and the direct paths stay
+#[utoipa::path(
+    post, path = "/v1/vms/{vm}/reset", params(("vm" = String, Path)), request_body = ResetVm,
+    responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
+)]
+pub async fn reset(
+    State(api): State<Api>,
+    Path(vm): Path<String>,
+    Json(request): Json<ResetVm>,
+) -> Result<Accepted, Refusal> {
+    accepted(api.engine.reset(&vm, request.restart).await)
 }
 
 /// Ends a boot by a signal to its VMM; nothing in the guest is asked or saved

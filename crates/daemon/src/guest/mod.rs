@@ -17,13 +17,14 @@
 //! | `connection` | the task that owns the socket |
 //! | `outbox` | frames on their way out |
 //! | `stream` | one stream, shared by the task and its opener |
-//! | [`exec`], [`session`], [`tree`] | what streams are used for |
+//! | [`exec`], [`session`], [`tree`], [`changes`] | what streams are used for |
 //! | [`fuzz`] | any bytes through the state machine |
 //!
 //! A guest is hostile: what it may make the host keep is one window of bytes for each channel of an open stream, and one
 //! frame. A guest that breaks the protocol is cut off with an error that says what it did ([`link::Violation`]).
 //! No call here has a time limit of its own: drop the future, and the stream is given up.
 
+pub mod changes;
 mod connect;
 mod connection;
 pub mod exec;
@@ -52,6 +53,7 @@ use connection::Handle;
 use link::{Opening, Violation};
 use stream::Stream;
 
+pub use changes::ChangeStream;
 pub use exec::ExecStream;
 pub use session::SessionStream;
 pub use tree::TreeStream;
@@ -133,6 +135,7 @@ impl GuestError {
             Reply::Health(_) => "how it is",
             Reply::Listeners(_) => "what listens",
             Reply::Session(_) => "about sessions",
+            Reply::Stat(_) => "what is at a path",
             Reply::Done { .. } => "that it is done",
             Reply::Failed(_) => "that it failed",
         };

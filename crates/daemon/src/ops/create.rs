@@ -83,6 +83,7 @@ pub async fn plan(host: &Host, request: CreateVm) -> Result<CreatePlan, Cause> {
         kernel_id: kernel.id.clone(),
         identity: mint_identity().await?,
         workspace: request.workspace,
+        reset_pending: false,
         last_error: None,
         created_at_ms: (host.now_ms)(),
     };

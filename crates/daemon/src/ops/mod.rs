@@ -9,6 +9,7 @@
 //! | [`pause`], [`resume`] | `vm.pause`, `vm.resume`: its processors stand still, and run again with the right time |
 //! | [`restart`] | `vm.restart`: stop and start as one |
 //! | [`set`] | `vm.set`: what a VM has; its disk grows while it runs too |
+//! | [`reset`] | `vm.reset`: the next boot drops the system layer |
 //! | [`delete`] | `vm.delete` |
 //! | [`image_build`], [`image_delete`] | `image.build`, `image.delete` |
 //! | [`kernel_import`], [`kernel_delete`] | `kernel.import`, `kernel.delete` |
@@ -36,6 +37,7 @@ pub mod maker;
 mod parts;
 pub mod pause;
 pub mod plan;
+pub mod reset;
 pub mod restart;
 pub mod resume;
 pub mod set;

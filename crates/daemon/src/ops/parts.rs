@@ -11,6 +11,9 @@ use crate::saga::Cause;
 use crate::store::records::{ImageRecord, VmRecord};
 
 /// A VM whose disk is gone would boot with a new and empty one, as if nothing had ever been in it.
+///
+/// # Errors
+/// When it is gone.
 pub(super) fn check_disk(host: &Host, vm: &VmRecord) -> Result<(), Cause> {
     if host.storage.length_bytes(&vm.id) > 0 {
         return Ok(());
@@ -20,14 +23,20 @@ pub(super) fn check_disk(host: &Host, vm: &VmRecord) -> Result<(), Cause> {
     Err(refused(ErrorCode::WrongState, message).with_hint(hint))
 }
 
-/// The image's root filesystem.
+/// Where an image's root filesystem is.
+///
+/// # Errors
+/// When it is damaged.
 pub(super) fn check_image(host: &Host, image: &ImageRecord) -> Result<PathBuf, Cause> {
     let path = host.image_dir(&image.id).join("rootfs.ext4");
     check_file("image", &image.name, &path, image.manifest.bytes)?;
     Ok(path)
 }
 
-/// A file that is gone or cut is refused.
+/// Looks at one file. One that is gone or cut is found here, not by a guest that cannot mount it.
+///
+/// # Errors
+/// When it has not as many bytes as it should have.
 pub(super) fn check_file(what: &str, name: &str, path: &Path, bytes: u64) -> Result<(), Cause> {
     let found = std::fs::metadata(path).map(|meta| meta.len());
     if found.as_ref().is_ok_and(|found| *found == bytes) {

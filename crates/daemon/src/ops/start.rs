@@ -13,7 +13,7 @@ use wire::naming::{self, VmName};
 
 use super::console;
 use super::failure::{caused, refused};
-use super::parts;
+use super::parts::{check_disk, check_file, check_image};
 use super::world::{Host, blocking, told_of};
 use crate::guest::Guest;
 use crate::model::machine::{DriveRole, DriveSpec, MachineSpec, NicAttachment, NicSpec};
@@ -67,6 +67,9 @@ pub struct StartPlan {
     /// What the guest's commands begin with.
     #[serde(default)]
     pub exec: crate::model::image::ExecSettings,
+    /// The guest drops its system layer before it mounts it.
+    #[serde(default)]
+    pub reset_system: bool,
     /// How long until the agent must have answered and be configured.
     pub boot_timeout_ms: u64,
     /// Where the console is to be found if this start fails.
@@ -101,7 +104,7 @@ impl Booting for StartPlan {
 /// # Errors
 /// When a part is missing or a driver refuses.
 pub async fn plan(host: &Host, vm: &VmRecord) -> Result<StartPlan, Cause> {
-    parts::check_disk(host, vm)?;
+    check_disk(host, vm)?;
     let image = host.store.find_image(vm.image_id.as_str()).await?;
     let kernel = host.store.find_kernel(vm.kernel_id.as_str()).await?;
     plan_with(host, vm, &image, &kernel).await
@@ -116,16 +119,16 @@ pub(super) async fn plan_with(
 ) -> Result<StartPlan, Cause> {
     crate::storage::check_room(&host.dirs.state)?;
     let boot = BootId::from_random(sys::rand::bytes());
-    let (rootfs, kernel_dir) = (parts::check_image(host, image)?, host.kernel_dir(&kernel.id));
+    let (rootfs, kernel_dir) = (check_image(host, image)?, host.kernel_dir(&kernel.id));
     let vmlinux = kernel_dir.join("vmlinux");
-    parts::check_file("kernel", &kernel.name, &vmlinux, kernel.manifest.vmlinux_bytes)?;
+    check_file("kernel", &kernel.name, &vmlinux, kernel.manifest.vmlinux_bytes)?;
     let mut drives = vec![
         DriveSpec { serial: DriveRole::Rootfs, path: rootfs },
         DriveSpec { serial: DriveRole::Disk, path: host.storage.path(&vm.id) },
     ];
     if let Some(modules) = &kernel.manifest.modules {
         let path = kernel_dir.join("modules.ext4");
-        parts::check_file("kernel", &kernel.name, &path, modules.bytes)?;
+        check_file("kernel", &kernel.name, &path, modules.bytes)?;
         drives.push(DriveSpec { serial: DriveRole::Modules, path });
     }
     let (maker, manifest) = (host.maker.clone(), kernel.manifest.clone());
@@ -156,6 +159,7 @@ pub(super) async fn plan_with(
         disk_bytes: vm.spec.disk_bytes,
         identity: vm.identity.clone(),
         exec: image.manifest.exec.clone(),
+        reset_system: vm.reset_pending,
         boot_timeout_ms: u64::try_from(host.settings.boot_timeout.as_millis()).unwrap_or(u64::MAX),
         console_after_failure: machine.console_log.clone(),
         boot,
@@ -423,6 +427,7 @@ impl<P: Booting + Sync> Step<P, Host> for Configure {
             authorized_keys: settings.authorized_keys,
             git_identity: settings.git_identity,
             files: settings.files,
+            reset_system: plan.reset_system,
             unix_ns: sys::clock::unix_ns(),
             entropy_hex: sys::rand::bytes::<64>().iter().map(|byte| format!("{byte:02x}")).collect(),
             ..told_of(&plan.exec)

@@ -60,6 +60,16 @@ impl RawBoot {
     }
 }
 
+fn end_in(connection: &Connection, boot: &BootId, how: &str, at_ms: u64) -> Result<(), StoreError> {
+    connection
+        .execute(
+            "UPDATE boots SET ended_at_ms = ?2, ended = ?3 WHERE id = ?1 AND ended_at_ms IS NULL",
+            params![boot.as_str(), int(at_ms), how],
+        )
+        .map(drop)
+        .map_err(sql("record the end of a boot"))
+}
+
 fn by_id(connection: &Connection, boot: &BootId) -> Result<Option<BootRecord>, StoreError> {
     connection
         .prepare(&format!("SELECT {COLUMNS} FROM boots WHERE id = ?1"))
@@ -120,7 +130,10 @@ impl Store {
                     params![boot.as_str(), int(at_ms)],
                 )
                 .map_err(sql(act))?;
-            transaction.execute("UPDATE vms SET last_error = NULL WHERE id = ?1", [vm.as_str()]).map_err(sql(act))?;
+            // A reset that was asked for has happened in this boot: the guest answered its configuration.
+            transaction
+                .execute("UPDATE vms SET last_error = NULL, reset_pending = 0 WHERE id = ?1", [vm.as_str()])
+                .map_err(sql(act))?;
             transaction.commit().map_err(sql(act))
         })
         .await
@@ -132,45 +145,47 @@ impl Store {
     /// When it cannot be written.
     pub async fn end_boot(&self, boot: &BootId, how: &str, at_ms: u64) -> Result<(), StoreError> {
         let (boot, how) = (boot.clone(), how.to_owned());
-        self.write(move |connection| {
-            connection
-                .execute(
-                    "UPDATE boots SET ended_at_ms = ?2, ended = ?3 WHERE id = ?1 AND ended_at_ms IS NULL",
-                    params![boot.as_str(), int(at_ms), how],
-                )
-                .map(drop)
-                .map_err(sql("record the end of a boot"))
-        })
-        .await
+        self.write(move |connection| end_in(connection, &boot, &how, at_ms)).await
     }
 
-    /// Lets the end of a boot happen to a VM that no operation holds: one that runs, or is paused, on that very boot.
-    /// Says whether it did.
+    /// Records that a boot ended, and lets that happen to a VM that no operation holds: one that runs, or is paused, on that
+    /// very boot. Says whether it did. Both at once: a daemon that dies in between would leave a VM that runs for ever, on a
+    /// boot that nobody looks for any more.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub async fn mark_off(&self, vm: &VmId, boot: &BootId, last_error: Option<String>) -> Result<bool, StoreError> {
-        let (vm, boot) = (vm.clone(), boot.clone());
+    pub async fn mark_off(
+        &self,
+        vm: &VmId,
+        boot: &BootId,
+        how: &str,
+        at_ms: u64,
+        last_error: Option<String>,
+    ) -> Result<bool, StoreError> {
+        let (vm, boot, how) = (vm.clone(), boot.clone(), how.to_owned());
         self.write(move |connection| {
             let act = "record the end of a boot";
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
-            let Some(record) = vms::by_id(&transaction, &vm)? else {
-                return Ok(false);
-            };
-            let (VmState::Running { boot: present } | VmState::Paused { boot: present }) = &record.state else {
-                return Ok(false);
-            };
-            if *present != boot {
-                return Ok(false);
-            }
-            vms::happen_in(&transaction, &vm, &VmEvent::BootEnded { boot })?;
-            if last_error.is_some() {
-                transaction
-                    .execute("UPDATE vms SET last_error = ?2 WHERE id = ?1", params![vm.as_str(), last_error])
-                    .map_err(sql(act))?;
+            end_in(&transaction, &boot, &how, at_ms)?;
+            let was_running = vms::by_id(&transaction, &vm)?.is_some_and(|record| match &record.state {
+                VmState::Running { boot: present } | VmState::Paused { boot: present } => *present == boot,
+                VmState::Creating
+                | VmState::Created
+                | VmState::Starting { .. }
+                | VmState::Stopping { .. }
+                | VmState::Stopped
+                | VmState::Deleting => false,
+            });
+            if was_running {
+                vms::happen_in(&transaction, &vm, &VmEvent::BootEnded { boot })?;
+                if last_error.is_some() {
+                    transaction
+                        .execute("UPDATE vms SET last_error = ?2 WHERE id = ?1", params![vm.as_str(), last_error])
+                        .map_err(sql(act))?;
+                }
             }
             transaction.commit().map_err(sql(act))?;
-            Ok(true)
+            Ok(was_running)
         })
         .await
     }

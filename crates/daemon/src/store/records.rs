@@ -33,6 +33,9 @@ pub struct VmRecord {
     pub identity: GuestIdentity,
     /// The workspace put into it.
     pub workspace: Option<Workspace>,
+    /// The next boot drops its system layer.
+    #[serde(default)]
+    pub reset_pending: bool,
     /// Why the last boot ended badly, or the last operation failed.
     pub last_error: Option<String>,
     /// When it was created.

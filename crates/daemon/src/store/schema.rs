@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::{StoreError, connect};
 
 /// In the order they are applied.
-pub const MIGRATIONS: &[&str] = &[include_str!("migrations/0001-first.sql")];
+pub const MIGRATIONS: &[&str] = &[include_str!("migrations/0001-first.sql"), include_str!("migrations/0002-reset.sql")];
 
 /// The newest schema this build knows.
 #[must_use]

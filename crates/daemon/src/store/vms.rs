@@ -11,8 +11,8 @@ use crate::model::vm::{VmEvent, VmState};
 /// Fewest digits of an id that stand for it.
 pub(super) const PREFIX_LEN_MIN: usize = 4;
 
-const COLUMNS: &str =
-    "id, name, state_json, spec_json, image_id, kernel_id, identity_json, workspace_json, last_error, created_at_ms";
+const COLUMNS: &str = "id, name, state_json, spec_json, image_id, kernel_id, identity_json, workspace_json, last_error, created_at_ms, \
+     reset_pending";
 
 struct RawVm {
     id: VmId,
@@ -25,6 +25,7 @@ struct RawVm {
     workspace: Option<String>,
     last_error: Option<String>,
     created_at_ms: i64,
+    reset_pending: bool,
 }
 
 fn raw(row: &Row<'_>) -> Result<RawVm, rusqlite::Error> {
@@ -39,6 +40,7 @@ fn raw(row: &Row<'_>) -> Result<RawVm, rusqlite::Error> {
         workspace: row.get(7)?,
         last_error: row.get(8)?,
         created_at_ms: row.get(9)?,
+        reset_pending: row.get(10)?,
     })
 }
 
@@ -53,6 +55,7 @@ impl RawVm {
             kernel_id: id(&self.kernel_id).map_err(sql("read the kernel of a VM"))?,
             identity: from_json("the identity of a VM", &self.identity)?,
             workspace: self.workspace.as_deref().map(|text| from_json("the workspace of a VM", text)).transpose()?,
+            reset_pending: self.reset_pending,
             last_error: self.last_error,
             created_at_ms: ms(self.created_at_ms),
         })
@@ -211,6 +214,21 @@ impl Store {
             let next = happen_in(&transaction, &vm, &event)?;
             transaction.commit().map_err(sql("record the state of a VM"))?;
             Ok(next)
+        })
+        .await
+    }
+
+    /// Records whether the next boot of a VM drops its system layer. A VM that is gone needs no record.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn set_reset_pending(&self, vm: &VmId, pending: bool) -> Result<(), StoreError> {
+        let vm = vm.clone();
+        self.write(move |connection| {
+            connection
+                .execute("UPDATE vms SET reset_pending = ?2 WHERE id = ?1", params![vm.as_str(), pending])
+                .map(drop)
+                .map_err(sql("record a reset of a VM"))
         })
         .await
     }

@@ -336,8 +336,7 @@ impl Supervisors {
         last_error: Option<String>,
     ) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
         let now_ms = (self.now_ms)();
-        self.store.end_boot(&boot.boot, how, now_ms).await?;
-        let was_running = self.store.mark_off(&boot.vm, &boot.boot, last_error).await?;
+        let was_running = self.store.mark_off(&boot.vm, &boot.boot, how, now_ms, last_error).await?;
         if was_running {
             self.network.ensure_detached(&boot.attachment, boot.boot_dir()).await?;
             sys::fs::remove_tree(boot.boot_dir())?;

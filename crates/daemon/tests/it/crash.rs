@@ -58,6 +58,10 @@ pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
             Plan::Set(Box::new(daemon::ops::set::plan(host, &ready(false).await, request).await.unwrap()))
         }
         "set running" => Plan::Set(Box::new(daemon::ops::set::plan(host, &ready(true).await, larger()).await.unwrap())),
+        "reset" => Plan::Reset(Box::new(daemon::ops::reset::plan(host, &ready(false).await, false).await.unwrap())),
+        "reset running" => {
+            Plan::Reset(Box::new(daemon::ops::reset::plan(host, &ready(true).await, true).await.unwrap()))
+        }
         "delete" => Plan::Delete(Box::new(daemon::ops::delete::plan(host, &ready(true).await).await.unwrap())),
         "build image" => {
             let request = BuildImage { recipe: "tiny".into(), variant: None, name: None };
@@ -209,7 +213,8 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
     use wire::api::VmState::{Created, Paused, Running, Stopped};
     let allowed: &[Option<wire::api::VmState>] = match (verb, has_happened) {
         ("create", true) => &[Some(Created)],
-        ("create and start" | "start" | "restart", true) => &[Some(Running)],
+        ("create and start" | "start" | "restart" | "reset running", true) => &[Some(Running)],
+        ("reset", _) => &[Some(Created)],
         ("create" | "create and start", false) | ("delete" | "delete paused", true) => &[None],
         ("set", _) => &[Some(Created)],
         ("set running", _) => &[Some(Running)],
@@ -220,7 +225,9 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
         ("start", false) => &[Some(Created), Some(Stopped)],
         ("stop" | "stop paused" | "kill", true) => &[Some(Stopped)],
         // A guest that was asked, or a VMM that was killed, does not come back.
-        ("stop" | "stop paused" | "restart" | "kill" | "delete", _) => &[Some(Running), Some(Stopped)],
+        ("stop" | "stop paused" | "restart" | "reset running" | "kill" | "delete", _) => {
+            &[Some(Running), Some(Stopped)]
+        }
         _ => &[None],
     };
     assert!(allowed.contains(&state), "{case}: {state:?}");
@@ -233,6 +240,10 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
         let disk_bytes: u64 = if has_grown { 2 << 30 } else { 1 << 30 };
         assert_eq!((vm.spec.vcpus, vm.spec.disk_bytes), (vcpus, disk_bytes), "{case}");
         assert!(has_grown || !has_happened, "{case}");
+    }
+    if let Ok(vm) = store.find_vm("web").await {
+        let is_pending = verb == "reset" && has_happened;
+        assert_eq!(vm.reset_pending, is_pending, "{case}: a reset that was not taken back is done or on record");
     }
     let images = store.images().await.unwrap().len();
     let kernels = store.kernels().await.unwrap().len();
@@ -387,6 +398,8 @@ matrices! {
     stop_paused: "stop paused",
     set: "set",
     set_running: "set running",
+    reset: "reset",
+    reset_running: "reset running",
     delete: "delete",
     delete_paused: "delete paused",
     build_image: "build image",

@@ -14,6 +14,7 @@ mod ops;
 mod power;
 mod process;
 mod reconcile;
+mod reset;
 mod sessions;
 mod slate;
 mod store;

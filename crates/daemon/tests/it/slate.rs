@@ -14,14 +14,15 @@ use crate::fake::Daemon;
 async fn owners_are_done(daemon: &Daemon) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     loop {
-        let vms = daemon.host.store.vms().await.unwrap();
-        let on_record = vms.iter().filter(|vm| vm.state.boot().is_some()).count();
-        if daemon.host.supervisors.running() == on_record && daemon.world.running().len() == on_record {
+        let states: Vec<VmState> = daemon.host.store.vms().await.unwrap().into_iter().map(|vm| vm.state).collect();
+        let on_record = states.iter().filter(|state| state.boot().is_some()).count();
+        let (owners, machines) = (daemon.host.supervisors.running(), daemon.world.running());
+        if owners == on_record && machines.len() == on_record {
             return;
         }
         assert!(
             std::time::Instant::now() < deadline,
-            "owners and machines never came to fit the {on_record} VMs on record"
+            "{owners} owners and the machines {machines:?} never came to fit the VMs on record: {states:?}"
         );
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }

@@ -33,6 +33,7 @@ fn vm(n: u8, name: &str) -> VmRecord {
         kernel_id: kernel("6.1").id,
         identity: GuestIdentity { machine_id: "0".repeat(32), ssh_host_keys: Vec::new() },
         workspace: None,
+        reset_pending: false,
         last_error: None,
         created_at_ms: u64::from(n),
     }
@@ -118,15 +119,17 @@ async fn a_file_that_another_process_has_is_waited_for_and_then_refused() {
 
 /// The database as the banger of schema 1 left it: VMs off and running, operations of every state, one still open.
 const SCHEMA_1: &[u8] = include_bytes!("schemas/schema-1.sqlite");
-/// Every older schema there is.
-const OLD: &[(i64, &[u8])] = &[(1, SCHEMA_1)];
+/// The same of schema 2, after a reset of the VM that is off.
+const SCHEMA_2: &[u8] = include_bytes!("schemas/schema-2.sqlite");
+/// Every older schema there is, with the operations on record there and the VMs whose next boot resets them.
+const OLD: &[(i64, &[u8], usize, &[&str])] = &[(1, SCHEMA_1, 8, &[]), (2, SCHEMA_2, 9, &["db"])];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn databases_of_older_bangers_are_brought_up_to_date() {
     for known in 1..schema::known() {
-        assert!(OLD.iter().any(|(version, _)| *version == known), "there is no file of schema {known}");
+        assert!(OLD.iter().any(|(version, ..)| *version == known), "there is no file of schema {known}");
     }
-    for (version, bytes) in OLD {
+    for (version, bytes, operations_count, reset) in OLD {
         let world = World::new();
         let path = world.dirs.state.join("state.db");
         std::fs::write(&path, bytes).unwrap();
@@ -135,10 +138,13 @@ async fn databases_of_older_bangers_are_brought_up_to_date() {
         assert_eq!(before, if *version < schema::known() { pending } else { Standing::Compatible });
         assert_eq!(std::fs::read(&path).unwrap(), *bytes, "a look changes nothing");
         let store = Store::open(&path).unwrap();
-        let names: Vec<String> = store.vms().await.unwrap().into_iter().map(|vm| vm.name.to_string()).collect();
+        let vms = store.vms().await.unwrap();
+        let names: Vec<&str> = vms.iter().map(|vm| vm.name.as_str()).collect();
         assert_eq!(names, ["db", "web", "stuck"], "schema {version}");
+        let pending: Vec<&str> = vms.iter().filter(|vm| vm.reset_pending).map(|vm| vm.name.as_str()).collect();
+        assert_eq!(pending, *reset, "schema {version}");
         let operations = store.operations().await.unwrap();
-        assert_eq!(operations.len(), 8);
+        assert_eq!(operations.len(), *operations_count, "schema {version}");
         for operation in &operations {
             assert!(serde_json::from_value::<Plan>(operation.plan.clone()).is_ok(), "{operation:?}");
             assert!(!store.edges(&operation.id).await.unwrap().is_empty() || operation.state == OperationState::Open);
@@ -285,17 +291,22 @@ async fn a_late_end_of_a_boot_touches_no_other() {
     store.begin_boot(boot(1)).await.unwrap();
     store.begin_boot(boot(1)).await.unwrap();
     store.boot_ready(&id, &boot(1).id, 5).await.unwrap();
-    assert!(store.mark_off(&id, &boot(1).id, None).await.unwrap());
-    store.end_boot(&boot(1).id, "poweroff", 6).await.unwrap();
+    assert!(store.mark_off(&id, &boot(1).id, "poweroff", 6, None).await.unwrap());
+    assert!(store.open_boots().await.unwrap().is_empty(), "the boot has ended with the VM");
     store.end_boot(&boot(1).id, "killed", 7).await.unwrap();
     store.begin_boot(boot(2)).await.unwrap();
     store.boot_ready(&id, &boot(2).id, 8).await.unwrap();
-    assert!(!store.mark_off(&id, &boot(1).id, Some("late".into())).await.unwrap());
+    assert!(!store.mark_off(&id, &boot(1).id, "late", 9, Some("late".into())).await.unwrap());
     let record = store.vm(&id).await.unwrap();
     assert_eq!((record.state, record.last_error), (VmState::Running { boot: boot(2).id }, None));
     assert_eq!(store.boot(&boot(1).id).await.unwrap().ended.as_deref(), Some("poweroff"));
     assert!(store.begin_boot(boot(3)).await.is_err(), "it runs");
     assert_eq!(store.open_boots().await.unwrap().len(), 1);
+    // An operation that holds the VM sees to it; the boot has ended all the same.
+    store.happen(&id, VmEvent::StopBegun { boot: boot(2).id }).await.unwrap();
+    assert!(!store.mark_off(&id, &boot(2).id, "stop", 10, None).await.unwrap());
+    assert!(store.open_boots().await.unwrap().is_empty());
+    assert_eq!(store.vm(&id).await.unwrap().state, VmState::Stopping { boot: boot(2).id });
     for n in 0..100 {
         store.warn_boot(&boot(2).id, &format!("warning {n}")).await.unwrap();
     }

@@ -253,6 +253,7 @@ mod tests {
             last_error: None,
             operation: None,
             workspace: None,
+            reset_pending: false,
             created_at_ms,
         }
     }

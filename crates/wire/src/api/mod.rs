@@ -13,6 +13,7 @@
 //! | `POST /v1/vms/{vm}/pause`, `…/resume` | `{}` → [`Begun`] |
 //! | `POST /v1/vms/{vm}/set` | [`SetVm`] → [`Begun`] |
 //! | `POST /v1/vms/{vm}/rename` | [`RenameVm`] → [`Vm`] |
+//! | `POST /v1/vms/{vm}/reset` | [`ResetVm`] → [`Begun`] |
 //! | `DELETE /v1/vms/{vm}` | [`DeleteVm`] → [`Begun`] |
 //! | `POST /v1/vms/{vm}/wait` | [`WaitVm`] → [`Ready`] |
 //! | `GET /v1/vms/{vm}/stats`, `…/ports` | → [`VmStats`], [`VmPorts`] |
@@ -26,7 +27,9 @@
 //! | `POST /v1/vms/{vm}/sessions/{session}/stop`, `…/signal` | [`StopSession`], [`SignalSession`] → [`Session`] |
 //! | `DELETE /v1/vms/{vm}/sessions/{session}` | forgets one that has ended → [`Session`] |
 //! | `PUT /v1/vms/{vm}/tree?path=` | tar, chunked → [`TreeDone`] |
-//! | `GET /v1/vms/{vm}/tree?path=` | → tar, chunked |
+//! | `GET /v1/vms/{vm}/tree?path=` | [`FileQuery`] → tar, chunked, with [`ERROR_TRAILER`] |
+//! | `GET /v1/vms/{vm}/file?path=` | [`FileQuery`] → [`GuestFile`] |
+//! | `GET /v1/vms/{vm}/changes` | → [`Change`] a line, with [`ERROR_TRAILER`] |
 //! | `GET /v1/images`, `GET /v1/images/{image}`, `DELETE …` | → [`ImageList`], [`Image`], [`Begun`] |
 //! | `POST /v1/images/build` | [`BuildImage`] → [`Begun`] |
 //! | `GET /v1/kernels`, `GET /v1/kernels/{kernel}`, `DELETE …` | → [`KernelList`], [`Kernel`], [`Begun`] |
@@ -47,6 +50,7 @@ mod listing;
 mod operation;
 mod session;
 mod system;
+mod tree;
 mod vm;
 
 pub use boot::{BOOT_PREFIX_LEN_MIN, BootChoice, BootChoiceError, BootList};
@@ -60,9 +64,10 @@ pub use session::{
     AttachSession, SendQuery, Sent, Session, SessionList, SessionState, SignalSession, StartSession, StopSession,
 };
 pub use system::{Check, CheckStatus, DaemonStatus, Defaults, DoctorReport, VersionInfo};
+pub use tree::{Change, ChangeKind, ERROR_TRAILER, FileKind, FileQuery, GuestFile, TreeDone, TreeQuery};
 pub use vm::{
     BootStatus, CreateVm, DeleteVm, KillSignal, KillSignalError, KillVm, LogSource, LogsQuery, Publish, Ready,
-    RenameVm, SetVm, StartVm, StopVm, TreeDone, TreeQuery, Vm, VmList, VmState, Wait, WaitVm, Workspace,
+    RenameVm, ResetVm, SetVm, StartVm, StopVm, Vm, VmList, VmState, Wait, WaitVm, Workspace,
 };
 
 /// What every path begins with.

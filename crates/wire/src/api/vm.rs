@@ -44,6 +44,9 @@ pub struct Vm {
     pub operation: Option<OpId>,
     /// The workspace put into it.
     pub workspace: Option<Workspace>,
+    /// Its next boot drops its system layer.
+    #[serde(default)]
+    pub reset_pending: bool,
     /// When it was created.
     pub created_at_ms: u64,
 }
@@ -182,6 +185,16 @@ pub enum Wait {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StartVm {}
+
+/// `POST /v1/vms/{vm}/reset`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ResetVm {
+    /// Restart it when it runs.
+    #[serde(default)]
+    pub restart: bool,
+}
 
 /// `POST /v1/vms/{vm}/stop`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -358,23 +371,6 @@ pub struct LogsQuery {
     /// Go on until the boot ends.
     #[serde(default)]
     pub follow: bool,
-}
-
-/// The query of `PUT` and `GET /v1/vms/{vm}/tree`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
-pub struct TreeQuery {
-    /// Absolute path in the guest.
-    pub path: String,
-}
-
-/// What a tree transfer moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct TreeDone {
-    /// Bytes of file content.
-    pub bytes: u64,
 }
 
 #[cfg(test)]

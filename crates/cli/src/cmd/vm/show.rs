@@ -59,6 +59,9 @@ pub(crate) fn render(vm: &Vm) -> String {
     if let Some(workspace) = &vm.workspace {
         rows.push(("workspace", format!("{} from {}", workspace.guest_path, workspace.host_path)));
     }
+    if vm.reset_pending {
+        rows.push(("reset", "at the next start: changes to the system are dropped, /root and /home stay".to_owned()));
+    }
     rows.push(("created", format!("{} ago", age(vm.created_at_ms, now_ms))));
     if let Some(boot) = &vm.boot {
         boot_rows(boot, now_ms, &mut rows);

@@ -71,6 +71,10 @@ fn cpu(accel: Accel) -> &'static str {
     }
 }
 
+/// `CONFIG_HZ` of Debian's kernels. With another, `bogomips` in `/proc/cpuinfo` is off and nothing else: delays go by the
+/// TSC.
+const TICKS_PER_SECOND: u64 = 250;
+
 /// The kernel's options. Nothing a person typed is among them: all that comes over the agent's channel.
 fn command_line(spec: &MachineSpec, host: &Host) -> String {
     let mut words = vec![
@@ -90,6 +94,8 @@ fn command_line(spec: &MachineSpec, host: &Host) -> String {
         // kernel falls back to jiffies that run slow.
         words.push(format!("tsc_early_khz={khz}"));
         words.push("tsc=reliable".to_owned());
+        // Each further processor would measure this against ticks, for tens of milliseconds; on a busy host for ever.
+        words.push(format!("lpj={}", khz * 1000 / TICKS_PER_SECOND));
     }
     if host.accel == Accel::Tcg {
         // QEMU keys translated code by its address in the guest: a new layout for each process translates libc anew.
