@@ -49,6 +49,7 @@ pub(crate) async fn run(surroundings: Surroundings) -> Result<(), StartError> {
     let daemon = wire(&surroundings, config, qemu, &resolved)?;
     let waking = daemon.activity.begin();
     daemon.host.supervisors.adopt_all().await?;
+    reconcile::sweep_boots(&daemon.host).await?;
     daemon.engine.recover().await?;
     // Whoever gets an answer may end the daemon the next moment.
     let told = told_to_end();

@@ -110,7 +110,10 @@ impl StartError {
             }
             StartError::Lost { database, .. } => {
                 let dir = database.parent().unwrap_or(database).display();
-                Some(format!("put back a copy of it, or move {dir} away whole and begin anew"))
+                Some(format!(
+                    "put back a copy of it, or move {dir} away whole and begin anew; the disks of VMs that an older copy does \
+                     not know are removed, so save {dir}/vms first"
+                ))
             }
             _ => None,
         }

@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 
+use rustix::event::{PollFd, PollFlags};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -132,12 +133,14 @@ pub(crate) struct Home {
 /// A daemon being scripted: later routes win.
 pub(crate) struct Script {
     routes: Vec<(String, Handler)>,
+    /// Every other connection, the first one too, is closed with what was asked in it.
+    is_dying: bool,
 }
 
 impl Script {
     /// A daemon with one running VM, an image and a kernel.
     pub(crate) fn new() -> Script {
-        Script { routes: Vec::new() }
+        Script { routes: Vec::new(), is_dying: false }
             .answer("GET /v1/status", &status())
             .answer("GET /v1/vms ", &json!({"vms": [vm("web", "running"), vm("db", "stopped")]}))
             .answer("GET /v1/vms/web ", &vm("web", "running"))
@@ -176,6 +179,11 @@ impl Script {
         self.on(line, move |_, connection| connection.error(status, code, message))
     }
 
+    /// As daemons do that die one after the other: every other connection is closed before anybody has read from it.
+    pub(crate) fn dying(self) -> Script {
+        Script { is_dying: true, ..self }
+    }
+
     /// Begins to listen.
     pub(crate) fn run(self) -> Home {
         let home = Home::empty();
@@ -184,8 +192,13 @@ impl Script {
         let listener = UnixListener::bind(run.join("bangerd.sock")).unwrap();
         let (log, routes) = (Arc::clone(&home.log), Arc::new(self.routes));
         std::thread::spawn(move || {
-            for stream in listener.incoming() {
+            for (number, stream) in listener.incoming().enumerate() {
                 let (log, routes, stream) = (Arc::clone(&log), Arc::clone(&routes), stream.unwrap());
+                if self.is_dying && number % 2 == 0 {
+                    // Closed with bytes in it, which is what the other end is told.
+                    rustix::event::poll(&mut [PollFd::new(&stream, PollFlags::IN)], None).unwrap();
+                    continue;
+                }
                 std::thread::spawn(move || serve(stream, &log, &routes));
             }
         });

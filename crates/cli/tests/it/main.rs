@@ -5,6 +5,7 @@
 
 mod completion;
 mod cp;
+mod death;
 mod diff;
 mod exec;
 mod fake;
@@ -13,6 +14,7 @@ mod help;
 mod interrupt;
 mod lifecycle;
 mod listing;
+mod lives;
 mod policies;
 mod records;
 mod run;
@@ -20,3 +22,4 @@ mod sessions;
 mod sim;
 mod start;
 mod terminal;
+mod unread;

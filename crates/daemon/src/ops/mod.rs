@@ -15,9 +15,9 @@
 //! | [`kernel_import`], [`kernel_delete`] | `kernel.import`, `kernel.delete` |
 //!
 //! Around them: [`plan`] is what any of them is begun with, [`world`] what their steps work on, [`engine`] begins,
-//! watches, cancels and recovers them, [`failure`] turns errors into causes people can read, `console` quotes a
-//! guest's console, `parts` looks at what a boot is made of, `staging` holds what is made until it is whole, [`maker`]
-//! makes what VMs boot from, `policies` checks what the daemon is to do unasked, and [`unasked`] begins it.
+//! watches, cancels and recovers them, [`failure`] turns errors into causes people can read, `parts` looks for what a boot
+//! is made of, `console` quotes a guest's console, `staging` holds what is made until it is whole, [`maker`] makes what VMs
+//! boot from, `policies` checks what the daemon is to do unasked, and [`unasked`] begins it.
 //!
 //! A plan fixes every id, path and number first; steps are idempotent functions of it.
 

@@ -1,4 +1,5 @@
-//! What a boot is made of, looked at before anything begins: the files of images and kernels.
+//! What a boot is made of must be there before it begins: what is gone or cut is found here, by name, and not by a guest that
+//! cannot mount it.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,20 @@ use wire::api::ErrorCode;
 use super::failure::refused;
 use super::world::Host;
 use crate::saga::Cause;
-use crate::store::records::ImageRecord;
+use crate::store::records::{ImageRecord, VmRecord};
+
+/// A VM whose disk is gone would boot with a new and empty one, as if nothing had ever been in it.
+///
+/// # Errors
+/// When it is gone.
+pub(super) fn check_disk(host: &Host, vm: &VmRecord) -> Result<(), Cause> {
+    if host.storage.length_bytes(&vm.id) > 0 {
+        return Ok(());
+    }
+    let message = format!("the disk of {} is missing: there is no {}", vm.name, host.storage.path(&vm.id).display());
+    let hint = format!("put a copy of it there, or delete the VM: banger rm {}", vm.name);
+    Err(refused(ErrorCode::WrongState, message).with_hint(hint))
+}
 
 /// Where an image's root filesystem is.
 ///

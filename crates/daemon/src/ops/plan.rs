@@ -218,6 +218,28 @@ impl Plan {
         }
     }
 
+    /// The id of the image or kernel whose row it takes away before the files: until it has succeeded both may be wanted
+    /// back.
+    #[must_use]
+    pub fn deletes(&self) -> Option<String> {
+        match self {
+            Plan::ImageDelete(plan) => Some(plan.record.id.to_string()),
+            Plan::KernelDelete(plan) => Some(plan.record.id.to_string()),
+            Plan::Create(_)
+            | Plan::Start(_)
+            | Plan::Stop(_)
+            | Plan::Restart(_)
+            | Plan::Kill(_)
+            | Plan::Pause(_)
+            | Plan::Resume(_)
+            | Plan::Set(_)
+            | Plan::Reset(_)
+            | Plan::Delete(_)
+            | Plan::ImageBuild(_)
+            | Plan::KernelImport(_) => None,
+        }
+    }
+
     /// What no other open operation may hold.
     #[must_use]
     pub fn holds(&self) -> String {

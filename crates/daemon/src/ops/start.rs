@@ -13,7 +13,7 @@ use wire::naming::{self, VmName};
 
 use super::console;
 use super::failure::{caused, refused};
-use super::parts::{check_file, check_image};
+use super::parts::{check_disk, check_file, check_image};
 use super::world::{Host, blocking, told_of};
 use crate::guest::Guest;
 use crate::model::machine::{DriveRole, DriveSpec, MachineSpec, NicAttachment, NicSpec};
@@ -107,6 +107,7 @@ impl Booting for StartPlan {
 /// # Errors
 /// When a part is missing or a driver refuses.
 pub async fn plan(host: &Host, vm: &VmRecord) -> Result<StartPlan, Cause> {
+    check_disk(host, vm)?;
     let image = host.store.find_image(vm.image_id.as_str()).await?;
     let kernel = host.store.find_kernel(vm.kernel_id.as_str()).await?;
     plan_with(host, vm, &image, &kernel).await

@@ -198,8 +198,8 @@ impl StoreError {
                 path.display()
             )),
             StoreError::Corrupt { path, .. } => Some(format!(
-                "nothing in it was changed: put back a copy of it, or move {} away whole and begin anew (the disks of its \
-                 VMs are below {}/vms)",
+                "nothing in it was changed: put back a copy of it, or move {} away whole and begin anew; the disks of VMs that \
+                 an older copy does not know are removed, so save {}/vms first",
                 dir(path),
                 dir(path)
             )),

@@ -356,7 +356,7 @@ impl Supervisors {
         let is_present = vm.state.boot() == Some(&boot.boot) || vm.state == VmState::Deleting;
         if is_present && self.adopt(boot).await? {
             tracing::info!(vm = %boot.vm, boot = %boot.boot, "took over a running VM");
-            return Ok(());
+            return self.warn_of_lost_disk(boot).await;
         }
         let verdict = if is_older {
             Verdict { how: "the host went down".to_owned(), end: End::HostDown }
@@ -382,6 +382,20 @@ impl Supervisors {
                 Ok(())
             }
         }
+    }
+
+    /// Says so when a VMM goes on with a disk that is no longer the VM's: a copy from an hour ago was put in its place. It is
+    /// left running, because what it holds is nowhere else.
+    async fn warn_of_lost_disk(&self, boot: &BootRef) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let Some(disk) = self.vmm.lost_disk(&boot.launch) else {
+            return Ok(());
+        };
+        let message = format!(
+            "{} was replaced or removed while the VM ran: what its guest has written since is lost when it stops",
+            disk.display()
+        );
+        tracing::warn!(vm = %boot.vm, boot = %boot.boot, message, "a VM runs on a disk that is not its own");
+        Ok(self.store.warn_boot(&boot.boot, &message).await?)
     }
 
     /// Records the end of a boot. When no operation holds the VM, marks it off and cleans up; says whether it did.

@@ -222,6 +222,55 @@ impl Host {
         eventually("the daemon is dead", || self.daemon_pid().is_none());
     }
 
+    /// Whether its guests are machines.
+    pub(crate) fn is_real(&self) -> bool {
+        self.vmm == "qemu"
+    }
+
+    /// A VM's record.
+    #[track_caller]
+    pub(crate) fn show(&self, vm: &str) -> serde_json::Value {
+        serde_json::from_str(&self.ok(&["vm", "show", vm, "--format", "json"])).unwrap()
+    }
+
+    /// The process of a VM's VMM.
+    #[track_caller]
+    pub(crate) fn vmm_pid(&self, vm: &str) -> u32 {
+        let shown = self.show(vm);
+        u32::try_from(shown["boot"]["pid"].as_u64().unwrap_or_else(|| panic!("{vm} does not run: {shown}"))).unwrap()
+    }
+
+    /// Sends a signal to everything that runs for this host.
+    fn signal_all(&self, signal: Signal) {
+        for (pid, _) in self.processes() {
+            kill(pid, signal);
+        }
+    }
+
+    /// Takes the power away: whatever runs for this host ends at once and unasked, and its runtime directory, which is in
+    /// memory, is gone. What was written stays.
+    pub(crate) fn lose_power(&self) {
+        self.kill_everything();
+        fs::remove_dir_all(self.home.path().join("run")).unwrap();
+    }
+
+    /// Ends whatever runs for this host, none having time to act on the end of another.
+    pub(crate) fn kill_everything(&self) {
+        self.signal_all(Signal::STOP);
+        self.signal_all(Signal::KILL);
+        eventually("nothing runs any more", || self.processes().is_empty());
+    }
+
+    /// Copies the state directory as it is at one moment, and gives the copy's place.
+    pub(crate) fn copy_state(&self) -> PathBuf {
+        let copy = self.home.path().join("state-of-an-hour-ago");
+        self.signal_all(Signal::STOP);
+        let copied = Command::new("cp").args(["-a", "--sparse=always"]).arg(self.state()).arg(&copy).output().unwrap();
+        self.signal_all(Signal::CONT);
+        assert!(copied.status.success(), "{copied:?}");
+        copy
+    }
+
     /// How many guests run: their VMMs, or the agents that stand in for them.
     pub(crate) fn guests(&self) -> usize {
         let mark = if self.vmm == "sim" { "--serve" } else { "qemu-system" };
@@ -291,16 +340,20 @@ impl Host {
     #[track_caller]
     pub(crate) fn ends_clean(self) {
         assert_eq!(self.ok(&["vm", "list", "--format", "name"]), "", "VMs are left");
+        let entries = |dir: &str| -> Vec<OsString> {
+            let found = fs::read_dir(self.home.path().join(dir)).into_iter().flatten().flatten();
+            found.map(|entry| entry.file_name()).collect()
+        };
         for dir in ["state/vms", "run/boots"] {
-            let left: Vec<_> = fs::read_dir(self.home.path().join(dir))
-                .map(|entries| entries.flatten().map(|e| e.file_name()).collect())
-                .unwrap_or_default();
-            assert!(left.is_empty(), "{dir} holds {left:?}");
+            assert!(entries(dir).is_empty(), "{dir} holds {:?}", entries(dir));
         }
         if let Some(pid) = self.daemon_pid() {
             kill(pid, Signal::TERM);
         }
         eventually("every process of this host has ended", || self.processes().is_empty());
+        let left: Vec<_> =
+            entries("run").into_iter().filter(|name| name != "bangerd.lock" && name != "boots").collect();
+        assert!(left.is_empty(), "run holds {left:?}");
     }
 }
 
@@ -340,10 +393,24 @@ pub(crate) fn kill(pid: u32, signal: Signal) {
     }
 }
 
+/// How much a soak is to do: the N of `make soak N=…`; none outside a soak.
+pub(crate) fn soak() -> Option<usize> {
+    match std::env::var("BANGER_SOAK").ok().as_deref() {
+        None | Some("" | "0") => None,
+        Some(text) => Some(text.parse().ok().filter(|number| *number > 1).unwrap_or(200)),
+    }
+}
+
 /// Waits until something holds, at most a minute.
 #[track_caller]
-pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+pub(crate) fn eventually(what: &str, holds: impl FnMut() -> bool) {
+    eventually_within(Duration::from_secs(60), what, holds);
+}
+
+/// Waits until something holds.
+#[track_caller]
+pub(crate) fn eventually_within(deadline: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + deadline;
     while !holds() {
         assert!(Instant::now() < deadline, "it never came true that {what}");
         std::thread::sleep(Duration::from_millis(10));

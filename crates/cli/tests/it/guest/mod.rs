@@ -12,10 +12,11 @@
 //! | [`network`] | what a guest reaches and what reaches it |
 //! | [`load`] | boots and clocks while every core is busy |
 //! | [`copy`] | files in and out |
-//! | [`crash`] | the daemon killed at each step of a start |
+//! | [`crash`] | the daemon killed at each step of a start, and a VMM |
 //! | [`full`] | a disk without a free byte |
 //! | [`sessions`] | commands left running, over the daemon's death and beside stalled watchers |
 //! | [`idle`] | a VM that nobody uses is stopped, and what using it is |
+//! | [`soak`] | in `make soak` only: the daemon killed at each step of the rest, power cuts, many lives |
 //! | [`input`] | bad input and full disks: a clear error, and nothing left behind |
 
 mod copy;
@@ -29,5 +30,6 @@ mod load;
 mod network;
 mod run;
 mod sessions;
+mod soak;
 mod stdio;
 mod verbs;

@@ -3,12 +3,12 @@
 //! The machine is `microvm`: no PCI, no firmware to speak of, virtio over MMIO, found by the kernel through ACPI. Options
 //! of one argument are separated by commas; a comma in a value is doubled (qemu(1), "Syntax").
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use wire::agent::PORT_NAME;
 
 use super::{Accel, Host};
-use crate::model::machine::{DriveSpec, MachineSpec, NicAttachment};
+use crate::model::machine::{DriveRole, DriveSpec, MachineSpec, NicAttachment};
 
 /// Everything that needs no number of the VM.
 const FIXED: [&str; 7] = [
@@ -147,6 +147,22 @@ fn text(path: &Path) -> String {
 /// A path as the value of an option.
 fn value(path: &Path) -> String {
     text(path).replace(',', ",,")
+}
+
+/// The VM's own disk in a command line of ours.
+pub(super) fn disk(argv: &[String]) -> Option<PathBuf> {
+    let begin = format!("if=none,id={},file=", DriveRole::Disk.serial());
+    let rest = argv.iter().find_map(|word| word.strip_prefix(&begin))?;
+    let mut path = String::new();
+    let mut chars = rest.chars().peekable();
+    while let Some(char) = chars.next() {
+        // A comma that is not doubled ends the value.
+        if char == ',' && chars.next_if_eq(&',').is_none() {
+            break;
+        }
+        path.push(char);
+    }
+    Some(PathBuf::from(path))
 }
 
 #[cfg(test)]

@@ -126,6 +126,16 @@ impl World {
         self.attached.lock().unwrap().clone()
     }
 
+    /// The host's power goes, and with it what ran and what was in memory: the directory of sockets.
+    pub(crate) fn lose_power(&self) {
+        for (_, machine) in self.machines.lock().unwrap().drain() {
+            machine.end(ExitReason::Killed);
+        }
+        self.attached.lock().unwrap().clear();
+        std::fs::remove_dir_all(&self.dirs.run).unwrap();
+        std::fs::create_dir(&self.dirs.run).unwrap();
+    }
+
     /// The only machine.
     pub(crate) fn only(&self) -> Arc<Machine> {
         let running = self.running();
@@ -180,6 +190,8 @@ impl Daemon {
             faults: faults.parse::<Faults>().unwrap(),
         });
         host.supervisors.adopt_all().await.unwrap();
+        let swept = daemon::reconcile::sweep_boots(&host).await.unwrap();
+        assert!(swept.failed.is_empty(), "{swept:?}");
         let engine = Engine::new(Arc::clone(&host), activity);
         Daemon { world: Arc::clone(world), host, engine, reboots: Some(reboots) }
     }
