@@ -107,6 +107,8 @@ fn refusals() {
         &["web:/srv/file", "none/"],
         &["web:/srv/file", "pipe"],
         &["web:/srv/file", "dangling"],
+        &["web:/", "/"],
+        &["web:/", "/tmp/.."],
         &["pipe", "web:/srv"],
         &["-", "web:/srv/file"],
     ] {
