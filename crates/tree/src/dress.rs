@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mask_is_the_processs() {
+    fn the_mask_is_that_of_the_process() {
         let mut other = sys::process::command("sh");
         let status = sys::process::run(other.args(["-c", "umask 027; cat /proc/self/status"])).unwrap();
         assert_eq!(mask_in(&String::from_utf8(status).unwrap()), Some(0o027));

@@ -378,7 +378,7 @@ impl<F: FnOnce()> Read for Meanwhile<'_, F> {
 }
 
 #[test]
-fn what_takes_a_directorys_name_meanwhile_is_not_dressed() {
+fn what_takes_the_name_of_a_directory_meanwhile_is_not_dressed() {
     let to = tempfile::tempdir().unwrap();
     let at = |path: &str| to.path().join(path);
     fs::create_dir(at("victim")).unwrap();
