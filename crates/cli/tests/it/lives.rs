@@ -27,6 +27,17 @@ struct Held {
     unfinished: usize,
 }
 
+fn threads(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
+}
+
+/// What the daemon holds when it has come to rest. Asking it wakes threads, so it is asked only then.
+fn held_at_rest(host: &Host) -> Held {
+    let pid = host.daemon_pid().expect("a daemon runs");
+    eventually("the daemon comes to rest", || threads(pid) <= THREADS_IDLE);
+    held(host)
+}
+
 fn held(host: &Host) -> Held {
     let pid = host.daemon_pid().expect("a daemon runs");
     let entries = |dir: String| std::fs::read_dir(dir).into_iter().flatten().flatten();
@@ -34,6 +45,7 @@ fn held(host: &Host) -> Held {
     let mut descriptors: Vec<String> =
         entries(format!("/proc/{pid}/fd")).filter_map(|entry| leads_to(entry.path())).collect();
     descriptors.sort();
+    let threads = threads(pid);
     let mut files = BTreeSet::new();
     for dir in ["state", "run"] {
         find(&host.home().join(dir), &mut files);
@@ -42,7 +54,7 @@ fn held(host: &Host) -> Held {
     let has_ended = |state: &serde_json::Value| state == "succeeded" || state == "unwound";
     Held {
         descriptors,
-        threads: entries(format!("/proc/{pid}/task")).count(),
+        threads,
         files,
         guests: host.guests(),
         vms: host.ok(&["vm", "list", "--format", "name"]),
@@ -101,11 +113,8 @@ pub(crate) fn leave_nothing(host: Host, lives: usize, at_once: usize) {
     for kind in 0..4 {
         live(&host, "first", kind);
     }
-    let mut before = held(&host);
-    eventually("the daemon has put down what it used", || {
-        before = held(&host);
-        before.threads <= THREADS_IDLE && before.guests == 0
-    });
+    let before = held_at_rest(&host);
+    assert_eq!(before.guests, 0, "{before:?}");
     let (pid, memory) = (host.daemon_pid(), resident_kib(&host));
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -121,11 +130,10 @@ pub(crate) fn leave_nothing(host: Host, lives: usize, at_once: usize) {
             });
         }
     });
-    let mut after = held(&host);
+    let mut after = held_at_rest(&host);
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while after != before && std::time::Instant::now() < deadline {
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        after = held(&host);
+        after = held_at_rest(&host);
     }
     assert_eq!(after, before, "after {lives} lives");
     assert_eq!(host.daemon_pid(), pid, "one daemon served all of them");

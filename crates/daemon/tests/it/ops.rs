@@ -279,6 +279,7 @@ async fn the_guest_decides_how_it_ends() {
     })
     .await;
     assert_eq!(daemon.host.store.boot(&first).await.unwrap().ended.as_deref(), Some("reboot"));
+    soon("its start to end", daemon.engine.settled()).await;
 
     soon("the guest", async {
         while daemon.host.supervisors.guest(&vm.id).is_none() {
