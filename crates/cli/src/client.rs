@@ -15,7 +15,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, SERVER, TE, UPGRADE, USER_AGENT};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, SERVER, TE, UPGRADE, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -148,16 +148,15 @@ impl Client {
 
     /// Opens the tar stream of `path`: when it breaks off, it says why.
     pub(crate) async fn tree(&self, path: &str) -> Result<Answer, Failure> {
-        let (mut sender, connection) = self.connect().await?;
-        let mut request = build(Method::GET, path, empty(), None);
-        request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
-        let response = refused(sender.send_request(request).await.map_err(ClientError::Broken)?).await?;
+        let whole = Whole::empty(Method::GET, path).with(TE, "trailers");
+        let (response, connection) = self.ask(&whole).await?;
         Ok(Answer { body: response.into_body(), line: BytesMut::new(), _connection: connection })
     }
 
     /// Posts `body` and turns the connection into an attach stream; bytes that came with the answer are given too.
     pub(crate) async fn upgrade<B: Serialize>(&self, path: &str, body: &B) -> Result<(UnixStream, Bytes), Failure> {
-        let (response, mut connection) = self.ask_any(&Whole { upgrades: true, ..Whole::json(path, body) }).await?;
+        let whole = Whole::json(path, body).with(CONNECTION, "upgrade").with(UPGRADE, wire::attach::PROTOCOL);
+        let (response, mut connection) = self.ask_any(&whole).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let response = refused(response).await?;
             drop(response);
@@ -180,7 +179,8 @@ impl Client {
         content_type: &'static str,
     ) -> Result<T, Failure> {
         let (mut sender, connection) = self.connect().await?;
-        let request = build(method, path, BodyExt::boxed_unsync(body), Some(content_type));
+        let mut request = build(method, path, BodyExt::boxed_unsync(body));
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         let response = sender.send_request(request).await.map_err(ClientError::Broken)?;
         record((refused(response).await?, connection)).await
     }
@@ -221,28 +221,28 @@ struct Whole {
     method: Method,
     path: String,
     body: Bytes,
-    content_type: Option<&'static str>,
-    /// Whether the connection is to become an attach stream.
-    upgrades: bool,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Whole {
     fn empty(method: Method, path: &str) -> Whole {
-        Whole { method, path: path.to_owned(), body: Bytes::new(), content_type: None, upgrades: false }
+        Whole { method, path: path.to_owned(), body: Bytes::new(), headers: Vec::new() }
     }
 
     fn json<B: Serialize>(path: &str, body: &B) -> Whole {
         let body = Bytes::from(serde_json::to_vec(body).expect("records are plain data"));
-        Whole { body, content_type: Some("application/json"), ..Whole::empty(Method::POST, path) }
+        Whole { body, ..Whole::empty(Method::POST, path) }.with(CONTENT_TYPE, "application/json")
+    }
+
+    fn with(mut self, name: HeaderName, value: &'static str) -> Whole {
+        self.headers.push((name, HeaderValue::from_static(value)));
+        self
     }
 
     fn request(&self) -> Request<RequestBody> {
         let body = Full::new(self.body.clone()).map_err(|never| match never {}).boxed_unsync();
-        let mut request = build(self.method.clone(), &self.path, body, self.content_type);
-        if self.upgrades {
-            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            request.headers_mut().insert(UPGRADE, HeaderValue::from_static(wire::attach::PROTOCOL));
-        }
+        let mut request = build(self.method.clone(), &self.path, body);
+        request.headers_mut().extend(self.headers.iter().cloned());
         request
     }
 }
@@ -304,16 +304,13 @@ impl Answer {
     }
 }
 
-fn build(method: Method, path: &str, body: RequestBody, content_type: Option<&'static str>) -> Request<RequestBody> {
+fn build(method: Method, path: &str, body: RequestBody) -> Request<RequestBody> {
     let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = path.parse().expect("paths are made of encoded segments");
     let headers = request.headers_mut();
     headers.insert(HOST, HeaderValue::from_static("bangerd"));
     headers.insert(USER_AGENT, HeaderValue::from_static(concat!("banger/", env!("CARGO_PKG_VERSION"))));
-    if let Some(content_type) = content_type {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    }
     request
 }
 
