@@ -35,7 +35,7 @@ bench: ## Measure, against the floor of the same parts
 	@scripts/bench.sh
 
 install: ## Install below PREFIX (and DESTDIR)
-	@cargo xtask dist --prefix '$(DESTDIR)$(PREFIX)'
+	@cargo xtask dist --destdir '$(DESTDIR)' --prefix '$(PREFIX)'
 
 hooks: ## Run `make check` before each commit
 	@git config core.hooksPath .githooks

@@ -5,7 +5,10 @@
 //! | boot: against the same machine with an init that ends at once | `boot.rs` |
 //! | exec: against ssh to the same guest, and the guest's own fork and exec | `exec.rs` |
 //! | stream: against the bare virtio-serial port | `stream.rs` |
+//! | stop: against the guest's own way to power off | `stop.rs` |
 //! | programs and disks: start-up, memory, idle CPU, making a disk | `parts.rs` |
+//! | journal: what journalling costs a start | `journal.rs` |
+//! | many: recovery, lists and creations of many VMs | `many.rs` |
 //!
 //! Machines differ and so do hours; what counts is the ratio within a run. The two sides of a ratio take turns, and the
 //! ratio quoted is the median of the pairs. `--write` puts the table into `docs/performance.md`.
@@ -14,7 +17,10 @@ mod boot;
 mod exec;
 mod floor;
 mod host;
+mod journal;
+mod many;
 mod parts;
+mod stop;
 mod stream;
 mod table;
 
@@ -27,7 +33,7 @@ use table::Row;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Measure only rows whose group is named: boot, exec, stream, parts
+    /// Measure only rows whose group is named: parts, journal, many, boot, stop, exec, stream
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// How many pairs a ratio is the median of
@@ -40,8 +46,15 @@ pub(crate) struct Args {
 
 type Group = fn(&Host, usize) -> Result<Vec<Row>>;
 
-const GROUPS: [(&str, Group); 4] =
-    [("parts", parts::rows), ("boot", boot::rows), ("exec", exec::rows), ("stream", stream::rows)];
+const GROUPS: [(&str, Group); 7] = [
+    ("parts", parts::rows),
+    ("journal", journal::rows),
+    ("many", many::rows),
+    ("boot", boot::rows),
+    ("stop", stop::rows),
+    ("exec", exec::rows),
+    ("stream", stream::rows),
+];
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let host = Host::new()?;

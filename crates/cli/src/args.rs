@@ -181,7 +181,7 @@ pub(crate) enum Verb {
     Delete(cmd::vm::delete::Args),
     /// Change what VMs have: processors, memory, disk, network
     ///
-    /// A VM has to be off for it; its disk grows while it runs too, and never gets smaller.
+    /// A VM has to be off for it; its disk grows and its policies change while it runs too.
     Set(cmd::vm::set::Args),
     /// Delete all VMs that are off, with their disks
     ///

@@ -148,14 +148,15 @@ impl Client {
 
     /// Opens the tar stream of `path`: when it breaks off, it says why.
     pub(crate) async fn tree(&self, path: &str) -> Result<Answer, Failure> {
-        let whole = Whole::empty(Method::GET, path).with(TE, "trailers");
+        let whole = Whole { headers: vec![(TE, "trailers")], ..Whole::empty(Method::GET, path) };
         let (response, connection) = self.ask(&whole).await?;
         Ok(Answer { body: response.into_body(), line: BytesMut::new(), _connection: connection })
     }
 
     /// Posts `body` and turns the connection into an attach stream; bytes that came with the answer are given too.
     pub(crate) async fn upgrade<B: Serialize>(&self, path: &str, body: &B) -> Result<(UnixStream, Bytes), Failure> {
-        let whole = Whole::json(path, body).with(CONNECTION, "upgrade").with(UPGRADE, wire::attach::PROTOCOL);
+        let headers = vec![(CONNECTION, "upgrade"), (UPGRADE, wire::attach::PROTOCOL)];
+        let whole = Whole { headers, ..Whole::json(path, body) };
         let (response, mut connection) = self.ask_any(&whole).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let response = refused(response).await?;
@@ -179,8 +180,7 @@ impl Client {
         content_type: &'static str,
     ) -> Result<T, Failure> {
         let (mut sender, connection) = self.connect().await?;
-        let mut request = build(method, path, BodyExt::boxed_unsync(body));
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        let request = build(method, path, BodyExt::boxed_unsync(body), Some(content_type));
         let response = sender.send_request(request).await.map_err(ClientError::Broken)?;
         record((refused(response).await?, connection)).await
     }
@@ -221,28 +221,26 @@ struct Whole {
     method: Method,
     path: String,
     body: Bytes,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    content_type: Option<&'static str>,
+    headers: Vec<(HeaderName, &'static str)>,
 }
 
 impl Whole {
     fn empty(method: Method, path: &str) -> Whole {
-        Whole { method, path: path.to_owned(), body: Bytes::new(), headers: Vec::new() }
+        Whole { method, path: path.to_owned(), body: Bytes::new(), content_type: None, headers: Vec::new() }
     }
 
     fn json<B: Serialize>(path: &str, body: &B) -> Whole {
         let body = Bytes::from(serde_json::to_vec(body).expect("records are plain data"));
-        Whole { body, ..Whole::empty(Method::POST, path) }.with(CONTENT_TYPE, "application/json")
-    }
-
-    fn with(mut self, name: HeaderName, value: &'static str) -> Whole {
-        self.headers.push((name, HeaderValue::from_static(value)));
-        self
+        Whole { body, content_type: Some("application/json"), ..Whole::empty(Method::POST, path) }
     }
 
     fn request(&self) -> Request<RequestBody> {
         let body = Full::new(self.body.clone()).map_err(|never| match never {}).boxed_unsync();
-        let mut request = build(self.method.clone(), &self.path, body);
-        request.headers_mut().extend(self.headers.iter().cloned());
+        let mut request = build(self.method.clone(), &self.path, body, self.content_type);
+        for (name, value) in &self.headers {
+            request.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
         request
     }
 }
@@ -304,13 +302,16 @@ impl Answer {
     }
 }
 
-fn build(method: Method, path: &str, body: RequestBody) -> Request<RequestBody> {
+fn build(method: Method, path: &str, body: RequestBody, content_type: Option<&'static str>) -> Request<RequestBody> {
     let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = path.parse().expect("paths are made of encoded segments");
     let headers = request.headers_mut();
     headers.insert(HOST, HeaderValue::from_static("bangerd"));
     headers.insert(USER_AGENT, HeaderValue::from_static(concat!("banger/", env!("CARGO_PKG_VERSION"))));
+    if let Some(content_type) = content_type {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    }
     request
 }
 
@@ -349,9 +350,17 @@ pub(crate) fn same_series(daemon: &str) -> Result<(), ClientError> {
     if series(daemon) == series(VERSION) { Ok(()) } else { Err(ClientError::Version { daemon: daemon.to_owned() }) }
 }
 
-async fn collect(response: Response<Incoming>) -> Result<Bytes, ClientError> {
-    let body = Limited::new(response.into_body(), RECORD_BYTES_MAX);
-    Ok(body.collect().await.map_err(ClientError::Answer)?.to_bytes())
+/// The whole body. A long one comes in many parts: each is let go of at once, as its memory serves the next.
+async fn collect(response: Response<Incoming>) -> Result<Vec<u8>, ClientError> {
+    let mut body = Limited::new(response.into_body(), RECORD_BYTES_MAX);
+    let length = usize::try_from(body.size_hint().lower()).unwrap_or(0);
+    let mut bytes = Vec::with_capacity(length.min(RECORD_BYTES_MAX));
+    while let Some(frame) = body.frame().await {
+        if let Some(data) = frame.map_err(ClientError::Answer)?.data_ref() {
+            bytes.extend_from_slice(data);
+        }
+    }
+    Ok(bytes)
 }
 
 /// A request body fed by another thread.

@@ -7,15 +7,20 @@ const CELL_MIN: usize = 8;
 
 /// `rows` below `header`, columns as wide as their longest cell, nothing after the last one.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
-    let header: Vec<String> = header.iter().map(|&title| title.to_owned()).collect();
-    let all = || std::iter::once(&header).chain(rows);
-    let mut widths = vec![0; header.len()];
-    for row in all() {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
+    columns(header, rows, &vec![true; header.len()])
+}
+
+/// The columns of a table that are `used`.
+fn columns(header: &[&str], rows: &[Vec<String>], used: &[bool]) -> String {
+    let used: Vec<usize> = (0..header.len()).filter(|column| used[*column]).collect();
+    let longest = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = used.iter().map(|column| longest(*column).max(header[*column].chars().count())).collect();
+    let mut text = String::with_capacity((rows.len() + 1) * (widths.iter().sum::<usize>() + 2 * used.len() + 1));
+    push_line(&mut text, used.iter().map(|column| header[*column]), &widths);
+    for row in rows {
+        push_line(&mut text, used.iter().map(|column| row[*column].as_str()), &widths);
     }
-    all().map(|row| line(row, &widths)).collect()
+    text
 }
 
 /// `rows` of a name and a value, without a header. Further lines of a value stand below its first one.
@@ -25,19 +30,16 @@ pub(crate) fn pairs(rows: &[(&str, String)]) -> String {
     for (name, value) in rows {
         let titles = std::iter::once(*name).chain(std::iter::repeat(""));
         for (title, part) in titles.zip(value.split('\n')) {
-            text.push_str(&line(&[title.to_owned(), part.to_owned()], &[width, 0]));
+            push_line(&mut text, [title, part].into_iter(), &[width, 0]);
         }
     }
     text
 }
 
 /// A table without the columns that are empty in every row; the titles of `keep` stay.
-pub(crate) fn table_without_empty(header: &[&str], rows: Vec<Vec<String>>, keep: usize) -> String {
+pub(crate) fn table_without_empty(header: &[&str], rows: &[Vec<String>], keep: usize) -> String {
     let used: Vec<bool> = (0..header.len()).map(|i| i < keep || rows.iter().any(|row| !row[i].is_empty())).collect();
-    let pick =
-        |cells: Vec<String>| cells.into_iter().zip(&used).filter(|(_, used)| **used).map(|(cell, _)| cell).collect();
-    let titles: Vec<&str> = header.iter().zip(&used).filter(|(_, used)| **used).map(|(title, _)| *title).collect();
-    table(&titles, &rows.into_iter().map(pick).collect::<Vec<Vec<String>>>())
+    columns(header, rows, &used)
 }
 
 /// The same as [`table_without_empty`] in at most `width` columns: the longest cells of the columns `may_shrink` are cut
@@ -50,7 +52,7 @@ pub(crate) fn table_within(
     keep: usize,
 ) -> String {
     loop {
-        let text = table_without_empty(header, rows.clone(), keep);
+        let text = table_without_empty(header, &rows, keep);
         let excess = text.lines().map(|line| line.chars().count()).max().unwrap_or(0).saturating_sub(width);
         let longest = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widest = may_shrink.iter().map(|column| (longest(*column), *column)).max();
@@ -71,16 +73,15 @@ fn cut(cell: &mut String, length: usize) {
     }
 }
 
-fn line(cells: &[String], widths: &[usize]) -> String {
-    let mut text = String::new();
-    for (cell, width) in cells.iter().zip(widths) {
+/// Adds a line of cells, each padded to its column's width.
+fn push_line<'a>(text: &mut String, cells: impl Iterator<Item = &'a str>, widths: &[usize]) {
+    for (cell, width) in cells.zip(widths) {
         text.push_str(cell);
         let missing = width.saturating_sub(cell.chars().count());
         text.extend(std::iter::repeat_n(' ', missing + 2));
     }
-    text.truncate(text.trim_end().len());
+    text.truncate(text.trim_end_matches(' ').len());
     text.push('\n');
-    text
 }
 
 /// How long ago, in the largest fitting unit: `3 min`.
@@ -114,7 +115,7 @@ mod tests {
         let rows = vec![vec!["web".to_owned(), "running".to_owned()], vec!["a".to_owned(), String::new()]];
         assert_eq!(table(&["NAME", "STATE"], &rows), "NAME  STATE\nweb   running\na\n");
         let sparse = vec![vec!["web".to_owned(), String::new(), "x".to_owned()]];
-        assert_eq!(table_without_empty(&["NAME", "PORTS", "ID"], sparse, 1), "NAME  ID\nweb   x\n");
+        assert_eq!(table_without_empty(&["NAME", "PORTS", "ID"], &sparse, 1), "NAME  ID\nweb   x\n");
         assert_eq!(pairs(&[("id", "1".to_owned()), ("name", "web".to_owned())]), "id    1\nname  web\n");
     }
 

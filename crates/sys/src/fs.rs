@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{SeekFrom, seek};
+use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom, seek};
 
 /// Of the buffer for copies the kernel does not make by itself.
 const COPY_BUFFER_BYTES: usize = 1 << 20;
@@ -288,6 +288,22 @@ pub fn allocated_bytes(path: &Path) -> u64 {
     fs::symlink_metadata(path).map_or(0, |meta| meta.blocks().saturating_mul(512))
 }
 
+/// What the file called `file` takes on the disk in every directory below `dir`, by the directory's name: one look at
+/// many files, the way to them walked once.
+#[must_use]
+pub fn allocated_bytes_below(dir: &Path, file: &str) -> Vec<(String, u64)> {
+    let held = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let (Ok(held), Ok(entries)) = (held, fs::read_dir(dir)) else {
+        return Vec::new();
+    };
+    let allocated = |entry: io::Result<fs::DirEntry>| {
+        let name = entry.ok()?.file_name().into_string().ok()?;
+        let stat = rustix::fs::statat(&held, format!("{name}/{file}"), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some((name, u64::try_from(stat.st_blocks).ok()?.saturating_mul(512)))
+    };
+    entries.filter_map(allocated).collect()
+}
+
 /// Bytes an ordinary user may still write to the filesystem that holds `path`.
 ///
 /// # Errors
@@ -369,8 +385,13 @@ mod tests {
         let bytes = fs::read(&path).unwrap();
         assert_eq!((&bytes[..5], bytes.len()), (&b"head\0"[..], 3 << 20));
         assert!(allocated_bytes(&path) >= 3 << 20);
-        fill_up(&path, 10).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().len(), 3 << 20);
+        let two = dir.path().join("two");
+        create_private_dir(&two).unwrap();
+        let below = |dir: &Path| allocated_bytes_below(dir, "x");
+        assert_eq!(below(dir.path()), [], "neither a file nor an empty directory has one");
+        fs::write(two.join("x"), b"some").unwrap();
+        assert_eq!(below(dir.path()), [("two".to_owned(), allocated_bytes(&two.join("x")))]);
+        assert_eq!(below(&dir.path().join("missing")), []);
     }
 
     #[test]

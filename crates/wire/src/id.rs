@@ -29,7 +29,7 @@ macro_rules! id {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-        #[serde(try_from = "String", into = "String")]
+        #[serde(try_from = "String")]
         #[cfg_attr(feature = "openapi", schema(value_type = String))]
         pub struct $name(String);
 
@@ -47,14 +47,10 @@ macro_rules! id {
             }
         }
 
-        impl FromStr for $name {
-            type Err = ParseIdError;
-
-            fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        impl $name {
+            fn check(text: &str) -> Result<(), ParseIdError> {
                 match text.strip_prefix($prefix) {
-                    Some(hex) if hex.len() == ID_HEX_LEN && is_lower_hex(hex) => {
-                        Ok(Self(text.to_owned()))
-                    }
+                    Some(hex) if hex.len() == ID_HEX_LEN && is_lower_hex(hex) => Ok(()),
                     _ => Err(ParseIdError {
                         kind: $kind,
                         expected: concat!($prefix, "<16 hexadecimal digits>"),
@@ -64,11 +60,19 @@ macro_rules! id {
             }
         }
 
+        impl FromStr for $name {
+            type Err = ParseIdError;
+
+            fn from_str(text: &str) -> Result<Self, ParseIdError> {
+                Self::check(text).map(|()| Self(text.to_owned()))
+            }
+        }
+
         impl TryFrom<String> for $name {
             type Error = ParseIdError;
 
             fn try_from(text: String) -> Result<Self, ParseIdError> {
-                text.parse()
+                Self::check(&text).map(|()| Self(text))
             }
         }
 

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{BootId, VmId};
+use crate::id::{BootId, ID_HEX_LEN, VmId};
 
 /// What every host resource of ours begins with.
 pub const PREFIX: &str = "banger";
@@ -46,7 +46,7 @@ pub enum VmNameError {
 /// A VM's name: a DNS label, checked once and never normalised, because it ends in host names, paths and DNS.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "String")]
 #[cfg_attr(feature = "openapi", schema(value_type = String, pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
 pub struct VmName(String);
 
@@ -58,26 +58,30 @@ impl VmName {
     }
 }
 
+fn check(text: &str) -> Result<(), VmNameError> {
+    if text.is_empty() {
+        return Err(VmNameError::Empty);
+    }
+    if let Some(found) = text.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-')) {
+        return Err(VmNameError::Character { found });
+    }
+    if text.len() > VM_NAME_LEN_MAX {
+        return Err(VmNameError::TooLong { len: text.len() });
+    }
+    if text.starts_with('-') || text.ends_with('-') {
+        return Err(VmNameError::Hyphen);
+    }
+    if text.len() == ID_HEX_LEN && text.parse::<VmId>().is_ok() {
+        return Err(VmNameError::LooksLikeId);
+    }
+    Ok(())
+}
+
 impl FromStr for VmName {
     type Err = VmNameError;
 
     fn from_str(text: &str) -> Result<Self, VmNameError> {
-        if text.is_empty() {
-            return Err(VmNameError::Empty);
-        }
-        if let Some(found) = text.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-')) {
-            return Err(VmNameError::Character { found });
-        }
-        if text.len() > VM_NAME_LEN_MAX {
-            return Err(VmNameError::TooLong { len: text.len() });
-        }
-        if text.starts_with('-') || text.ends_with('-') {
-            return Err(VmNameError::Hyphen);
-        }
-        if text.parse::<VmId>().is_ok() {
-            return Err(VmNameError::LooksLikeId);
-        }
-        Ok(Self(text.to_owned()))
+        check(text).map(|()| Self(text.to_owned()))
     }
 }
 
@@ -85,7 +89,7 @@ impl TryFrom<String> for VmName {
     type Error = VmNameError;
 
     fn try_from(text: String) -> Result<Self, VmNameError> {
-        text.parse()
+        check(&text).map(|()| Self(text))
     }
 }
 
@@ -111,16 +115,25 @@ pub fn is_artifact_name(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
+/// Where the directories of all VMs are, each called by its VM's id.
+#[must_use]
+pub fn vms_dir(state: &Path) -> PathBuf {
+    state.join("vms")
+}
+
 /// Where the files of one VM live below the state directory.
 #[must_use]
 pub fn vm_dir(state: &Path, vm: &VmId) -> PathBuf {
-    state.join("vms").join(vm.as_str())
+    vms_dir(state).join(vm.as_str())
 }
+
+/// A VM's disk in its directory.
+pub const DISK_FILE: &str = "disk.ext4";
 
 /// The VM's disk: one sparse ext4 file.
 #[must_use]
 pub fn vm_disk(state: &Path, vm: &VmId) -> PathBuf {
-    vm_dir(state, vm).join("disk.ext4")
+    vm_dir(state, vm).join(DISK_FILE)
 }
 
 /// The guest's console of one boot, kept after it.

@@ -49,6 +49,11 @@ impl Row {
         }
     }
 
+    /// The same beside its floor, which was measured in the same turns.
+    pub(super) fn beside(self, floor: f64) -> Row {
+        Row { theirs: format!("{floor:.1} {}", self.unit), ..self }
+    }
+
     pub(super) fn is_met(&self) -> bool {
         self.measured <= self.goal
     }

@@ -23,6 +23,7 @@ pub(crate) mod each;
 pub(crate) mod image;
 pub(crate) mod kernel;
 pub(crate) mod operation;
+pub(crate) mod unit;
 pub(crate) mod version;
 pub(crate) mod vm;
 
@@ -45,6 +46,7 @@ pub(crate) fn run(command: Command, settings: Settings) -> u8 {
         Command::Version(args) => version::run(&args, way.output),
         Command::Completion(args) => completion::run(&args, &settings),
         Command::Config { verb: config::Verb::Path } => config::path(&settings, way.output),
+        Command::Daemon { verb: daemon::Verb::Unit } => unit::print(&settings, way.output),
         command => with_daemon(&settings, &way, command),
     };
     match result {

@@ -315,6 +315,7 @@ pub(crate) fn vm(name: &str, state: &str) -> Value {
         "image": "debian-bookworm", "image_id": "1111111111111111", "kernel": "debian-cloud", "kernel_id": "2222222222222222",
         "vcpus": 2, "memory_mib": 2048, "disk_bytes": 8_u64 << 30, "disk_allocated_bytes": 1_288_490_189_u64,
         "nat": false, "publish": if name == "web" { json!([{"host_port": 8080, "guest_port": 80}]) } else { json!([]) },
+        "stop_after_ms": null, "idle": null, "restart": "no", "restarts": null,
         "boot": null, "last_error": null, "operation": null, "workspace": null, "created_at_ms": minutes_ago(3),
     })
 }
@@ -341,7 +342,7 @@ pub(crate) fn finished(state: &str, error: &Value) -> Value {
 
 pub(crate) fn operation(state: &str, error: &Value) -> Value {
     json!({
-        "id": OP, "kind": "vm.start", "subject": "fox", "state": state, "steps": [], "error": error,
+        "id": OP, "kind": "vm.start", "subject": "fox", "state": state, "reason": null, "steps": [], "error": error,
         "started_at_ms": minutes_ago(1), "ended_at_ms": null,
     })
 }

@@ -15,6 +15,7 @@ mod interrupt;
 mod lifecycle;
 mod listing;
 mod lives;
+mod policies;
 mod records;
 mod run;
 mod sessions;

@@ -29,7 +29,7 @@ pub async fn boots(State(api): State<Api>, Path(vm): Path<String>) -> Result<Jso
     let record = api.host.store.find_vm(&vm).await?;
     let pid = api.host.supervisors.pid(&record.id);
     let boots = api.host.store.boots(&record.id).await?;
-    Ok(Json(BootList { boots: boots.into_iter().map(|boot| view::boot_status(boot, pid)).collect() }))
+    Ok(Json(BootList { boots: boots.into_iter().map(|boot| view::boot_status(boot.into(), pid)).collect() }))
 }
 
 /// The boot that `choice` means, of `boots`, newest first.
@@ -125,6 +125,7 @@ mod tests {
             vm: "00000000000000aa".parse().unwrap(),
             launch: serde_json::Value::Null,
             attachment: NicAttachment::QemuUser { publish: Vec::new() },
+            host_boot: None,
             started_at_ms: 1,
             ready_at_ms: None,
             ended_at_ms: None,
@@ -147,6 +148,8 @@ mod tests {
                 disk_bytes: 1,
                 nat: false,
                 publish: Vec::new(),
+                stop_after_ms: None,
+                restart: wire::api::RestartPolicy::No,
             },
             image_id: "00000000000000aa".parse().unwrap(),
             kernel_id: "00000000000000aa".parse().unwrap(),
@@ -154,6 +157,7 @@ mod tests {
             workspace: None,
             reset_pending: false,
             last_error: None,
+            restarting: None,
             created_at_ms: 1,
         }
     }

@@ -2,27 +2,30 @@
 
 use std::collections::BTreeMap;
 
-use wire::api::{BootStatus, Image, Kernel, KernelFacts, Vm, VmState};
+use wire::api::{BootStatus, Idle, Image, Kernel, KernelFacts, Restarts, Vm, VmState};
 use wire::id::OpId;
 
 use crate::model::kernel::OptionState;
+use crate::model::restart::{Restarting, TRIES_MAX};
 use crate::model::vm::VmState as State;
-use crate::store::records::{BootRecord, ImageRecord, KernelRecord, VmRecord};
+use crate::store::records::{BootSummary, ImageRecord, KernelRecord, VmSummary};
 
 /// What is known of a VM beside its row.
 pub(crate) struct Around {
     /// The boot that runs, or the last one.
-    pub(crate) boot: Option<BootRecord>,
+    pub(crate) boot: Option<BootSummary>,
     /// The VMM's process, while it runs.
     pub(crate) pid: Option<u32>,
     /// What the disk takes on the host.
     pub(crate) disk_allocated_bytes: u64,
     /// The operation that holds it.
     pub(crate) operation: Option<OpId>,
+    /// Since when nobody uses it.
+    pub(crate) idle: Option<Idle>,
 }
 
 /// A VM.
-pub(crate) fn vm(record: VmRecord, around: Around) -> Vm {
+pub(crate) fn vm(record: VmSummary, around: Around) -> Vm {
     Vm {
         state: vm_state(&record.state),
         id: record.id,
@@ -37,6 +40,10 @@ pub(crate) fn vm(record: VmRecord, around: Around) -> Vm {
         disk_allocated_bytes: around.disk_allocated_bytes,
         nat: record.spec.nat,
         publish: record.spec.publish,
+        stop_after_ms: record.spec.stop_after_ms,
+        idle: around.idle,
+        restart: record.spec.restart,
+        restarts: record.restarting.map(restarts),
         boot: around.boot.map(|boot| boot_status(boot, around.pid)),
         last_error: record.last_error,
         operation: around.operation,
@@ -44,6 +51,10 @@ pub(crate) fn vm(record: VmRecord, around: Around) -> Vm {
         reset_pending: record.reset_pending,
         created_at_ms: record.created_at_ms,
     }
+}
+
+fn restarts(owed: Restarting) -> Restarts {
+    Restarts { why: owed.why, tries: owed.tries, tries_max: TRIES_MAX, next_at_ms: owed.due_at_ms }
 }
 
 fn vm_state(state: &State) -> VmState {
@@ -60,11 +71,10 @@ fn vm_state(state: &State) -> VmState {
 }
 
 /// A boot; `pid` is its VMM's, if it runs.
-pub(crate) fn boot_status(boot: BootRecord, pid: Option<u32>) -> BootStatus {
-    let driver = boot.launch.get("driver").and_then(|name| name.as_str()).unwrap_or("unknown").to_owned();
+pub(crate) fn boot_status(boot: BootSummary, pid: Option<u32>) -> BootStatus {
     BootStatus {
         id: boot.id,
-        vmm: driver,
+        vmm: boot.vmm,
         pid: if boot.ended_at_ms.is_none() { pid } else { None },
         started_at_ms: boot.started_at_ms,
         ready_at_ms: boot.ready_at_ms,

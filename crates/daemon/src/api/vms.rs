@@ -1,5 +1,6 @@
 //! VMs: list, show, create, start, stop, restart, kill, pause, resume, reset, delete, wait.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -14,27 +15,26 @@ use wire::api::{
 use super::error::Refusal;
 use super::view::{self, Around};
 use super::{Api, guests};
+use crate::ops::world::blocking;
 use crate::saga::Cause;
 use crate::store::StoreError;
-use crate::store::records::VmRecord;
+use crate::store::records::{BootSummary, VmRecord, VmSummary};
 
 /// How long a level is waited for when nothing is asked: a loaded host that emulates the processor takes a minute.
 const WAIT: Duration = Duration::from_secs(180);
 
-async fn around(api: &Api, record: &VmRecord) -> Result<Around, StoreError> {
-    let host = &api.host;
-    Ok(Around {
-        boot: host.store.last_boot(&record.id).await?,
-        pid: host.supervisors.pid(&record.id),
-        disk_allocated_bytes: host.storage.allocated_bytes(&record.id),
-        operation: api.engine.holder(&record.id),
-    })
+/// A VM as clients see it, with what its disk takes on the host.
+fn seen_with(api: &Api, vm: VmSummary, boot: Option<BootSummary>, disk_allocated_bytes: u64) -> Vm {
+    let supervisors = &api.host.supervisors;
+    let (pid, idle, operation) = (supervisors.pid(&vm.id), supervisors.idle(&vm.id), api.engine.holder(&vm.id));
+    view::vm(vm, Around { boot, pid, disk_allocated_bytes, operation, idle })
 }
 
 /// A VM as clients see it.
 pub(super) async fn seen(api: &Api, record: VmRecord) -> Result<Vm, StoreError> {
-    let around = around(api, &record).await?;
-    Ok(view::vm(record, around))
+    let boot = api.host.store.last_boot(&record.id).await?;
+    let allocated = api.host.storage.allocated_bytes(&record.id);
+    Ok(seen_with(api, record.into(), boot.map(BootSummary::from), allocated))
 }
 
 /// VMs: all, or those asked for
@@ -47,10 +47,15 @@ pub(super) async fn seen(api: &Api, record: VmRecord) -> Result<Vm, StoreError> 
     responses((status = 200, body = VmList), (status = "default", body = ErrorBody))
 )]
 pub async fn list(State(api): State<Api>, Query(query): Query<ListVms>) -> Result<Json<VmList>, Refusal> {
-    let mut vms = Vec::new();
-    for record in api.host.store.vms().await? {
-        vms.push(seen(&api, record).await?);
-    }
+    let storage = Arc::clone(&api.host.storage);
+    // Two looks at the same time: many VMs have many files.
+    let (listed, allocated) = tokio::join!(api.host.store.listing(), blocking(move || Ok(storage.allocated())));
+    let allocated = allocated?;
+    let seen = |(vm, boot): (VmSummary, _)| {
+        let bytes = allocated.get(&vm.id).copied().unwrap_or(0);
+        seen_with(&api, vm, boot, bytes)
+    };
+    let vms = listed?.into_iter().map(seen).collect();
     Ok(Json(VmList { vms: query.apply(vms) }))
 }
 

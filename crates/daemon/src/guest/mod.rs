@@ -17,6 +17,7 @@
 //! | `connection` | the task that owns the socket |
 //! | `outbox` | frames on their way out |
 //! | `stream` | one stream, shared by the task and its opener |
+//! | [`uses`] | who uses a guest, and who only looks at it |
 //! | [`exec`], [`session`], [`tree`], [`changes`] | what streams are used for |
 //! | [`fuzz`] | any bytes through the state machine |
 //!
@@ -35,6 +36,7 @@ pub mod session;
 mod stream;
 pub mod tree;
 pub mod untrusted;
+pub mod uses;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -52,6 +54,7 @@ use wire::agent::message::{
 use connection::Handle;
 use link::{Opening, Violation};
 use stream::Stream;
+use uses::Uses;
 
 pub use changes::ChangeStream;
 pub use exec::ExecStream;
@@ -156,6 +159,7 @@ struct Parts {
     events: broadcast::Sender<Event>,
     /// Holds what came before anybody listened.
     first_listener: Mutex<Option<broadcast::Receiver<Event>>>,
+    uses: Uses,
 }
 
 impl Guest {
@@ -179,7 +183,8 @@ impl Guest {
     async fn begin(socket: UnixStream, path: Option<&Path>, deadline: Instant) -> Result<Guest, GuestError> {
         let opened = connect::greet(socket, path, deadline).await?;
         let (handle, events, first_listener) = connection::start(opened.socket, opened.link, &opened.unread);
-        let parts = Parts { hello: opened.hello, events, first_listener: Mutex::new(Some(first_listener)) };
+        let first_listener = Mutex::new(Some(first_listener));
+        let parts = Parts { hello: opened.hello, events, first_listener, uses: Uses::default() };
         Ok(Guest { handle, parts: Arc::new(parts) })
     }
 
@@ -199,7 +204,14 @@ impl Guest {
 
     async fn open(&self, opening: Opening, request: &Request) -> Result<Stream, GuestError> {
         let payload = serde_json::to_vec(request).expect("every request has a form in JSON");
-        Stream::open(self.handle.clone(), opening, payload).await
+        let using = uses::is_use(request).then(|| self.parts.uses.begin());
+        Stream::open(self.handle.clone(), opening, payload, using).await
+    }
+
+    /// Who uses this guest over this connection.
+    #[must_use]
+    pub fn uses(&self) -> &Uses {
+        &self.parts.uses
     }
 
     /// Gives the guest its identity and lets its init begin; once a boot.

@@ -17,7 +17,7 @@
 //! Around them: [`plan`] is what any of them is begun with, [`world`] what their steps work on, [`engine`] begins,
 //! watches, cancels and recovers them, [`failure`] turns errors into causes people can read, `parts` looks for what a boot
 //! is made of, `console` quotes a guest's console, `staging` holds what is made until it is whole, [`maker`] makes what VMs
-//! boot from.
+//! boot from, `policies` checks what the daemon is to do unasked, and [`unasked`] begins it.
 //!
 //! A plan fixes every id, path and number first; steps are idempotent functions of it.
 
@@ -37,6 +37,7 @@ pub mod maker;
 mod parts;
 pub mod pause;
 pub mod plan;
+mod policies;
 pub mod reset;
 pub mod restart;
 pub mod resume;
@@ -44,6 +45,7 @@ pub mod set;
 mod staging;
 pub mod start;
 pub mod stop;
+pub mod unasked;
 pub mod world;
 
 pub use engine::Engine;

@@ -197,6 +197,27 @@ impl Plan {
         }
     }
 
+    /// Why the daemon began it; none when somebody asked for it.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Plan::Start(plan) => plan.reason.as_deref(),
+            Plan::Stop(plan) => plan.reason.as_deref(),
+            Plan::Create(_)
+            | Plan::Restart(_)
+            | Plan::Kill(_)
+            | Plan::Pause(_)
+            | Plan::Resume(_)
+            | Plan::Set(_)
+            | Plan::Reset(_)
+            | Plan::Delete(_)
+            | Plan::ImageBuild(_)
+            | Plan::ImageDelete(_)
+            | Plan::KernelImport(_)
+            | Plan::KernelDelete(_) => None,
+        }
+    }
+
     /// The id of the image or kernel whose row it takes away before the files: until it has succeeded both may be wanted
     /// back.
     #[must_use]

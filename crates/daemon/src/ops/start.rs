@@ -74,6 +74,9 @@ pub struct StartPlan {
     pub boot_timeout_ms: u64,
     /// Where the console is to be found if this start fails.
     pub console_after_failure: PathBuf,
+    /// Why the daemon does it; none when somebody asked.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 impl StartPlan {
@@ -162,6 +165,7 @@ pub(super) async fn plan_with(
         reset_system: vm.reset_pending,
         boot_timeout_ms: u64::try_from(host.settings.boot_timeout.as_millis()).unwrap_or(u64::MAX),
         console_after_failure: machine.console_log.clone(),
+        reason: None,
         boot,
         machine,
     })
@@ -184,6 +188,7 @@ impl<P: Booting + Sync> Step<P, Host> for MarkStarting {
             vm: plan.vm.clone(),
             launch,
             attachment: plan.attachment.clone(),
+            host_boot: Some(cx.world.supervisors.host_boot().to_owned()),
             started_at_ms: (cx.world.now_ms)(),
             ready_at_ms: None,
             ended_at_ms: None,
@@ -191,7 +196,7 @@ impl<P: Booting + Sync> Step<P, Host> for MarkStarting {
             init: None,
             warnings: Vec::new(),
         };
-        Ok(cx.world.store.begin_boot(record).await?)
+        Ok(cx.world.store.begin_boot(record, plan.reason.is_none()).await?)
     }
 
     async fn undo(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
@@ -202,6 +207,9 @@ impl<P: Booting + Sync> Step<P, Host> for MarkStarting {
             Ok(_) | Err(StoreError::NotFound { .. }) => {}
             Err(StoreError::Refused { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
+        }
+        if plan.reason.is_some() {
+            store.restart_undone(&plan.vm, (cx.world.now_ms)()).await?;
         }
         let error = cx.cause.map(|cause| cause.message.clone());
         Ok(store.set_last_error(&plan.vm, error).await?)

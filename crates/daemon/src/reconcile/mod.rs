@@ -1,4 +1,5 @@
-//! Compares what is on the disk with what is on record, and removes what belongs to nothing.
+//! Loops that take no input. Here is the sweep: it compares what is on the disk with what is on record, and removes what
+//! belongs to nothing. [`idle`] stops VMs that nobody uses, [`restart`] starts those that are owed it.
 //!
 //! | found | belongs to | else |
 //! |---|---|---|
@@ -12,9 +13,12 @@
 //! Boots come first, before anything else may begin: a VMM that a database of an hour ago does not know has its VM's disk
 //! open, and the VM may be about to start.
 //!
-//! Takes no input, is safe at any moment and does nothing the second time. What is on the disk is read before what is on
+//! It takes no input, is safe at any moment and does nothing the second time. What is on the disk is read before what is on
 //! record, and every operation writes its row before its files and removes its files before its row, so nothing that
 //! is just coming into being is taken for a leftover.
+
+pub mod idle;
+pub mod restart;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

@@ -5,6 +5,7 @@
 
 pub mod sparse;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -42,6 +43,9 @@ pub trait StorageDriver: Send + Sync {
 
     /// What the disk takes on the host.
     fn allocated_bytes(&self, vm: &VmId) -> u64;
+
+    /// What every disk takes on the host, in one look. Blocks.
+    fn allocated(&self) -> HashMap<VmId, u64>;
 }
 
 /// What went wrong with a disk.

@@ -8,6 +8,7 @@
 //! What the template has, for whoever mounts it: label [`LABEL`], 4 KiB blocks, 64-bit block numbers (a grown one may
 //! exceed 16 TiB), a journal of [`JOURNAL_MIB`] MiB, no reserved blocks, nothing in it but `lost+found`.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use async_trait::async_trait;
 use sys::process::{command, find_program, run};
 use tokio::sync::Mutex;
 use wire::id::VmId;
-use wire::naming::{vm_dir, vm_disk};
+use wire::naming::{DISK_FILE, vm_dir, vm_disk, vms_dir};
 
 use super::{StorageDriver, StorageError, check_room, check_size};
 
@@ -181,6 +182,11 @@ impl StorageDriver for SparseFiles {
 
     fn allocated_bytes(&self, vm: &VmId) -> u64 {
         sys::fs::allocated_bytes(&self.path(vm))
+    }
+
+    fn allocated(&self) -> HashMap<VmId, u64> {
+        let found = sys::fs::allocated_bytes_below(&vms_dir(&self.state), DISK_FILE);
+        found.into_iter().filter_map(|(name, bytes)| Some((name.parse().ok()?, bytes))).collect()
     }
 }
 

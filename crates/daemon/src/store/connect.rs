@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, FileControl, OpenFlags};
+use rusqlite::{Connection, ErrorCode, FileControl, OpenFlags, ToSql};
 
-use super::{StoreError, schema};
+use super::{StoreError, schema, sql};
 
 /// How long the first look waits for another process (an earlier daemon, a person with `sqlite3`) to let go of the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,6 +27,8 @@ pub(super) const RESERVE_BYTES: u64 = 4 << 20;
 /// Pages in the log after which it is written back: a quarter of the reserve, so that the rest is there when the disk
 /// fills up at the worst moment.
 const CHECKPOINT_PAGES: i64 = 256;
+/// The same when an operation ends: nobody waits then, so that few have to in the middle of one.
+const CHECKPOINT_EARLY_PAGES: i64 = 128;
 /// Room that must be left beside the reserve for it to be made: a full disk is not filled further.
 const ROOM_BESIDE_BYTES: u64 = 4 << 20;
 /// The database file grows by this.
@@ -69,6 +71,42 @@ fn open(path: &Path) -> Result<Connection, rusqlite::Error> {
     // Sorting and undoing a statement need no file.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     Ok(connection)
+}
+
+/// Runs `act` so that what it commits survives the death of the machine, and all that was committed before.
+pub(super) fn durably<T>(
+    connection: &mut Connection,
+    act: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    under(connection, "synchronous", &"FULL", &"NORMAL", act)
+}
+
+/// Runs `act`, whose commit writes the log back if that will soon be needed anyhow.
+///
+/// Writing back costs two syncs and the log's next beginning a third: in the middle of an operation they would come on top
+/// of its commit point's.
+pub(super) fn writing_back_early<T>(
+    connection: &mut Connection,
+    act: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    under(connection, "wal_autocheckpoint", &CHECKPOINT_EARLY_PAGES, &CHECKPOINT_PAGES, act)
+}
+
+/// Runs `act` under another setting of the connection, and puts the usual one back whatever comes of it.
+fn under<T>(
+    connection: &mut Connection,
+    setting: &str,
+    value: &dyn ToSql,
+    usual: &dyn ToSql,
+    act: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let set = |connection: &Connection, value: &dyn ToSql| {
+        connection.pragma_update(None, setting, value).map_err(sql("change how it is written"))
+    };
+    set(connection, value)?;
+    let done = act(connection);
+    set(connection, usual)?;
+    done
 }
 
 /// What a failure to open means.

@@ -6,6 +6,8 @@
 //! | `connect` | how the file is opened, looked over, and kept writable on a full disk |
 //! | [`records`] | what a row is, as Rust |
 //! | `vms`, `boots`, `artifacts`, `operations` | the statements, one file a table |
+//! | `listing` | all VMs in one look |
+//! | [`policies`] | of VMs, what the daemon acts on unasked |
 //!
 //! One thread owns the connection that writes, another the one that reads, so that no read waits for a disk to take a
 //! write; both sleep while nobody asks. Write-ahead log, `synchronous = NORMAL`: what is committed survives this process,
@@ -15,7 +17,9 @@
 mod artifacts;
 mod boots;
 mod connect;
+mod listing;
 mod operations;
+pub mod policies;
 pub mod records;
 pub mod schema;
 mod vms;

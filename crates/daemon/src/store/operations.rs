@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, named_pa
 use wire::id::OpId;
 
 use super::records::OperationRecord;
-use super::{Store, StoreError, from_json, id, int, is_unique_violation, ms, sql, to_json};
+use super::{Store, StoreError, connect, from_json, id, int, is_unique_violation, ms, sql, to_json};
 use crate::saga::journal::{Durability, Edge, EdgeKind, Journal, JournalError};
 
 /// Ended operations kept for `banger op list`; stuck ones stay until somebody has looked.
@@ -158,21 +158,24 @@ impl Store {
         self.write(move |connection| {
             let act = "record the end of an operation";
             let error = error.as_ref().map(|e| to_json("the error of an operation", e)).transpose()?;
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
-            transaction
-                .execute(
-                    "UPDATE operations SET state = ?2, error_json = ?3, ended_at_ms = ?4 WHERE id = ?1",
-                    params![operation.as_str(), state.name(), error, int(at_ms)],
-                )
-                .map_err(sql(act))?;
-            transaction
-                .execute(
-                    "DELETE FROM operations WHERE state IN ('succeeded', 'unwound') AND number <=
-                     (SELECT max(number) FROM operations) - ?1",
-                    [ENDED_KEPT],
-                )
-                .map_err(sql(act))?;
-            transaction.commit().map_err(sql(act))
+            connect::writing_back_early(connection, |connection| {
+                let transaction =
+                    connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
+                transaction
+                    .execute(
+                        "UPDATE operations SET state = ?2, error_json = ?3, ended_at_ms = ?4 WHERE id = ?1",
+                        params![operation.as_str(), state.name(), error, int(at_ms)],
+                    )
+                    .map_err(sql(act))?;
+                transaction
+                    .execute(
+                        "DELETE FROM operations WHERE state IN ('succeeded', 'unwound') AND number <=
+                         (SELECT max(number) FROM operations) - ?1",
+                        [ENDED_KEPT],
+                    )
+                    .map_err(sql(act))?;
+                transaction.commit().map_err(sql(act))
+            })
         })
         .await
     }
@@ -287,24 +290,30 @@ impl Store {
         self.write(move |connection| {
             let act = "write the journal";
             let cause = edge.kind.cause().map(|cause| to_json("the cause of a failure", cause)).transpose()?;
-            let is_durable = durability == Durability::Machine;
-            if is_durable {
-                connection.pragma_update(None, "synchronous", "FULL").map_err(sql(act))?;
-            }
-            let done = connection
-                .prepare(
-                    "INSERT INTO edges (operation, number, step, kind, cause_json, at_ms)
-                     SELECT number, (SELECT coalesce(max(number), 0) + 1 FROM edges WHERE operation = operations.number),
-                            ?2, ?3, ?4, ?5
-                     FROM operations WHERE id = ?1",
-                )
-                .and_then(|mut statement| {
-                    statement.execute(params![operation.as_str(), edge.step, edge.kind.name(), cause, int(edge.at_ms)])
-                })
-                .map_err(sql(act));
-            if is_durable {
-                connection.pragma_update(None, "synchronous", "NORMAL").map_err(sql(act))?;
-            }
+            let write = |connection: &mut Connection| {
+                connection
+                    .prepare(
+                        "INSERT INTO edges (operation, number, step, kind, cause_json, at_ms)
+                         SELECT number,
+                                (SELECT coalesce(max(number), 0) + 1 FROM edges WHERE operation = operations.number),
+                                ?2, ?3, ?4, ?5
+                         FROM operations WHERE id = ?1",
+                    )
+                    .and_then(|mut statement| {
+                        statement.execute(params![
+                            operation.as_str(),
+                            edge.step,
+                            edge.kind.name(),
+                            cause,
+                            int(edge.at_ms)
+                        ])
+                    })
+                    .map_err(sql(act))
+            };
+            let done = match durability {
+                Durability::Machine => connect::durably(connection, write),
+                Durability::Process => write(connection),
+            };
             match done? {
                 1 => Ok(()),
                 _ => Err(StoreError::NotFound { what: "operation", key: operation.as_str().to_owned() }),

@@ -9,14 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
+use daemon::model::machine::ExitReason;
+use daemon::model::vm::VmState;
+use daemon::ops::start::StartPlan;
 use daemon::ops::{Host, Plan};
 use daemon::saga::journal::{Durability, Edge, Journal, JournalError};
 use daemon::saga::{Driven, Observer, Outcome, Progress, Undo};
 use daemon::store::OperationState as Stored;
-use daemon::store::records::OperationRecord;
+use daemon::store::records::{OperationRecord, VmRecord};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use wire::api::{BuildImage, ImportKernel, KernelSource, KillSignal, OperationState, SetVm};
+use wire::api::{BuildImage, CreateVm, ImportKernel, KernelSource, KillSignal, OperationState, RestartPolicy, SetVm};
 use wire::id::OpId;
 
 use crate::fake::{Daemon, World, soon};
@@ -43,6 +46,14 @@ pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
             Plan::Create(Box::new(daemon::ops::create::plan(host, request("web", true)).await.unwrap()))
         }
         "start" => Plan::Start(Box::new(daemon::ops::start::plan(host, &ready(false).await).await.unwrap())),
+        "start again" => {
+            let request = CreateVm { restart: RestartPolicy::OnFailure, ..request("web", true) };
+            engine.wait(&engine.create(request).await.unwrap().operation).await.unwrap();
+            daemon.world.only().end(ExitReason::Crashed { signal: Some(11) });
+            let vm = soon("the end", off(daemon)).await;
+            let plan = daemon::ops::start::plan(host, &vm).await.unwrap();
+            Plan::Start(Box::new(StartPlan { reason: Some("it fell".into()), ..plan }))
+        }
         "stop" => Plan::Stop(Box::new(daemon::ops::stop::plan(host, &ready(true).await, None).await.unwrap())),
         "restart" => Plan::Restart(Box::new(daemon::ops::restart::plan(host, &ready(true).await, None).await.unwrap())),
         "kill" => {
@@ -54,7 +65,8 @@ pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
         "stop paused" => Plan::Stop(Box::new(daemon::ops::stop::plan(host, &paused().await, None).await.unwrap())),
         "delete paused" => Plan::Delete(Box::new(daemon::ops::delete::plan(host, &paused().await).await.unwrap())),
         "set" => {
-            let request = SetVm { vcpus: Some(2), ..larger() };
+            let (stop_after_ms, restart) = (Some(60_000), Some(RestartPolicy::Always));
+            let request = SetVm { vcpus: Some(2), stop_after_ms, restart, ..larger() };
             Plan::Set(Box::new(daemon::ops::set::plan(host, &ready(false).await, request).await.unwrap()))
         }
         "set running" => Plan::Set(Box::new(daemon::ops::set::plan(host, &ready(true).await, larger()).await.unwrap())),
@@ -83,6 +95,17 @@ pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
             Plan::KernelDelete(Box::new(daemon::ops::kernel_delete::plan(host, &kernel).await.unwrap()))
         }
         other => panic!("no verb {other}"),
+    }
+}
+
+/// The VM once it is off and its owner is done with it.
+async fn off(daemon: &Daemon) -> VmRecord {
+    loop {
+        let vm = daemon.host.store.find_vm("web").await.unwrap();
+        if vm.state == VmState::Stopped && daemon.host.supervisors.running() == 0 {
+            return vm;
+        }
+        tokio::task::yield_now().await;
     }
 }
 
@@ -213,8 +236,9 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
     use wire::api::VmState::{Created, Paused, Running, Stopped};
     let allowed: &[Option<wire::api::VmState>] = match (verb, has_happened) {
         ("create", true) => &[Some(Created)],
-        ("create and start" | "start" | "restart" | "reset running", true) => &[Some(Running)],
+        ("create and start" | "start" | "start again" | "restart" | "reset running", true) => &[Some(Running)],
         ("reset", _) => &[Some(Created)],
+        ("start again", false) => &[Some(Stopped)],
         ("create" | "create and start", false) | ("delete" | "delete paused", true) => &[None],
         ("set", _) => &[Some(Created)],
         ("set running", _) => &[Some(Running)],
@@ -231,6 +255,10 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
         _ => &[None],
     };
     assert!(allowed.contains(&state), "{case}: {state:?}");
+    if verb == "start again" {
+        let owed = store.find_vm("web").await.unwrap().restarting.expect("what it was owed is on record");
+        assert_eq!(owed.due_at_ms.is_none(), has_happened, "{case}: {owed:?}");
+    }
     if let Ok(vm) = store.find_vm("web").await
         && verb.starts_with("set")
     {
@@ -239,6 +267,8 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
         let vcpus = if verb == "set" && has_happened { 2 } else { 1 };
         let disk_bytes: u64 = if has_grown { 2 << 30 } else { 1 << 30 };
         assert_eq!((vm.spec.vcpus, vm.spec.disk_bytes), (vcpus, disk_bytes), "{case}");
+        assert_eq!(vm.spec.stop_after_ms.is_some(), vcpus == 2, "{case}");
+        assert_eq!(vm.spec.restart == RestartPolicy::Always, vcpus == 2, "{case}");
         assert!(has_grown || !has_happened, "{case}");
     }
     if let Ok(vm) = store.find_vm("web").await {
@@ -390,6 +420,7 @@ matrices! {
     create: "create",
     create_and_start: "create and start",
     start: "start",
+    start_again: "start again",
     stop: "stop",
     restart: "restart",
     kill: "kill",

@@ -11,6 +11,7 @@ mod full;
 mod lives;
 mod network;
 mod ops;
+mod policies;
 mod power;
 mod process;
 mod reconcile;

@@ -127,7 +127,9 @@ fn migrations_are_checked_without_a_change() {
     assert_eq!(status, 0, "{said}");
     assert!(said.contains("there is no "), "{said}");
     assert!(!home.state().exists());
-    for (schema, status, says) in [(2, 0, "compatible"), (1, 1, "pending"), (0, 1, "pending"), (99, 2, "newer")] {
+    for (schema, status, says) in
+        [(3, 0, "compatible"), (2, 1, "pending"), (1, 1, "pending"), (0, 1, "pending"), (99, 2, "newer")]
+    {
         let before = home.put_database(schema);
         let (code, said) = home.checked();
         assert_eq!(code, status, "{said}");

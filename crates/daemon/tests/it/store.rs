@@ -4,12 +4,15 @@ use std::io::{BufRead, Read, Write};
 use std::process::Stdio;
 
 use daemon::model::machine::NicAttachment;
+use daemon::model::restart::End;
 use daemon::model::vm::{VmEvent, VmState};
 use daemon::ops::Plan;
 use daemon::saga::journal::{Cause, Durability, Edge, EdgeKind, Journal};
-use daemon::store::records::{BootRecord, GuestIdentity, OperationRecord, VmRecord, VmSpec};
+use daemon::store::policies::Ended;
+use daemon::store::records::{BootRecord, BootSummary, GuestIdentity, OperationRecord, VmRecord, VmSpec, VmSummary};
 use daemon::store::schema::{self, Standing};
 use daemon::store::{OperationState, Store, StoreError};
+use wire::api::RestartPolicy;
 use wire::id::{BootId, OpId, VmId};
 
 use crate::again;
@@ -28,6 +31,8 @@ fn vm(n: u8, name: &str) -> VmRecord {
             disk_bytes: 1 << 30,
             nat: false,
             publish: Vec::new(),
+            stop_after_ms: None,
+            restart: RestartPolicy::No,
         },
         image_id: image("debian-bookworm").id,
         kernel_id: kernel("6.1").id,
@@ -35,6 +40,7 @@ fn vm(n: u8, name: &str) -> VmRecord {
         workspace: None,
         reset_pending: false,
         last_error: None,
+        restarting: None,
         created_at_ms: u64::from(n),
     }
 }
@@ -270,41 +276,112 @@ async fn edges_come_back_as_they_were_written() {
     assert!(nobodys.append(&edges[0], Durability::Process).await.is_err());
 }
 
+/// How often the log was begun anew: a field of its header (SQLite, "WAL File Format").
+fn beginnings(log: &std::path::Path) -> u32 {
+    let bytes = std::fs::read(log).unwrap();
+    u32::from_be_bytes(bytes[12..16].try_into().unwrap())
+}
+
 #[tokio::test]
-async fn a_late_end_of_a_boot_touches_no_other() {
-    let (_dir, store) = open().await;
-    store.insert_vm(vm(1, "web")).await.unwrap();
-    let id = vm(1, "web").id;
-    let boot = |n: u8| BootRecord {
+async fn the_log_is_written_back_between_operations_not_in_the_middle_of_one() {
+    let (dir, store) = open().await;
+    let log = dir.path().join("state.db-wal");
+    let mut seen = std::collections::HashSet::new();
+    for n in 0..60 {
+        let operation = OperationRecord { plan: serde_json::json!("x".repeat(8 << 10)), ..operation(n, "vm", 1) };
+        let journal = store.journal(operation.id.clone());
+        store.begin_operation(operation.clone()).await.unwrap();
+        let before = beginnings(&log);
+        for step in ["a", "b", "c", "d", "e", "f", "g", "h", "i"] {
+            for kind in [EdgeKind::Started, EdgeKind::Succeeded] {
+                let edge = Edge { step: step.into(), kind, at_ms: 7 };
+                journal.append(&edge, Durability::Process).await.unwrap();
+            }
+        }
+        store.end_operation(&operation.id, OperationState::Succeeded, None, 2).await.unwrap();
+        assert_eq!(beginnings(&log), before, "operation {n}");
+        seen.insert(before);
+    }
+    assert!(seen.len() > 5, "{seen:?}");
+}
+
+fn boot_of(vm: &VmId, n: u8) -> BootRecord {
+    BootRecord {
         id: BootId::from_random([n; 8]),
-        vm: id.clone(),
-        launch: serde_json::json!({}),
+        vm: vm.clone(),
+        launch: serde_json::json!({"driver": "qemu", "argv": ["qemu-system-x86_64"]}),
         attachment: NicAttachment::QemuUser { publish: Vec::new() },
+        host_boot: Some("first".into()),
         started_at_ms: u64::from(n),
         ready_at_ms: None,
         ended_at_ms: None,
         ended: None,
         init: None,
         warnings: Vec::new(),
-    };
+    }
+}
+
+fn ended(how: &str, at_ms: u64) -> Ended {
+    Ended { how: how.into(), end: End::Wanted, at_ms }
+}
+
+#[tokio::test]
+async fn a_list_has_every_vm_with_its_newest_boot() {
+    let (_dir, store) = open().await;
+    let vms = [vm(1, "new"), vm(2, "web"), vm(3, "db")];
+    for vm in &vms {
+        store.insert_vm(vm.clone()).await.unwrap();
+        store.happen(&vm.id, VmEvent::CreateFinished).await.unwrap();
+    }
+    for (vm, n) in [(&vms[1], 1), (&vms[1], 2), (&vms[2], 3)] {
+        let boot = boot_of(&vm.id, n);
+        store.begin_boot(boot.clone(), true).await.unwrap();
+        store.set_boot_init(&boot.id, Some("systemd".into())).await.unwrap();
+        store.warn_boot(&boot.id, "careful").await.unwrap();
+        store.boot_ready(&vm.id, &boot.id, 5).await.unwrap();
+        store.mark_off(&vm.id, &boot.id, &ended("poweroff", 6), None).await.unwrap();
+    }
+    // A launch that names no driver is one of another banger.
+    let unknown = BootRecord { launch: serde_json::json!({}), ..boot_of(&vms[2].id, 4) };
+    store.begin_boot(unknown, true).await.unwrap();
+    let mut listed = store.listing().await.unwrap();
+    listed.sort_by(|(one, _), (other, _)| one.id.cmp(&other.id));
+    let mut expected = Vec::new();
+    for vm in store.vms().await.unwrap() {
+        let boot = store.last_boot(&vm.id).await.unwrap().map(BootSummary::from);
+        expected.push((VmSummary::from(vm), boot));
+    }
+    assert_eq!(listed, expected);
+    let drivers: Vec<Option<&str>> =
+        listed.iter().map(|(_, boot)| boot.as_ref().map(|boot| boot.vmm.as_str())).collect();
+    assert_eq!(drivers, [None, Some("qemu"), Some("unknown")]);
+    assert_eq!(listed[1].1.as_ref().unwrap().id, boot_of(&vms[1].id, 2).id);
+}
+
+#[tokio::test]
+async fn a_late_end_of_a_boot_touches_no_other() {
+    let (_dir, store) = open().await;
+    store.insert_vm(vm(1, "web")).await.unwrap();
+    let id = vm(1, "web").id;
+    let boot = |n: u8| boot_of(&id, n);
     store.happen(&id, VmEvent::CreateFinished).await.unwrap();
-    store.begin_boot(boot(1)).await.unwrap();
-    store.begin_boot(boot(1)).await.unwrap();
+    store.begin_boot(boot(1), true).await.unwrap();
+    store.begin_boot(boot(1), true).await.unwrap();
     store.boot_ready(&id, &boot(1).id, 5).await.unwrap();
-    assert!(store.mark_off(&id, &boot(1).id, "poweroff", 6, None).await.unwrap());
+    assert!(store.mark_off(&id, &boot(1).id, &ended("poweroff", 6), None).await.unwrap());
     assert!(store.open_boots().await.unwrap().is_empty(), "the boot has ended with the VM");
     store.end_boot(&boot(1).id, "killed", 7).await.unwrap();
-    store.begin_boot(boot(2)).await.unwrap();
+    store.begin_boot(boot(2), true).await.unwrap();
     store.boot_ready(&id, &boot(2).id, 8).await.unwrap();
-    assert!(!store.mark_off(&id, &boot(1).id, "late", 9, Some("late".into())).await.unwrap());
+    assert!(!store.mark_off(&id, &boot(1).id, &ended("late", 9), Some("late".into())).await.unwrap());
     let record = store.vm(&id).await.unwrap();
     assert_eq!((record.state, record.last_error), (VmState::Running { boot: boot(2).id }, None));
     assert_eq!(store.boot(&boot(1).id).await.unwrap().ended.as_deref(), Some("poweroff"));
-    assert!(store.begin_boot(boot(3)).await.is_err(), "it runs");
+    assert!(store.begin_boot(boot(3), true).await.is_err(), "it runs");
     assert_eq!(store.open_boots().await.unwrap().len(), 1);
     // An operation that holds the VM sees to it; the boot has ended all the same.
     store.happen(&id, VmEvent::StopBegun { boot: boot(2).id }).await.unwrap();
-    assert!(!store.mark_off(&id, &boot(2).id, "stop", 10, None).await.unwrap());
+    assert!(!store.mark_off(&id, &boot(2).id, &ended("stop", 10), None).await.unwrap());
     assert!(store.open_boots().await.unwrap().is_empty());
     assert_eq!(store.vm(&id).await.unwrap().state, VmState::Stopping { boot: boot(2).id });
     for n in 0..100 {

@@ -349,7 +349,7 @@ pub struct Health {
     pub memory_available_kib: u64,
     /// The kernel's `/proc/sys/kernel/random/boot_id`.
     pub kernel_boot_id: String,
-    /// Bytes that the NICs of the machine received; absent of an older agent, or where there are none.
+    /// Bytes that the NICs of the machine received, none without NICs; absent of an older agent.
     #[serde(default)]
     pub received_bytes: Option<u64>,
     /// Bytes that they sent.

@@ -28,22 +28,22 @@ pub struct ListVms {
 }
 
 impl ListVms {
-    /// `vms` as this query wants them.
+    /// `vms` as this query wants them. Places are sorted: a VM is large to move about.
     #[must_use]
-    pub fn apply(&self, mut vms: Vec<Vm>) -> Vec<Vm> {
-        if let Some(filter) = &self.filter {
-            vms.retain(|vm| filter.fits(vm));
-        }
-        vms.sort_by(|a, b| VmSort::Created.order(a, b));
+    pub fn apply(&self, vms: Vec<Vm>) -> Vec<Vm> {
+        let fits = |vm: &Vm| self.filter.as_ref().is_none_or(|filter| filter.fits(vm));
+        let mut places: Vec<usize> = (0..vms.len()).filter(|place| fits(&vms[*place])).collect();
+        places.sort_by(|a, b| VmSort::Created.order(&vms[*a], &vms[*b]));
         if self.latest {
-            vms = vms.pop().into_iter().collect();
+            places = places.pop().into_iter().collect();
         }
         // Stable: what is alike stays in the order of creation.
-        vms.sort_by(|a, b| self.sort.order(a, b));
+        places.sort_by(|a, b| self.sort.order(&vms[*a], &vms[*b]));
         if self.reverse {
-            vms.reverse();
+            places.reverse();
         }
-        vms
+        let mut vms: Vec<Option<Vm>> = vms.into_iter().map(Some).collect();
+        places.into_iter().filter_map(|place| vms[place].take()).collect()
     }
 }
 
@@ -249,6 +249,10 @@ mod tests {
             disk_allocated_bytes: memory_mib,
             nat: false,
             publish: Vec::new(),
+            stop_after_ms: None,
+            idle: None,
+            restart: super::super::RestartPolicy::No,
+            restarts: None,
             boot: None,
             last_error: None,
             operation: None,

@@ -48,6 +48,7 @@ mod figures;
 mod image;
 mod listing;
 mod operation;
+mod policy;
 mod session;
 mod system;
 mod tree;
@@ -60,6 +61,7 @@ pub use figures::{Listener, Traffic, VmPorts, VmStats};
 pub use image::{BuildImage, Image, ImageList, ImportKernel, Kernel, KernelFacts, KernelList, KernelSource};
 pub use listing::{FilterError, FilterTerm, ListVms, STATES, VmFilter, VmSort, parse_state};
 pub use operation::{Begun, Operation, OperationEvent, OperationList, OperationState, StepReport, StepState, Unit};
+pub use policy::{Idle, RestartPolicy, Restarts};
 pub use session::{
     AttachSession, SendQuery, Sent, Session, SessionList, SessionState, SignalSession, StartSession, StopSession,
 };

@@ -10,7 +10,7 @@ use std::fs::FileType;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -330,6 +330,15 @@ fn look_here(path: &Path) -> Result<(Found, PathBuf), Failure> {
     }
 }
 
+/// Whether `directory` is this host's root, however it is named.
+fn is_root(directory: &Path) -> Result<bool, Failure> {
+    let inode = |path: &Path| -> Result<(u64, u64), Failure> {
+        let meta = std::fs::metadata(path).map_err(|error| unreadable(path, error))?;
+        Ok((meta.dev(), meta.ino()))
+    };
+    Ok(inode(directory)? == inode(Path::new("/"))?)
+}
+
 /// Copies a file or a tree of a guest.
 async fn pull(app: &App, args: &Args, from: &There, to: &Path, since: Since) -> Result<Moved, Failure> {
     let source = Named::of(from.path.as_bytes());
@@ -342,6 +351,11 @@ async fn pull(app: &App, args: &Args, from: &There, to: &Path, since: Since) -> 
     let (found, real) = look_here(to)?;
     let has_slash = to.as_os_str().as_bytes().ends_with(b"/");
     let placed = place(source, is_directory, found, has_slash).map_err(refused)?;
+    if placed == Placed::Inside(None) && is_root(&real)? {
+        // It would replace this host's accounts, libraries and settings with the guest's; nobody means that.
+        let failure = refused("what is in a directory of a guest does not go over the root of this host");
+        return Err(failure.hint("name a directory for it: one that is not there yet is made"));
+    }
     let (directory, called) = match placed {
         Placed::Inside(name) => (real, name),
         Placed::Itself => {

@@ -1,6 +1,8 @@
 //! Verbs about VMs, one file each; here are the options several of them share.
 
-use wire::api::{BASE, CreateVm, ErrorCode, Publish, Ready, StartVm, Vm, VmList, VmState, Wait, WaitVm, Workspace};
+use wire::api::{
+    BASE, CreateVm, ErrorCode, Publish, Ready, RestartPolicy, StartVm, Vm, VmList, VmState, Wait, WaitVm, Workspace,
+};
 use wire::naming::VmName;
 
 use crate::client::path;
@@ -84,6 +86,12 @@ pub(crate) struct Machine {
     /// Lead a port of this host's 127.0.0.1 into it; may be repeated
     #[arg(short, long, value_name = "HOST:GUEST", value_parser = values::publish)]
     pub(crate) publish: Vec<Publish>,
+    /// Stop it once nobody has used it for so long: 30m, 2h; off: never
+    #[arg(long, value_name = "TIME", value_parser = values::stop_after_ms)]
+    pub(crate) stop_after: Option<u64>,
+    /// Start it again after a reboot of this host or a crash: always, on-failure (a crash only), no
+    #[arg(long, value_name = "WHEN", value_parser = values::restart, default_value = "no", hide_default_value = true)]
+    pub(crate) restart: RestartPolicy,
 }
 
 impl Machine {
@@ -104,6 +112,8 @@ impl Machine {
             disk_bytes: self.disk_size,
             nat: self.nat,
             publish: self.publish.clone(),
+            stop_after_ms: self.stop_after,
+            restart: self.restart,
             start,
             workspace,
         }

@@ -21,6 +21,8 @@ pub(crate) struct Host {
     /// What runs its VMs: `qemu`, `sim`.
     vmm: &'static str,
     path: OsString,
+    /// What stands for the host's `/` where its daemon looks at the host itself.
+    root: Option<PathBuf>,
 }
 
 /// What a command printed and how it ended.
@@ -88,6 +90,34 @@ impl Host {
         host
     }
 
+    /// As [`Host::simulated`], on a host of its own boots: they are files below [`Host::root`], a new one a
+    /// [`Host::reboot`].
+    pub(crate) fn simulated_to_reboot() -> Host {
+        let mut host = Host::simulated();
+        let root = host.home.path().join("root");
+        fs::create_dir_all(root.join("run/systemd/system")).unwrap();
+        fs::create_dir_all(root.join("proc/sys/kernel/random")).unwrap();
+        fs::write(root.join("proc/sys/kernel/random/boot_id"), "first\n").unwrap();
+        host.root = Some(root);
+        host
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.root.as_deref().expect("this host has a root of its own")
+    }
+
+    /// Takes the power from everything that runs, and boots anew.
+    pub(crate) fn reboot(&self) {
+        for (pid, _) in self.processes() {
+            kill(pid, Signal::KILL);
+        }
+        eventually("nothing runs", || self.processes().is_empty());
+        fs::remove_dir_all(self.home.path().join("run")).unwrap();
+        let id = self.root().join("proc/sys/kernel/random/boot_id");
+        let before = fs::read_to_string(&id).unwrap();
+        fs::write(id, format!("after {before}")).unwrap();
+    }
+
     /// Takes a program away from this host, before its daemon starts: `PATH` becomes a directory of links to all others.
     pub(super) fn hide(&mut self, program: &str) {
         let bin = self.home.path().join("bin");
@@ -117,7 +147,7 @@ impl Host {
     /// A host with nothing whose files are on the filesystem of `dir`.
     pub(crate) fn below(dir: &Path) -> Host {
         let home = tempfile::Builder::new().prefix("bt").tempdir_in(dir).unwrap();
-        Host { home, prefix: from_environment("BANGER_TEST_PREFIX"), vmm: "qemu", path: path() }
+        Host { home, prefix: from_environment("BANGER_TEST_PREFIX"), vmm: "qemu", path: path(), root: None }
     }
 
     pub(crate) fn home(&self) -> &Path {
@@ -149,6 +179,9 @@ impl Host {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if let Some(root) = &self.root {
+            command.env("BANGER_HOST_ROOT", root);
+        }
         command
     }
 

@@ -15,6 +15,7 @@
 //! | [`crash`] | the daemon killed at each step of a start, and a VMM |
 //! | [`full`] | a disk without a free byte |
 //! | [`sessions`] | commands left running, over the daemon's death and beside stalled watchers |
+//! | [`idle`] | a VM that nobody uses is stopped, and what using it is |
 //! | [`soak`] | in `make soak` only: the daemon killed at each step of the rest, power cuts, many lives |
 //! | [`input`] | bad input and full disks: a clear error, and nothing left behind |
 
@@ -22,6 +23,7 @@ mod copy;
 mod crash;
 mod full;
 pub(crate) mod host;
+mod idle;
 mod input;
 mod lifecycle;
 mod load;

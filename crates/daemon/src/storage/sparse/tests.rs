@@ -34,6 +34,8 @@ async fn a_disk_is_a_clean_filesystem_of_the_size_asked() {
     let meta = std::fs::metadata(&disk).unwrap();
     assert_eq!((meta.len(), meta.mode() & 0o777), (10 << 30, 0o600));
     assert!(driver.allocated_bytes(&vm(1)) < 8 << 20, "{}", driver.allocated_bytes(&vm(1)));
+    let each = (1..=4).map(|number| (vm(number), driver.allocated_bytes(&vm(number))));
+    assert_eq!(driver.allocated(), each.collect());
     run(command(check).args(["-f", "-n"]).arg(&disk)).unwrap();
     let mut label = [0; 16];
     std::fs::File::open(&disk).unwrap().read_exact_at(&mut label, 1024 + 0x78).unwrap();

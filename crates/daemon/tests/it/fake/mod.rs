@@ -5,10 +5,12 @@ pub(crate) mod guest;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use daemon::model::autostart::Autostart;
 use daemon::model::digest::Digest;
 use daemon::model::image::ImageManifest;
 use daemon::model::kernel::{ConfigSource, KernelManifest, ModuleCompression};
@@ -47,6 +49,10 @@ pub(crate) struct World {
     machines: Mutex<HashMap<PathBuf, Arc<Machine>>>,
     attached: Mutex<BTreeSet<PathBuf>>,
     pub(crate) behaviour: Mutex<Behaviour>,
+    /// Which boot of the host this is.
+    boots: AtomicU32,
+    /// What starts the daemon with it.
+    pub(crate) autostart: Mutex<Autostart>,
 }
 
 impl World {
@@ -71,7 +77,20 @@ impl World {
             machines: Mutex::default(),
             attached: Mutex::default(),
             behaviour: Mutex::new(Behaviour::Answers),
+            boots: AtomicU32::new(1),
+            autostart: Mutex::new(Autostart { has_systemd: true, has_system_unit: true, ..Autostart::default() }),
         })
+    }
+
+    /// The host loses its power and boots anew: no machine runs, and what was in memory is gone.
+    pub(crate) fn reboot(&self) {
+        for machine in self.machines.lock().unwrap().values() {
+            machine.end(ExitReason::Killed);
+        }
+        self.attached.lock().unwrap().clear();
+        std::fs::remove_dir_all(&self.dirs.run).unwrap();
+        std::fs::create_dir(&self.dirs.run).unwrap();
+        self.boots.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(crate) fn behave(&self, behaviour: Behaviour) {
@@ -143,16 +162,19 @@ impl Daemon {
         let store = Store::open(&world.dirs.state.join("state.db")).unwrap();
         let activity = Activity::default();
         let drivers = Arc::new(Drivers(Arc::clone(world)));
+        let (now_ms, host_boot) = (sys::clock::unix_ms, world.boots.load(Ordering::SeqCst).to_string());
         let (supervisors, reboots) =
-            Supervisors::new(store.clone(), drivers.clone(), drivers.clone(), sys::clock::unix_ms, activity.clone());
+            Supervisors::new(store.clone(), drivers.clone(), drivers.clone(), now_ms, host_boot, activity.clone());
         let defaults = Defaults {
             image: "debian-bookworm".into(),
             kernel: "linux-image-cloud-amd64".into(),
             vcpus: 1,
             memory_mib: 512,
             disk_bytes: 1 << 30,
+            stop_after_ms: None,
         };
         let settings = Settings { defaults, boot_timeout, stop_timeout: Duration::from_secs(5) };
+        let asked = Arc::clone(world);
         let host = Arc::new(Host {
             store,
             vmm: drivers.clone(),
@@ -163,7 +185,8 @@ impl Daemon {
             dirs: world.dirs.clone(),
             settings,
             guest_settings: Arc::new(GuestSettings::default),
-            now_ms: sys::clock::unix_ms,
+            autostart: Arc::new(move || asked.autostart.lock().unwrap().clone()),
+            now_ms,
             faults: faults.parse::<Faults>().unwrap(),
         });
         host.supervisors.adopt_all().await.unwrap();
@@ -377,6 +400,11 @@ impl StorageDriver for Drivers {
 
     fn allocated_bytes(&self, _: &VmId) -> u64 {
         4
+    }
+
+    fn allocated(&self) -> HashMap<VmId, u64> {
+        let disks = sys::fs::allocated_bytes_below(&wire::naming::vms_dir(&self.0.dirs.state), "disk.ext4");
+        disks.into_iter().filter_map(|(name, _)| Some((name.parse().ok()?, 4))).collect()
     }
 }
 
