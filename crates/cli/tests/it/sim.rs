@@ -70,6 +70,11 @@ fn a_daemon_killed_in_a_change_converges() {
 }
 
 #[test]
+fn a_daemon_killed_in_a_reset_converges() {
+    killed_at_every_step("vm.reset", &[CREATE], &["reset", "--yes", "--restart", "web"]);
+}
+
+#[test]
 fn a_daemon_killed_in_a_delete_converges() {
     killed_at_every_step("vm.delete", &[CREATE], &["rm", "web"]);
 }
