@@ -1,5 +1,6 @@
 //! `banger list`: which VMs there are: all, or those asked for.
 
+use std::borrow::Cow;
 use std::str::FromStr;
 
 use wire::api::{BASE, FilterTerm, ListVms, STATES, Vm, VmFilter, VmList, VmSort, VmState, parse_state};
@@ -127,23 +128,26 @@ pub(crate) fn ports(vm: &Vm) -> String {
     vm.publish.iter().map(|port| format!("{}:{}", port.host_port, port.guest_port)).collect::<Vec<_>>().join(",")
 }
 
+fn row(vm: &Vm, now_ms: u64) -> Vec<Cow<'_, str>> {
+    let workspace = vm.workspace.as_ref().map_or("", |workspace| workspace.host_path.as_str());
+    vec![
+        vm.id.as_str()[..SHORT_ID_LEN].into(),
+        vm.name.as_str().into(),
+        state(vm.state).into(),
+        vm.image.as_str().into(),
+        vm.vcpus.to_string().into(),
+        human(vm.memory_mib << 20).into(),
+        human(vm.disk_bytes).into(),
+        age(vm.created_at_ms, now_ms).into(),
+        ports(vm).into(),
+        workspace.into(),
+    ]
+}
+
 fn render(vms: &[Vm], now_ms: u64) -> String {
     let header = ["ID", "NAME", "STATE", "IMAGE", "VCPU", "MEM", "DISK", "CREATED", "PORTS", "WORKSPACE"];
-    let row = |vm: &Vm| {
-        vec![
-            vm.id.as_str()[..SHORT_ID_LEN].to_owned(),
-            vm.name.to_string(),
-            state(vm.state).to_owned(),
-            vm.image.clone(),
-            vm.vcpus.to_string(),
-            human(vm.memory_mib << 20),
-            human(vm.disk_bytes),
-            age(vm.created_at_ms, now_ms),
-            ports(vm),
-            vm.workspace.as_ref().map_or_else(String::new, |workspace| workspace.host_path.clone()),
-        ]
-    };
+    let rows = vms.iter().map(|vm| row(vm, now_ms)).collect();
     // Whoever reads a pipe or a file gets the whole.
     let width = if output::stdout_is_terminal() { usize::from(terminal::size().cols) } else { usize::MAX };
-    table_within(width, &MAY_SHRINK, &header, vms.iter().map(row).collect(), ALWAYS)
+    table_within(width, &MAY_SHRINK, &header, rows, ALWAYS)
 }
