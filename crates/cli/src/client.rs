@@ -175,7 +175,12 @@ impl Client {
     ) -> Result<T, Failure> {
         let (response, _connection) = self.request(method, path, body, content_type).await?;
         let bytes = collect(response).await?;
-        Ok(serde_json::from_slice(&bytes).map_err(ClientError::Malformed)?)
+        // Text that is known to be text is not looked over again, word by word.
+        let record = match std::str::from_utf8(&bytes) {
+            Ok(text) => serde_json::from_str(text),
+            Err(_) => serde_json::from_slice(&bytes),
+        };
+        Ok(record.map_err(ClientError::Malformed)?)
     }
 
     async fn request(
