@@ -22,7 +22,7 @@ build: ## Build the release programs into target/dist
 test: ## Run every test, real guests included
 	@TEST_PROFILE=$(TEST_PROFILE) scripts/test.sh
 
-soak: ## Run every test with the long lists; N=200 lives of a VM
+soak: ## Run every test and those that take long; N=200 lives of a VM
 	@BANGER_SOAK=$(N) TEST_PROFILE=$(TEST_PROFILE) scripts/test.sh
 
 check: ## Check format, lints, house rules, shell and spelling
@@ -35,7 +35,7 @@ bench: ## Measure, against the floor of the same parts
 	@scripts/bench.sh
 
 install: ## Install below PREFIX (and DESTDIR)
-	@cargo xtask dist --prefix '$(DESTDIR)$(PREFIX)'
+	@cargo xtask dist --destdir '$(DESTDIR)' --prefix '$(PREFIX)'
 
 hooks: ## Run `make check` before each commit
 	@git config core.hooksPath .githooks

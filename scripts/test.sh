@@ -6,7 +6,7 @@
 #   BANGER_TEST_PREFIX       an installed tree of the programs under test
 #   BANGER_TEST_HOME         a banger home with the default kernel and image: copy or link from it, never write to it
 #   BANGER_TEST_KERNEL_DEB   Debian's cloud kernel package
-#   BANGER_SOAK              set by `make soak` to its N: run the long lists instead of a sample
+#   BANGER_SOAK              set by `make soak` to its N: run the long lists instead of a sample, and what is ignored else
 #
 # Arguments go to the runner: `scripts/test.sh -p daemon exec`.
 set -euo pipefail
@@ -26,7 +26,10 @@ parts=$(scripts/test-cache.sh "$BANGER_TEST_PREFIX")
 export BANGER_TEST_KERNEL_DEB BANGER_TEST_HOME
 
 if (($# == 0)); then set -- --workspace; fi
+is_soak=${BANGER_SOAK:-0}
 if cargo nextest --version >/dev/null 2>&1; then
+    if [[ $is_soak != 0 ]]; then set -- --profile soak --run-ignored all "$@"; fi
     exec cargo nextest run --locked --no-fail-fast "$@"
 fi
+if [[ $is_soak != 0 ]]; then set -- "$@" -- --include-ignored; fi
 exec cargo test --locked --no-fail-fast "$@"

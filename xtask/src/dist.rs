@@ -5,6 +5,7 @@
 //! PREFIX/libexec/banger/{bangerd,banger-helper,banger-agent}
 //! PREFIX/share/banger/images/<recipe>/…
 //! PREFIX/share/{bash-completion,zsh,fish}/…      completions
+//! PREFIX/share/systemd/user/bangerd.service      starts the daemon with its user's service manager, once enabled
 //! PREFIX/share/doc/banger/{README.md,CHANGELOG.md,LICENSE-*}
 //! ```
 //!
@@ -16,7 +17,7 @@
 //! A file that is already there with the same bytes and mode is left alone; any other is replaced by a rename, so a
 //! program that runs from the prefix keeps its file.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -63,6 +64,9 @@ pub(crate) struct Args {
     /// Where to lay out the tree [default: target/dist, or target/dist-dev with --profile dev]
     #[arg(long, value_name = "DIR")]
     prefix: Option<PathBuf>,
+    /// Put it below this directory, from where somebody moves it to its place
+    #[arg(long, value_name = "DIR", default_value = "")]
+    destdir: OsString,
     /// Which cargo profile to build
     #[arg(long, value_enum, default_value = "release")]
     profile: Profile,
@@ -109,6 +113,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let agent = build_agent(&root, &target)?;
     let programs = build_programs(&root, &target, args.profile)?;
 
+    let place = prefix;
+    let prefix = below(&args.destdir, &place);
     let mut layout = Layout::new(&prefix);
     layout.place(&programs.join("banger"), "bin/banger", PROGRAM)?;
     for name in ["bangerd", "banger-helper"] {
@@ -119,6 +125,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     for (source, installed) in COMPLETIONS {
         layout.place(&root.join("completions").join(source), &format!("share/{installed}"), DATA)?;
     }
+    let unit = root.join("systemd/bangerd.service");
+    let text = fs::read_to_string(&unit).with_context(|| format!("cannot read {}", unit.display()))?;
+    layout.place_bytes(unit_of(&text, &place).as_bytes(), "share/systemd/user/bangerd.service", DATA)?;
     for name in ["README.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-APACHE"] {
         layout.place(&root.join(name), &format!("share/doc/banger/{name}"), DATA)?;
     }
@@ -132,6 +141,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         layout.removed
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// The absolute path `place`, below `destdir`.
+fn below(destdir: &OsStr, place: &Path) -> PathBuf {
+    let mut path = destdir.to_owned();
+    path.push(place);
+    path.into()
+}
+
+/// The unit of the tree at `prefix`.
+fn unit_of(text: &str, prefix: &Path) -> String {
+    let program = prefix.join("libexec/banger/bangerd").display().to_string();
+    text.replace("@BANGERD@", &format!("\"{}\"", program.replace('%', "%%").replace('$', "$$")))
 }
 
 /// Cargo's target directory: `CARGO_TARGET_DIR` where set, else `target/` of the repository.
@@ -235,9 +257,14 @@ impl<'a> Layout<'a> {
 
     /// Puts a copy of `source` at `relative` below the prefix, unless it is there already.
     fn place(&mut self, source: &Path, relative: &str, mode: u32) -> Result<()> {
-        let destination = self.prefix.join(relative);
         let wanted = fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
-        if is_same(&destination, &wanted, mode) {
+        self.place_bytes(&wanted, relative, mode)
+    }
+
+    /// The same with what is at hand.
+    fn place_bytes(&mut self, wanted: &[u8], relative: &str, mode: u32) -> Result<()> {
+        let destination = self.prefix.join(relative);
+        if is_same(&destination, wanted, mode) {
             self.unchanged += 1;
             return Ok(());
         }
@@ -246,7 +273,7 @@ impl<'a> Layout<'a> {
         make_directories(directory)?;
         let name = destination.file_name().with_context(|| format!("{} has no file name", destination.display()))?;
         let temporary = directory.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
-        replace(&temporary, &destination, &wanted, mode).inspect_err(|_| {
+        replace(&temporary, &destination, wanted, mode).inspect_err(|_| {
             // The error that matters is the one being returned; a leftover would only be a hidden file.
             drop(fs::remove_file(&temporary));
         })?;
@@ -340,6 +367,14 @@ mod tests {
                        getpid T 4000 10\n_ZN4core3fmt9getprefix T 5000 10\n";
         assert_eq!(name_service_symbols(listing), ["__getpwnam_r", "getaddrinfo"]);
         assert!(name_service_symbols("getpid T 1 1\n__getgroups T 1 1\ngethostbyname3_context t 1 1\n").is_empty());
+    }
+
+    #[test]
+    fn the_unit_names_the_place_where_the_tree_will_be() {
+        assert_eq!(below(OsStr::new("/tmp/stage"), Path::new("/usr/local")), Path::new("/tmp/stage/usr/local"));
+        assert_eq!(below(OsStr::new(""), Path::new("/usr/local")), Path::new("/usr/local"));
+        let unit = unit_of("[Service]\nExecStart=@BANGERD@\n", Path::new("/usr/local"));
+        assert_eq!(unit, "[Service]\nExecStart=\"/usr/local/libexec/banger/bangerd\"\n");
     }
 
     #[test]

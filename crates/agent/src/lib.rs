@@ -3,10 +3,11 @@
 //! | module | what |
 //! |---|---|
 //! | [`boot`] | process 1: from the kernel's first program to the image's init |
+//! | [`diff`] | changes against the image |
 //! | [`ending`] | the end: everything unmounted, the host told, the machine reset |
 //! | [`process_one`] | staying process 1, alone or around an init other than systemd |
 //! | [`serve`] | answers the host: commands, trees, readiness, shutdown |
-//! | [`tree`] | file trees as tar streams, out and in |
+//! | [`seed`] | the first use of a directory that the VM's disk keeps |
 //! | [`root_dir`], [`mounts`] | a root whose content is hostile; what is mounted |
 //!
 //! The guest is hostile: nothing here trusts the image's content, and whatever the agent says is bounded and checked again
@@ -15,9 +16,10 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world"))]
 
 pub mod boot;
+pub mod diff;
 pub mod ending;
 pub mod mounts;
 pub mod process_one;
 pub mod root_dir;
+pub mod seed;
 pub mod serve;
-pub mod tree;

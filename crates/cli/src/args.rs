@@ -27,6 +27,8 @@ VMs (each also as `banger vm ...`):
   list      List VMs (ls, ps)              show      Show all about one VM
   exec      Run a command in a VM          logs      Print a VM's console
   wait      Wait until a VM is ready       session   Commands left running
+  cp        Copy files in and out          diff      List changes to the system
+  reset     Drop changes to the system
 
 What VMs are made of:
   image     List, show, build and delete images
@@ -170,12 +172,16 @@ pub(crate) enum Verb {
     Pause(cmd::vm::pause::Args),
     /// Let paused VMs go on, with the right time
     Resume(cmd::vm::pause::Args),
+    /// Drop what VMs changed of their systems; /root and /home stay
+    ///
+    /// The system is as the image has it again, from the next start on.
+    Reset(cmd::vm::reset::Args),
     /// Remove VMs and their disks; a running one is stopped first
     #[command(visible_alias = "rm")]
     Delete(cmd::vm::delete::Args),
     /// Change what VMs have: processors, memory, disk, network
     ///
-    /// A VM has to be off for it; its disk grows while it runs too, and never gets smaller.
+    /// A VM has to be off for it; its disk grows and its policies change while it runs too.
     Set(cmd::vm::set::Args),
     /// Delete all VMs that are off, with their disks
     ///
@@ -206,6 +212,11 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: cmd::vm::session::Verb,
     },
+    /// Copy files into a VM and out of it
+    #[command(visible_alias = "copy")]
+    Cp(cmd::vm::cp::Args),
+    /// List what a VM changed of its image
+    Diff(cmd::vm::diff::Args),
     /// Print a VM's console
     Logs(cmd::vm::logs::Args),
     /// Wait until a VM is ready

@@ -2,6 +2,9 @@
 //!
 //! [`Client::get`], [`Client::send`] and [`Client::delete`] answer with a record; [`Client::stream`] with bytes as they
 //! come; [`Client::upgrade`] with the raw socket of an exec. The first connection starts the daemon when it is not there.
+//!
+//! A daemon that ends, idle or killed, may leave a connection that it accepted and never read. What was asked there is asked
+//! once more, of the next daemon; what was read is not, unless it only reads.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,10 +12,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Full, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, SERVER, UPGRADE, USER_AGENT};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, SERVER, TE, UPGRADE, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -20,7 +23,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use wire::api::{BASE, ErrorBody, ErrorCode};
+use wire::api::{BASE, ERROR_TRAILER, ErrorBody, ErrorCode};
 
 use crate::daemon::Daemon;
 use crate::error::Failure;
@@ -103,56 +106,58 @@ impl Client {
 
     /// Reads a record.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        match self.exchange(Method::GET, path, empty(), None).await {
-            // A daemon that ends when idle may have accepted the connection and gone; a read may be asked again.
-            Err(failure) if failure.code() == Some(ErrorCode::DaemonUnavailable) => {
-                self.exchange(Method::GET, path, empty(), None).await
-            }
+        let ask = async || record(self.ask(&Whole::empty(Method::GET, path)).await?).await;
+        match ask().await {
+            Err(failure) if failure.code() == Some(ErrorCode::DaemonUnavailable) => ask().await,
             answer => answer,
         }
     }
 
     /// Posts a record.
     pub(crate) async fn send<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, Failure> {
-        self.exchange(Method::POST, path, json(body), Some("application/json")).await
+        record(self.ask(&Whole::json(path, body)).await?).await
     }
 
     /// Deletes.
     pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        self.exchange(Method::DELETE, path, empty(), None).await
+        record(self.ask(&Whole::empty(Method::DELETE, path)).await?).await
     }
 
     /// Puts a tar stream.
     pub(crate) async fn put_tar<T: DeserializeOwned>(&self, path: &str, body: Chunks) -> Result<T, Failure> {
-        self.exchange(Method::PUT, path, BodyExt::boxed_unsync(body), Some("application/x-tar")).await
+        self.feed(Method::PUT, path, body, "application/x-tar").await
     }
 
     /// Posts bytes as they come.
     pub(crate) async fn post_bytes<T: DeserializeOwned>(&self, path: &str, body: Chunks) -> Result<T, Failure> {
-        self.exchange(Method::POST, path, BodyExt::boxed_unsync(body), Some("application/octet-stream")).await
+        self.feed(Method::POST, path, body, "application/octet-stream").await
     }
 
     /// Asks the daemon to end, whatever its version.
     pub(crate) async fn shut_down(&self) -> Result<(), Failure> {
-        let (mut sender, _connection) = self.connect().await?;
-        let request = build(Method::POST, &format!("{BASE}/shutdown"), empty(), None);
-        let response = sender.send_request(request).await.map_err(ClientError::Broken)?;
+        let target = format!("{BASE}/shutdown");
+        let (response, _connection) = self.ask_any(&Whole::empty(Method::POST, &target)).await?;
         if response.status().is_success() { Ok(()) } else { Err(told(response).await?) }
     }
 
     /// Opens an answer that goes on.
     pub(crate) async fn stream(&self, path: &str) -> Result<Answer, Failure> {
-        let (response, connection) = self.request(Method::GET, path, empty(), None).await?;
+        let (response, connection) = self.ask(&Whole::empty(Method::GET, path)).await?;
+        Ok(Answer { body: response.into_body(), line: BytesMut::new(), _connection: connection })
+    }
+
+    /// Opens the tar stream of `path`: when it breaks off, it says why.
+    pub(crate) async fn tree(&self, path: &str) -> Result<Answer, Failure> {
+        let whole = Whole { headers: vec![(TE, "trailers")], ..Whole::empty(Method::GET, path) };
+        let (response, connection) = self.ask(&whole).await?;
         Ok(Answer { body: response.into_body(), line: BytesMut::new(), _connection: connection })
     }
 
     /// Posts `body` and turns the connection into an attach stream; bytes that came with the answer are given too.
     pub(crate) async fn upgrade<B: Serialize>(&self, path: &str, body: &B) -> Result<(UnixStream, Bytes), Failure> {
-        let (mut sender, mut connection) = self.connect().await?;
-        let mut request = build(Method::POST, path, json(body), Some("application/json"));
-        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        request.headers_mut().insert(UPGRADE, HeaderValue::from_static(wire::attach::PROTOCOL));
-        let response = sender.send_request(request).await.map_err(ClientError::Broken)?;
+        let headers = vec![(CONNECTION, "upgrade"), (UPGRADE, wire::attach::PROTOCOL)];
+        let whole = Whole { headers, ..Whole::json(path, body) };
+        let (response, mut connection) = self.ask_any(&whole).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let response = refused(response).await?;
             drop(response);
@@ -166,34 +171,37 @@ impl Client {
         }
     }
 
-    async fn exchange<T: DeserializeOwned>(
+    /// Asks with a body that comes as it comes, and so only once.
+    async fn feed<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
-        body: RequestBody,
-        content_type: Option<&'static str>,
+        body: Chunks,
+        content_type: &'static str,
     ) -> Result<T, Failure> {
-        let (response, _connection) = self.request(method, path, body, content_type).await?;
-        let bytes = collect(response).await?;
-        // Text that is known to be text is not looked over again, word by word.
-        let record = match std::str::from_utf8(&bytes) {
-            Ok(text) => serde_json::from_str(text),
-            Err(_) => serde_json::from_slice(&bytes),
-        };
-        Ok(record.map_err(ClientError::Malformed)?)
+        let (mut sender, connection) = self.connect().await?;
+        let request = build(method, path, BodyExt::boxed_unsync(body), Some(content_type));
+        let response = sender.send_request(request).await.map_err(ClientError::Broken)?;
+        record((refused(response).await?, connection)).await
     }
 
-    async fn request(
-        &self,
-        method: Method,
-        path: &str,
-        body: RequestBody,
-        content_type: Option<&'static str>,
-    ) -> Result<(Response<Incoming>, JoinSet<()>), Failure> {
-        let (mut sender, connection) = self.connect().await?;
-        let request = build(method, path, body, content_type);
-        let response = sender.send_request(request).await.map_err(ClientError::Broken)?;
+    /// The good answer to `whole`.
+    async fn ask(&self, whole: &Whole) -> Result<(Response<Incoming>, JoinSet<()>), Failure> {
+        let (response, connection) = self.ask_any(whole).await?;
         Ok((refused(response).await?, connection))
+    }
+
+    /// The answer to `whole`, good or not.
+    async fn ask_any(&self, whole: &Whole) -> Result<(Response<Incoming>, JoinSet<()>), Failure> {
+        let mut may_ask_again = true;
+        loop {
+            let (mut sender, connection) = self.connect().await?;
+            match sender.send_request(whole.request()).await {
+                Ok(response) => return Ok((response, connection)),
+                Err(error) if may_ask_again && is_unread(&error) => may_ask_again = false,
+                Err(error) => return Err(ClientError::Broken(error).into()),
+            }
+        }
     }
 
     async fn connect(&self) -> Result<(http1::SendRequest<RequestBody>, JoinSet<()>), Failure> {
@@ -208,13 +216,71 @@ impl Client {
     }
 }
 
+/// A request that can be asked again: its body is at hand.
+struct Whole {
+    method: Method,
+    path: String,
+    body: Bytes,
+    content_type: Option<&'static str>,
+    headers: Vec<(HeaderName, &'static str)>,
+}
+
+impl Whole {
+    fn empty(method: Method, path: &str) -> Whole {
+        Whole { method, path: path.to_owned(), body: Bytes::new(), content_type: None, headers: Vec::new() }
+    }
+
+    fn json<B: Serialize>(path: &str, body: &B) -> Whole {
+        let body = Bytes::from(serde_json::to_vec(body).expect("records are plain data"));
+        Whole { body, content_type: Some("application/json"), ..Whole::empty(Method::POST, path) }
+    }
+
+    fn request(&self) -> Request<RequestBody> {
+        let body = Full::new(self.body.clone()).map_err(|never| match never {}).boxed_unsync();
+        let mut request = build(self.method.clone(), &self.path, body, self.content_type);
+        for (name, value) in &self.headers {
+            request.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        request
+    }
+}
+
+/// Whether the daemon cannot have acted on a request: its end was closed with bytes in it that nobody had read, or before
+/// any could be written. One that had read all of it and then died closes as if nothing were wrong.
+fn is_unread(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(error) = cause.downcast_ref::<std::io::Error>() {
+            return matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe);
+        }
+        source = cause.source();
+    }
+    error.is_canceled()
+}
+
+/// The record that an answer is.
+async fn record<T: DeserializeOwned>((response, _connection): (Response<Incoming>, JoinSet<()>)) -> Result<T, Failure> {
+    let bytes = collect(response).await?;
+    // Text that is known to be text is not looked over again, word by word.
+    let record = match std::str::from_utf8(&bytes) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(&bytes),
+    };
+    Ok(record.map_err(ClientError::Malformed)?)
+}
+
 impl Answer {
     /// The next bytes; none at the end.
     pub(crate) async fn bytes(&mut self) -> Result<Option<Bytes>, Failure> {
         while let Some(frame) = self.body.frame().await {
             let frame = frame.map_err(ClientError::CutOff)?;
-            if let Ok(data) = frame.into_data() {
-                return Ok(Some(data));
+            let frame = match frame.into_data() {
+                Ok(data) => return Ok(Some(data)),
+                Err(frame) => frame,
+            };
+            if let Some(error) = frame.trailers_ref().and_then(|trailers| trailers.get(ERROR_TRAILER)) {
+                let body: ErrorBody = serde_json::from_slice(error.as_bytes()).map_err(ClientError::Malformed)?;
+                return Err(body.error.into());
             }
         }
         Ok(None)
@@ -300,15 +366,6 @@ async fn collect(response: Response<Incoming>) -> Result<Vec<u8>, ClientError> {
         }
     }
     Ok(bytes)
-}
-
-fn empty() -> RequestBody {
-    Empty::new().map_err(|never| match never {}).boxed_unsync()
-}
-
-fn json<B: Serialize>(body: &B) -> RequestBody {
-    let bytes = serde_json::to_vec(body).expect("records are plain data");
-    Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// A request body fed by another thread.

@@ -1,11 +1,13 @@
 //! Completion of names as they are at this moment. The daemon is asked, never started, and given little time: without an
 //! answer there is nothing to offer, and no files instead.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
+use clap_complete::engine::{
+    ArgValueCandidates, ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter,
+};
 use clap_complete::env::CompleteEnv;
 use serde::de::DeserializeOwned;
 use wire::agent::session::is_session_name;
@@ -56,6 +58,20 @@ pub(crate) fn states() -> ArgValueCandidates {
 /// Signals of `banger kill`.
 pub(crate) fn signals() -> ArgValueCandidates {
     ArgValueCandidates::new(|| KillSignal::ALL.iter().map(|(name, _)| CompletionCandidate::new(name)).collect())
+}
+
+/// Paths of this host, and names of VMs with the colon behind which a path in them is typed.
+pub(crate) fn vm_paths() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        let mut candidates = PathCompleter::any().complete(typed);
+        let typed = typed.to_string_lossy();
+        if !typed.contains([':', '/']) {
+            let vms = ask::<VmList>("vms").map_or_else(Vec::new, |list| list.vms);
+            let fitting = vms.into_iter().filter(|vm| vm.name.as_str().starts_with(&*typed));
+            candidates.extend(fitting.map(|vm| candidate(&format!("{}:", vm.name), vm.image)));
+        }
+        candidates
+    })
 }
 
 /// Names of images.

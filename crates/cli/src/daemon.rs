@@ -186,6 +186,14 @@ impl Daemon {
         self.dirs.daemon_log()
     }
 
+    /// Its program.
+    ///
+    /// # Errors
+    /// When there is none beside this one.
+    pub(crate) fn installed(&self) -> Result<PathBuf, Failure> {
+        self.program().map(|(_, program)| program).map_err(|error| error.into_failure(&self.dirs))
+    }
+
     /// Whether somebody listens on its socket.
     pub(crate) async fn is_listening(&self) -> bool {
         matches!(self.try_connect().await, Ok(Some(_)))

@@ -1,7 +1,7 @@
 //! What the environment says, read once at the start: directories, the executable's own place, who runs it.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use wire::layout::{Environment, HomeError, UserDirs};
 
@@ -36,6 +36,20 @@ impl Settings {
     /// When no home is known.
     pub(crate) fn dirs(&self) -> Result<UserDirs, HomeError> {
         UserDirs::from_environment(&self.environment)
+    }
+
+    /// The directories that the environment names, by their variables: what a daemon started elsewhere has to be told.
+    pub(crate) fn places(&self) -> Vec<(&'static str, &Path)> {
+        let environment = &self.environment;
+        if let Some(home) = &environment.banger_home {
+            return vec![("BANGER_HOME", home)];
+        }
+        let named = [
+            ("XDG_STATE_HOME", &environment.xdg_state_home),
+            ("XDG_CACHE_HOME", &environment.xdg_cache_home),
+            ("XDG_CONFIG_HOME", &environment.xdg_config_home),
+        ];
+        named.into_iter().filter_map(|(name, place)| Some((name, place.as_deref()?))).collect()
     }
 
     /// Who runs this.

@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 
-use wire::api::{ErrorCode, Publish};
-use wire::size;
+use wire::api::{ErrorCode, Publish, RestartPolicy};
+use wire::{duration, size};
 
 use crate::error::Failure;
 use crate::settings;
@@ -65,16 +65,26 @@ pub(crate) fn env(text: &str) -> Result<(String, String), String> {
 
 /// A time: `30`, `30s`, `2m`, `1h`, in milliseconds.
 pub(crate) fn duration_ms(text: &str) -> Result<u64, String> {
-    let split = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
-    let unit_ms = match &text[split..] {
-        "" | "s" => 1000,
-        "ms" => 1,
-        "m" | "min" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err("expected a number and s, m or h, as in 30s".to_owned()),
-    };
-    let count: u64 = text[..split].parse().map_err(|_| "expected a number and s, m or h, as in 30s".to_owned())?;
-    count.checked_mul(unit_ms).filter(|ms| *ms <= 7 * 24 * 3_600_000).ok_or_else(|| "at most a week".to_owned())
+    match duration::parse_ms(text) {
+        Ok(ms) if ms <= 7 * 24 * 3_600_000 => Ok(ms),
+        Ok(_) | Err(duration::DurationError::Long) => Err("at most a week".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// How long a VM may be idle: `30m`, `2h`, in milliseconds; `off` is 0.
+pub(crate) fn stop_after_ms(text: &str) -> Result<u64, String> {
+    match text {
+        "off" | "never" => Ok(0),
+        text => duration::parse_ms(text).map_err(|error| format!("{error}, or off")),
+    }
+}
+
+/// When a VM is started without being asked. What is off on purpose stays off, which others call `unless-stopped`.
+pub(crate) fn restart(text: &str) -> Result<RestartPolicy, String> {
+    let asked = if text == "unless-stopped" { "always" } else { text };
+    let found = RestartPolicy::ALL.iter().find(|(name, _)| *name == asked).map(|(_, policy)| *policy);
+    found.ok_or_else(|| "expected no, on-failure or always".to_owned())
 }
 
 /// The name of a session.
@@ -195,5 +205,22 @@ mod tests {
         for bad in ["", "s", "-1s", "1y", "99999999999999999999", "9999h"] {
             assert!(duration_ms(bad).is_err(), "{bad:?}");
         }
+        for (text, ms) in [("off", 0), ("0", 0), ("30m", 1_800_000), ("2s", 2000), ("1h30m", 5_400_000)] {
+            assert_eq!(stop_after_ms(text), Ok(ms), "{text:?}");
+        }
+        assert_eq!(stop_after_ms("soon"), Err("expected a number and s, m or h, as in 30s, or off".to_owned()));
+    }
+
+    #[test]
+    fn restart_policies() {
+        for (text, policy) in [
+            ("no", RestartPolicy::No),
+            ("on-failure", RestartPolicy::OnFailure),
+            ("always", RestartPolicy::Always),
+            ("unless-stopped", RestartPolicy::Always),
+        ] {
+            assert_eq!(restart(text), Ok(policy), "{text:?}");
+        }
+        assert!(restart("sometimes").is_err() && restart("").is_err());
     }
 }

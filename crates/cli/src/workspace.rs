@@ -6,32 +6,24 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 
-use bytes::{Bytes, BytesMut};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2, readlinkat};
 use rustix::io::Errno;
-use tokio::sync::mpsc;
 use wire::api::ErrorCode;
 
 use crate::client::Chunks;
 use crate::error::{Failure, Io};
+use crate::pipe::{self, Pipe};
 use crate::process::{self, GitAnswer};
 
 /// Where a workspace is in the guest.
 pub(crate) const GUEST_PATH: &str = "/root/repo";
-
-/// Bytes of one piece of the stream.
-const CHUNK_BYTES: usize = 128 * 1024;
-
-/// Pieces between the packing thread and the socket.
-const QUEUE: usize = 4;
 
 /// git's mode of a submodule's entry (gitformat-index(5)).
 const GITLINK: &[u8] = b"160000";
@@ -174,15 +166,7 @@ impl Workspace {
     /// When the top directory cannot be opened.
     pub(crate) fn stream(self, sent: Arc<AtomicU64>) -> Result<Chunks, WorkspaceError> {
         let tree = Tree::open(&self.root)?;
-        let (sender, receiver) = mpsc::channel(QUEUE);
-        thread::spawn(move || {
-            let pipe = Pipe { sender: sender.clone(), buffer: BytesMut::with_capacity(CHUNK_BYTES), sent };
-            if let Err(error) = pack(&tree, &self.files, pipe) {
-                // When the other side is gone, it knows why itself.
-                drop(sender.blocking_send(Err(io::Error::other(error))));
-            }
-        });
-        Ok(Chunks(receiver))
+        Ok(pipe::filled_by(move |pipe| pack(&tree, &self.files, pipe, &sent).map_err(io::Error::other)))
     }
 }
 
@@ -263,8 +247,7 @@ impl Tree {
 }
 
 /// Writes `files` as one tar stream, owned by root, with directories before what they hold.
-fn pack(tree: &Tree, files: &[PathBuf], pipe: Pipe) -> Result<(), WorkspaceError> {
-    let sent = Arc::clone(&pipe.sent);
+fn pack(tree: &Tree, files: &[PathBuf], pipe: Pipe, sent: &AtomicU64) -> Result<(), WorkspaceError> {
     let mut tar = tar::Builder::new(pipe);
     let mut made: Vec<PathBuf> = Vec::new();
     for path in files {
@@ -288,7 +271,7 @@ fn pack(tree: &Tree, files: &[PathBuf], pipe: Pipe) -> Result<(), WorkspaceError
         let mut header = header(tar::EntryType::Regular, mode, size, &stat);
         // A file that shrinks meanwhile is filled up with zeros: its size is in the header already.
         let content = File::from(opened).chain(io::repeat(0)).take(size);
-        tar.append_data(&mut header, path, Counted { inner: content, sent: &sent }).map_err(failed)?;
+        tar.append_data(&mut header, path, Counted { inner: content, sent }).map_err(failed)?;
     }
     let mut pipe =
         tar.into_inner().map_err(|source| WorkspaceError::Read { path: tree.root.clone(), source: Io(source) })?;
@@ -330,31 +313,6 @@ impl<R: Read> Read for Counted<'_, R> {
         let length = self.inner.read(buffer)?;
         self.sent.fetch_add(length as u64, Ordering::Relaxed);
         Ok(length)
-    }
-}
-
-/// The writing end of a request body.
-struct Pipe {
-    sender: mpsc::Sender<io::Result<Bytes>>,
-    buffer: BytesMut,
-    sent: Arc<AtomicU64>,
-}
-
-impl Write for Pipe {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= CHUNK_BYTES {
-            self.flush()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let chunk = std::mem::replace(&mut self.buffer, BytesMut::with_capacity(CHUNK_BYTES)).freeze();
-        self.sender.blocking_send(Ok(chunk)).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 

@@ -2,12 +2,16 @@
 //!
 //! [`probe`] looks, changing nothing; [`report`] judges what was found and is pure.
 
+pub mod autostart;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use sys::process::find_program;
 use wire::api::{Check, CheckStatus, DoctorReport};
 use wire::size::human;
+
+use crate::model::autostart::Autostart;
 
 /// Room below which a build or a first boot is likely to fail.
 const FREE_BYTES_COMFORT: u64 = 6 << 30;
@@ -33,6 +37,10 @@ pub struct Findings {
     pub image: (String, bool),
     /// The default kernel's name and whether it is there.
     pub kernel: (String, bool),
+    /// What starts the daemon when the host boots.
+    pub autostart: Autostart,
+    /// VMs that need that.
+    pub restarting: Vec<String>,
     /// Operations whose undo failed.
     pub stuck: Vec<String>,
 }
@@ -76,13 +84,15 @@ pub struct Known {
     pub image: (String, bool),
     /// The default kernel's name and whether it is there.
     pub kernel: (String, bool),
+    /// VMs with a restart policy.
+    pub restarting: Vec<String>,
     /// Operations whose undo failed.
     pub stuck: Vec<String>,
 }
 
 /// Looks at the host; `path` is the value of `PATH`. Runs `qemu --version`, changes nothing.
 #[must_use]
-pub fn probe(known: Known, path: &OsStr, kvm: Result<(), String>) -> Findings {
+pub fn probe(known: Known, path: &OsStr, kvm: Result<(), String>, autostart: Autostart) -> Findings {
     let qemu = find_program("qemu-system-x86_64", path).map(|program| {
         let version = sys::process::run(sys::process::command(&program).arg("--version"))
             .map_or_else(|error| error.to_string(), |out| first_line(&String::from_utf8_lossy(&out)));
@@ -100,6 +110,8 @@ pub fn probe(known: Known, path: &OsStr, kvm: Result<(), String>) -> Findings {
         state: free_room(&known.state_dir),
         image: known.image,
         kernel: known.kernel,
+        autostart,
+        restarting: known.restarting,
         stuck: known.stuck,
     }
 }
@@ -145,6 +157,7 @@ pub fn report(found: &Findings) -> DoctorReport {
     checks.push(state(&found.state));
     checks.push(artifact("default image", &found.image, "banger image build"));
     checks.push(artifact("default kernel", &found.kernel, "banger kernel import"));
+    checks.push(start_at_boot(&found.autostart, &found.restarting));
     checks.extend(found.stuck.iter().map(|operation| stuck(operation)));
     DoctorReport { checks }
 }
@@ -238,6 +251,25 @@ fn artifact(what: &str, (name, is_there): &(String, bool), fix: &str) -> Check {
     }
 }
 
+/// Only VMs that want to be started again need it, so without any its lack is no finding.
+fn start_at_boot(autostart: &Autostart, restarting: &[String]) -> Check {
+    if autostart.is_set_up() {
+        return check("start at boot", CheckStatus::Pass, autostart.found());
+    }
+    let (lack, commands) = (autostart.lack(), autostart.commands().join("\n"));
+    let found = if restarting.is_empty() {
+        check("start at boot", CheckStatus::Pass, format!("not set up ({lack}); run --restart needs it"))
+    } else {
+        let message = format!("{lack}: after a reboot nobody starts {}", restarting.join(", "));
+        check("start at boot", CheckStatus::Warn, message)
+    };
+    match (commands.is_empty(), found.status) {
+        (false, _) => fixed_by(found, commands),
+        (true, CheckStatus::Pass) => found,
+        (true, _) => fixed_by(found, "start them yourself after a reboot"),
+    }
+}
+
 fn stuck(operation: &str) -> Check {
     let found = check("operation", CheckStatus::Fail, format!("{operation} is stuck: an undo failed"));
     fixed_by(found, format!("banger op show {operation}"))
@@ -257,6 +289,8 @@ mod tests {
             state: ("/s".into(), Ok(100 << 30)),
             image: ("debian-bookworm".into(), true),
             kernel: ("k".into(), true),
+            autostart: Autostart { has_systemd: true, has_user_unit: true, lingers: true, ..Autostart::default() },
+            restarting: vec!["web".into()],
             stuck: vec![],
         }
     }
@@ -279,7 +313,7 @@ mod tests {
     #[test]
     fn each_lack_is_one_finding() {
         type Spoil = fn(&mut Findings);
-        let cases: [(Spoil, &str, CheckStatus); 8] = [
+        let cases: [(Spoil, &str, CheckStatus); 10] = [
             (|f| f.arch = "aarch64".into(), "architecture", CheckStatus::Fail),
             (|f| f.kvm = Err("no vmx".into()), "kvm", CheckStatus::Warn),
             (|f| f.qemu = None, "vmm", CheckStatus::Fail),
@@ -287,6 +321,8 @@ mod tests {
             (|f| f.memory_available_mib = 100, "memory", CheckStatus::Warn),
             (|f| f.state.1 = Ok(1), "state", CheckStatus::Warn),
             (|f| f.image.1 = false, "default image", CheckStatus::Warn),
+            (|f| f.autostart.lingers = false, "start at boot", CheckStatus::Warn),
+            (|f| f.autostart.has_systemd = false, "start at boot", CheckStatus::Warn),
             (|f| f.stuck = vec!["op-1".into()], "operation", CheckStatus::Fail),
         ];
         for (spoil, name, status) in cases {
@@ -294,5 +330,21 @@ mod tests {
             spoil(&mut found);
             assert_eq!(bad(&found), [(name.to_owned(), status)]);
         }
+    }
+
+    #[test]
+    fn how_the_daemon_would_start_at_boot_is_told_to_everybody() {
+        let found = Findings {
+            autostart: Autostart { has_systemd: true, ..Autostart::default() },
+            restarting: vec![],
+            ..healthy()
+        };
+        let checks = report(&found).checks;
+        let check = checks.iter().find(|check| check.name == "start at boot").unwrap();
+        assert_eq!(check.status, CheckStatus::Pass, "nobody needs it");
+        assert!(check.message.contains("--restart"), "{check:?}");
+        let fix = check.fix.as_deref().unwrap();
+        assert_eq!(fix.lines().last(), Some("loginctl enable-linger"));
+        assert!(fix.contains("banger daemon unit > ~/.config/systemd/user/bangerd.service"), "{fix}");
     }
 }

@@ -10,7 +10,7 @@
 //! | [`vmm`] [`storage`] [`network`] [`image`] [`guest`] | drivers and clients | `model`, `sys`, `wire`; never each other, never `store` |
 //! | [`supervise`] | one owner task per live VM, and who is at work | `model`, `store`, driver traits |
 //! | [`ops`] | verbs: one file per operation, each opening with its list of steps | `model`, `saga`, `store`, `supervise`, driver traits |
-//! | [`reconcile`] | the sweep: takes no input, safe at any moment | `model`, `store`, `supervise`, driver traits, `ops` |
+//! | [`reconcile`] | the sweep, and the loops of VMs' policies: take no input, safe at any moment | `model`, `store`, `supervise`, driver traits, `ops` |
 //! | [`api`] | handlers: validate, record, begin; never long | `model`, `store`, `ops`, `supervise`, `guest` |
 //! | [`workshop`] | what operations have made for them: images, kernels, initramfs | `image`, `ops` |
 //! | [`config`] [`doctor`] | what the owner decided; what this host can do | `model`, `wire` |

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! environment ─► directories ─► lock (one daemon a user) ─► config ─► database ─► drivers ─► Host, Engine
-//!   ─► take over running VMs ─► recover open operations ─► listen ─► sweep ─► … ─► idle, SIGTERM or asked ─► end
+//!   ─► take over running VMs ─► end unknown ones ─► recover open operations ─► listen ─► sweep ─► …
+//!   ─► idle, SIGTERM or asked ─► end
 //! ```
 //! VMs outlive it: they run in sessions of their own, and the next daemon takes them over.
 

@@ -49,6 +49,7 @@ pub(crate) async fn run(surroundings: Surroundings) -> Result<(), StartError> {
     let daemon = wire(&surroundings, config, qemu, &resolved)?;
     let waking = daemon.activity.begin();
     daemon.host.supervisors.adopt_all().await?;
+    reconcile::sweep_boots(&daemon.host).await?;
     daemon.engine.recover().await?;
     // Whoever gets an answer may end the daemon the next moment.
     let told = told_to_end();
@@ -104,8 +105,8 @@ fn listen(socket: &Path) -> Result<UnixListener, StartError> {
 }
 
 fn api(surroundings: &Surroundings, daemon: &Daemon, shutdown: CancellationToken) -> Api {
-    let (path, kvm) = (surroundings.path.clone(), daemon.kvm.clone());
-    let doctor = move |known| doctor::report(&doctor::probe(known, &path, kvm_in_words(&kvm)));
+    let (path, kvm, autostart) = (surroundings.path.clone(), daemon.kvm.clone(), daemon.host.autostart.clone());
+    let doctor = move |known| doctor::report(&doctor::probe(known, &path, kvm_in_words(&kvm), autostart()));
     Api {
         host: Arc::clone(&daemon.host),
         engine: Arc::clone(&daemon.engine),
@@ -121,9 +122,11 @@ fn api(surroundings: &Surroundings, daemon: &Daemon, shutdown: CancellationToken
     }
 }
 
-/// What goes on beside requests: boots that guests ask for, and the sweep.
+/// What goes on beside requests: boots that guests ask for, what VMs' policies ask for, and the sweep.
 fn background(daemon: Daemon) {
-    let Daemon { host, engine, reboots, .. } = daemon;
+    let Daemon { host, engine, reboots, activity, .. } = daemon;
+    spawn("idle VMs", reconcile::idle::keep_looking(Arc::clone(&engine)));
+    spawn("restarts", reconcile::restart::keep_restarting(Arc::clone(&engine), activity.begin()));
     spawn("reboots", engine.serve_reboots(reboots));
     spawn("sweep", async move { reconcile::keep_sweeping(&host).await });
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::config::{self, Config, ConfigError, HostSize, LogLevel, Overrides};
+use daemon::doctor::autostart::{self, Places};
 use daemon::network::user::UserNetwork;
 use daemon::ops::world::{GuestSettings, Settings};
 use daemon::ops::{Engine, Host};
@@ -37,6 +38,9 @@ pub(crate) enum StartError {
     /// `BANGER_VMM` makes no sense.
     #[error("cannot use BANGER_VMM={0}: it is qemu or, in a debug build, sim")]
     Vmm(String),
+    /// `BANGER_HOST_ROOT` is for tests.
+    #[error("cannot use BANGER_HOST_ROOT: only a debug build looks at another host than this one")]
+    HostRoot,
     /// `BANGER_FAULT` makes no sense.
     #[error("cannot understand BANGER_FAULT")]
     Fault(#[from] FaultError),
@@ -106,7 +110,10 @@ impl StartError {
             }
             StartError::Lost { database, .. } => {
                 let dir = database.parent().unwrap_or(database).display();
-                Some(format!("put back a copy of it, or move {dir} away whole and begin anew"))
+                Some(format!(
+                    "put back a copy of it, or move {dir} away whole and begin anew; the disks of VMs that an older copy does \
+                     not know are removed, so save {dir}/vms first"
+                ))
             }
             _ => None,
         }
@@ -146,6 +153,8 @@ pub(crate) struct Surroundings {
     log_level: Option<String>,
     /// VMs are processes without a machine.
     simulates: bool,
+    /// Where the host's boot and its service manager are looked at.
+    places: Places,
 }
 
 impl Surroundings {
@@ -163,16 +172,26 @@ impl Surroundings {
             uid: rustix::process::getuid().as_raw(),
         };
         let text = |name: &str| variable(name).map(|value| value.to_string_lossy().into_owned());
+        let home = environment.home.clone().unwrap_or_else(|| PathBuf::from("/"));
+        let config_home = environment.xdg_config_home.clone().unwrap_or_else(|| home.join(".config"));
+        let places = Places { root: host_root(path("BANGER_HOST_ROOT"))?, config_home, uid: environment.uid };
         Ok(Surroundings {
             dirs: UserDirs::from_environment(&environment)?,
             path: variable("PATH").unwrap_or_default(),
             xdg_runtime_dir: environment.xdg_runtime_dir,
-            home: environment.home.unwrap_or_else(|| PathBuf::from("/")),
+            home,
             install: install()?,
             faults: text("BANGER_FAULT").unwrap_or_default().parse()?,
             log_level: text("BANGER_LOG_LEVEL"),
             simulates: simulates(text("BANGER_VMM").as_deref())?,
+            places,
         })
+    }
+
+    /// Which boot of the host this is, by random(4); of a host that does not say, always the same.
+    fn host_boot(&self) -> String {
+        let id = std::fs::read_to_string(self.places.root.join("proc/sys/kernel/random/boot_id"));
+        id.map(|id| id.trim().to_owned()).unwrap_or_default()
     }
 
     /// Makes the directory of sockets, private to this user.
@@ -211,6 +230,15 @@ fn simulates(asked: Option<&str>) -> Result<bool, StartError> {
         None | Some("qemu") => Ok(false),
         Some("sim") if cfg!(debug_assertions) => Ok(true),
         Some(other) => Err(StartError::Vmm(other.to_owned())),
+    }
+}
+
+/// What stands for `/` where the host itself is looked at. For tests, which cannot boot a host: see [`simulates`].
+fn host_root(asked: Option<PathBuf>) -> Result<PathBuf, StartError> {
+    match asked {
+        None => Ok(PathBuf::from("/")),
+        Some(root) if cfg!(debug_assertions) => Ok(root),
+        Some(_) => Err(StartError::HostRoot),
     }
 }
 
@@ -259,8 +287,15 @@ pub(crate) fn wire(
     let network = Arc::new(network.with_resolver(config.default_dns));
     let activity = Activity::default();
     let now_ms = sys::clock::unix_ms;
-    let (supervisors, reboots) =
-        Supervisors::new(store.clone(), vmm.clone(), network.clone(), now_ms, activity.clone());
+    let (supervisors, reboots) = Supervisors::new(
+        store.clone(),
+        vmm.clone(),
+        network.clone(),
+        now_ms,
+        surroundings.host_boot(),
+        activity.clone(),
+    );
+    let places = surroundings.places.clone();
     let settings =
         Settings { defaults: resolved.defaults(), boot_timeout: resolved.boot_timeout(), stop_timeout: STOP_TIMEOUT };
     let maker = Arc::new(Workshop::new(surroundings.install.clone(), dirs.cache.clone(), dirs.state.clone()));
@@ -282,6 +317,7 @@ pub(crate) fn wire(
         dirs,
         settings,
         guest_settings,
+        autostart: Arc::new(move || autostart::probe(&places)),
         now_ms,
         faults: surroundings.faults.clone(),
     });
@@ -361,12 +397,20 @@ pub(crate) fn kvm_in_words(kvm: &Kvm) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::simulates;
+    use std::path::Path;
+
+    use super::{host_root, simulates};
 
     #[test]
     fn guests_without_walls_are_for_debug_builds() {
         assert!(!simulates(None).unwrap() && !simulates(Some("qemu")).unwrap());
         assert_eq!(simulates(Some("sim")).unwrap_or(false), cfg!(debug_assertions));
         assert!(simulates(Some("Sim")).is_err());
+    }
+
+    #[test]
+    fn another_host_is_for_debug_builds() {
+        assert_eq!(host_root(None).unwrap(), Path::new("/"));
+        assert_eq!(host_root(Some("/fake".into())).is_ok(), cfg!(debug_assertions));
     }
 }

@@ -125,6 +125,14 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), FsError> {
     sync_parent(to)
 }
 
+/// Makes what a file holds durable, before a rename publishes it.
+///
+/// # Errors
+/// When it is not there or cannot be written.
+pub fn sync(path: &Path) -> Result<(), FsError> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(failed("sync", path))
+}
+
 fn sync_parent(path: &Path) -> Result<(), FsError> {
     let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) else {
         return Ok(());

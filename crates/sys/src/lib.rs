@@ -8,6 +8,7 @@
 //! | [`kvm`] | whether the host can run guests in hardware |
 //! | [`memory`] | what the host has left |
 //! | [`netlink`] | a guest's addresses and routes; being told of devices |
+//! | `open_files` | whether a process has a file open that has a new name, or none, by now |
 //! | [`process`] | starting processes, and knowing them again after a restart |
 //! | [`rand`] | random bytes |
 //! | [`signals`] | waiting for signals |
@@ -23,6 +24,7 @@ pub mod kernel;
 pub mod kvm;
 pub mod memory;
 pub mod netlink;
+mod open_files;
 pub mod process;
 pub mod rand;
 pub mod signals;

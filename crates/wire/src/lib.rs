@@ -15,6 +15,7 @@
 pub mod agent;
 pub mod api;
 pub mod attach;
+pub mod duration;
 pub mod id;
 pub mod layout;
 pub mod naming;

@@ -53,6 +53,8 @@ pub fn mount(drives: &Drives, report: &mut Report) -> Result<RootDir, BootError>
 pub fn reset_system(disk: &RootDir, report: &mut Report) -> Result<(), BootError> {
     discard_system(disk).map_err(BootError::during("reset the system layer"))?;
     ensure_directories(disk)?;
+    // The host takes the reset off its list as soon as this boot is configured: a power cut must not bring the layer back.
+    rustix::fs::syncfs(disk.as_fd()).map_err(BootError::during("write the reset to the VM's disk"))?;
     empty_trash(disk, report);
     Ok(())
 }

@@ -12,7 +12,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_move, unm
 use super::devices::{self, Drives, release};
 use super::{BootError, Report, disk};
 use crate::root_dir::{RootDir, path_of};
-use crate::tree::seed;
+use crate::seed;
 
 /// Where the guest's root is built.
 pub const NEW_ROOT: &str = "/newroot";

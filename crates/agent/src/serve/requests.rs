@@ -1,18 +1,22 @@
 //! What each request does.
 
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 
+use rustix::fs::{FileType, OFlags, fstat};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 use sys::clock::monotonic;
-use wire::agent::message::{Configured, Failure, Health, Reply, Request, Stage};
+use tree::TreeError;
+use tree::pack::{Fidelity, What, pack};
+use tree::unpack::{Policy, unpack};
+use wire::agent::message::{Configured, Failure, FileKind, FileStat, Health, Reply, Request, Stage};
 
 use super::job::Job;
 use super::turn::HOLD;
 use super::worker::{self, Channels};
 use super::{Server, exec, grow, listeners};
-use crate::root_dir::RootDir;
-use crate::tree::pack::pack;
-use crate::tree::unpack::unpack;
+use crate::diff::{Layers, write_changes};
+use crate::root_dir::{RootDir, path_of};
 
 /// A guest's clock may be behind the time in a request by this much before it is set, nanoseconds. The time was true when
 /// the request was made, so a clock behind it stood still: the machine was paused, or its host slept.
@@ -22,11 +26,13 @@ const AHEAD_NS: u64 = 1_000_000_000;
 /// Bytes of a tar stream moved at once.
 const TREE_BUFFER_BYTES: usize = 64 * 1024;
 /// The requests this build knows, to tell a malformed one from an unknown one.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 14] = [
+    "changes",
     "configure",
     "exec",
     "put_tree",
     "get_tree",
+    "stat",
     "await",
     "sync",
     "shutdown",
@@ -92,8 +98,16 @@ impl Server {
             Request::PutTree { path } => {
                 return self.work(stream, Channels::Input, move |hands| put_tree(&path, hands));
             }
-            Request::GetTree { path } => {
-                return self.work(stream, Channels::Output, move |hands| get_tree(&path, hands));
+            Request::GetTree { path, follow } => {
+                return self.work(stream, Channels::Output, move |hands| get_tree(&path, follow, hands));
+            }
+            Request::Changes if self.guest.is_hosted() => {
+                Err(Failure::Refused { why: "this guest has no layers".to_owned() })
+            }
+            Request::Changes => return self.work(stream, Channels::Output, changes),
+            // A path may lead to a filesystem that does not answer.
+            Request::Stat { path, follow } => {
+                return self.work(stream, Channels::Neither, move |hands| stat(&path, follow, hands));
             }
         };
         self.reply(stream, &reply.unwrap_or_else(Reply::Failed));
@@ -155,7 +169,8 @@ impl Server {
             line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
         };
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let traffic = traffic();
+        // A process outside a VM has no NIC, and the host's are none of its own.
+        let traffic = if self.guest.is_hosted() { Some((0, 0)) } else { traffic() };
         let commands = self.jobs.values().filter(|job| matches!(job.task, super::job::Task::Command)).count();
         Health {
             uptime_ms: uptime_ms(),
@@ -173,7 +188,7 @@ impl Server {
 
 /// What the NICs with a device behind them carried, in and out: not the loopback, nor what the guest made itself.
 fn traffic() -> Option<(u64, u64)> {
-    let mut sum = None;
+    let mut sum: (u64, u64) = (0, 0);
     for entry in std::fs::read_dir("/sys/class/net").ok()?.flatten() {
         let nic = entry.path();
         let count = |name: &str| {
@@ -183,11 +198,10 @@ fn traffic() -> Option<(u64, u64)> {
         if nic.join("device").exists()
             && let (Some(received), Some(sent)) = (count("rx_bytes"), count("tx_bytes"))
         {
-            let (all_in, all_out): (u64, u64) = sum.unwrap_or_default();
-            sum = Some((all_in.saturating_add(received), all_out.saturating_add(sent)));
+            sum = (sum.0.saturating_add(received), sum.1.saturating_add(sent));
         }
     }
-    sum
+    Some(sum)
 }
 
 fn put_tree(path: &str, hands: worker::Hands) -> Result<Reply, Failure> {
@@ -197,14 +211,55 @@ fn put_tree(path: &str, hands: worker::Hands) -> Result<Reply, Failure> {
     })?;
     let is_root = path.bytes().all(|byte| byte == b'/');
     let from = std::io::BufReader::with_capacity(TREE_BUFFER_BYTES, hands.data);
-    unpack(destination, is_root, from).map(|bytes| Reply::Done { bytes }).map_err(|error| error.failure())
+    let unpacked = unpack(destination, Policy::inside(is_root), from).map_err(|error| tree_failure(&error))?;
+    Ok(Reply::Done { bytes: unpacked.bytes })
 }
 
-fn get_tree(path: &str, hands: worker::Hands) -> Result<Reply, Failure> {
+fn get_tree(path: &str, follow: bool, hands: worker::Hands) -> Result<Reply, Failure> {
     let to = std::io::BufWriter::with_capacity(TREE_BUFFER_BYTES, hands.data);
-    pack(&hands.root, absolute(path)?.as_bytes(), to)
-        .map(|bytes| Reply::Done { bytes })
-        .map_err(|error| error.failure())
+    let what = What { path: absolute(path)?.as_bytes(), follow, called: None, fidelity: Fidelity::Whole };
+    let packed = pack(&hands.root, &what, to).map_err(|error| tree_failure(&error))?;
+    Ok(Reply::Done { bytes: packed.bytes })
+}
+
+/// As the host is told.
+fn tree_failure(error: &TreeError) -> Failure {
+    os(&error.to_string(), &error.source)
+}
+
+fn changes(hands: worker::Hands) -> Result<Reply, Failure> {
+    let told = Layers::mount(hands.root)
+        .and_then(|layers| write_changes(&layers, std::io::BufWriter::with_capacity(TREE_BUFFER_BYTES, hands.data)));
+    told.map(|_count| Reply::Done { bytes: 0 }).map_err(|error| os("cannot compare the layers of the root", &error))
+}
+
+fn stat(path: &str, follow: bool, hands: worker::Hands) -> Result<Reply, Failure> {
+    let flags = if follow { OFlags::PATH } else { OFlags::PATH | OFlags::NOFOLLOW };
+    let root = RootDir::from_fd(hands.root);
+    let opened = match root.open_at(absolute(path)?, flags) {
+        Ok(opened) => opened,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Reply::Stat(FileStat { kind: FileKind::Missing, bytes: 0, path: None }));
+        }
+        Err(error) => return Err(os(&format!("cannot look at {path}"), &error)),
+    };
+    let stat = fstat(&opened).map_err(|errno| os(&format!("cannot look at {path}"), &errno.into()))?;
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => FileKind::File,
+        FileType::Directory => FileKind::Directory,
+        FileType::Symlink => FileKind::Symlink,
+        _ => FileKind::Special,
+    };
+    let bytes = if kind == FileKind::File { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
+    Ok(Reply::Stat(FileStat { kind, bytes, path: inside(&root, &opened) }))
+}
+
+/// The path of something open, seen from the root.
+fn inside(root: &RootDir, opened: &OwnedFd) -> Option<String> {
+    let path = |fd: &_| std::fs::read_link(path_of(fd)).ok()?.into_os_string().into_string().ok();
+    let (root, path) = (path(&root.as_fd().as_raw_fd())?, path(&opened.as_raw_fd())?);
+    let rest = path.strip_prefix(root.trim_end_matches('/'))?;
+    Some(if rest.is_empty() { "/".to_owned() } else { rest.to_owned() })
 }
 
 fn absolute(path: &str) -> Result<&str, Failure> {

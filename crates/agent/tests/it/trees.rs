@@ -3,12 +3,12 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use wire::agent::frame::{Channel, Kind};
-use wire::agent::message::{Failure, Reply, Request};
+use wire::agent::message::{Failure, FileKind, FileStat, Reply, Request};
 
 use crate::host::{Agent, Host, until};
 
 fn get(host: &mut Host, path: &str) -> (Vec<u8>, Reply) {
-    let stream = host.begin(&Request::GetTree { path: path.into() });
+    let stream = host.begin(&Request::GetTree { path: path.into(), follow: false });
     let outcome = host.finish(stream);
     (outcome.out, outcome.reply.unwrap())
 }
@@ -56,9 +56,49 @@ fn what_cannot_be_transferred_is_named() {
 fn a_reset_ends_a_transfer() {
     let agent = Agent::start();
     let mut host = agent.host();
+    let directory = agent.root().join("x");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("file"), vec![7; 100_000]).unwrap();
+    let (tar, _) = get(&mut host, "/x/file");
+    std::fs::write(directory.join("file"), "old").unwrap();
     let stream = host.begin(&Request::PutTree { path: "/x".into() });
-    host.send(Kind::Data, Channel::Input, stream, &[0; 100]);
+    host.send(Kind::Data, Channel::Input, stream, &tar[..30_000]);
     until("it runs", || (!agent.children().is_empty()).then_some(()));
     host.reset(stream);
     until("it is gone", || agent.children().is_empty().then_some(()));
+    assert_eq!(std::fs::read(directory.join("file")).unwrap(), b"old", "a part of a file takes nobody's place");
+    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1, "and leaves nothing beside it");
+}
+
+#[test]
+fn what_is_at_a_path_is_told_without_leaving_the_root() {
+    let agent = Agent::start();
+    let mut host = agent.host();
+    let root = agent.root();
+    std::fs::create_dir(root.join("dir")).unwrap();
+    std::fs::write(root.join("dir/file"), "12345").unwrap();
+    symlink("/dir/file", root.join("link")).unwrap();
+    symlink("../../../..", root.join("dir/up")).unwrap();
+    symlink("/nowhere", root.join("dangling")).unwrap();
+    let mut look = |path: &str, follow| {
+        let stream = host.begin(&Request::Stat { path: path.into(), follow });
+        host.finish(stream).reply.unwrap()
+    };
+    for (path, follow, kind, bytes, real) in [
+        ("/", false, FileKind::Directory, 0, Some("/")),
+        ("/dir/", false, FileKind::Directory, 0, Some("/dir")),
+        ("/dir/file", false, FileKind::File, 5, Some("/dir/file")),
+        ("/link", false, FileKind::Symlink, 0, Some("/link")),
+        ("/link", true, FileKind::File, 5, Some("/dir/file")),
+        ("/dir/up/dir/file", false, FileKind::File, 5, Some("/dir/file")),
+        ("/dangling", true, FileKind::Missing, 0, None),
+        ("/dangling", false, FileKind::Symlink, 0, Some("/dangling")),
+        ("/none/x", false, FileKind::Missing, 0, None),
+        ("/dir/file/x", false, FileKind::Missing, 0, None),
+    ] {
+        let told = Reply::Stat(FileStat { kind, bytes, path: real.map(str::to_owned) });
+        assert_eq!(look(path, follow), told, "{path} {follow}");
+    }
+    assert!(matches!(look("relative", false), Reply::Failed(Failure::Refused { .. })));
+    assert!(matches!(look("/a/../b", false), Reply::Failed(Failure::Refused { .. })));
 }

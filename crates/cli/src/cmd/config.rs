@@ -76,8 +76,11 @@ fn render(configuration: &Configuration) -> String {
 /// What a VM gets here when nothing is asked, for the end of a help page.
 pub(crate) fn defaults_line(status: &DaemonStatus) -> String {
     let defaults = &status.defaults;
+    let stops = defaults
+        .stop_after_ms
+        .map_or_else(String::new, |after_ms| format!(" | stops after {} idle", wire::duration::human(after_ms)));
     format!(
-        "Here, when nothing is asked: {} vcpu | {} memory | {} disk (banger config show)\n",
+        "Here, when nothing is asked: {} vcpu | {} memory | {} disk{stops} (banger config show)\n",
         defaults.vcpus,
         human(defaults.memory_mib << 20),
         human(defaults.disk_bytes),

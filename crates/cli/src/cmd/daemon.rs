@@ -17,7 +17,8 @@ Examples:
   banger daemon status
   banger daemon status --format json | jq -r .pid
   curl --unix-socket \"$(banger daemon socket)\" http://localhost/v1/vms
-  banger daemon stop                    VMs go on; the next command starts it";
+  banger daemon stop                    VMs go on; the next command starts it
+  banger daemon unit                    a systemd unit that starts it at boot";
 
 /// How long it may take to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -34,6 +35,10 @@ pub(crate) enum Verb {
     Stop,
     /// Print the path of its API's socket, whether it runs or not
     Socket,
+    /// Print a systemd user unit that starts it with this host, for run --restart
+    ///
+    /// banger doctor says whether it is set up, and the commands that do it.
+    Unit,
 }
 
 /// How to print.
@@ -48,7 +53,7 @@ impl Verb {
     pub(crate) fn format(&self) -> Format {
         match self {
             Verb::Status(args) => args.record.format,
-            Verb::Stop | Verb::Socket => Format::Table,
+            Verb::Stop | Verb::Socket | Verb::Unit => Format::Table,
         }
     }
 }
@@ -58,6 +63,8 @@ pub(crate) async fn run(app: &App, verb: Verb) -> Result<u8, Failure> {
     match verb {
         Verb::Status(_) => status(app).await,
         Verb::Stop => stop(app).await,
+        // Printed without the daemon.
+        Verb::Unit => Ok(0),
         Verb::Socket => {
             app.out.line(&app.client.daemon().socket().display().to_string())?;
             Ok(0)

@@ -23,6 +23,7 @@ pub(crate) mod each;
 pub(crate) mod image;
 pub(crate) mod kernel;
 pub(crate) mod operation;
+pub(crate) mod unit;
 pub(crate) mod version;
 pub(crate) mod vm;
 
@@ -45,6 +46,7 @@ pub(crate) fn run(command: Command, settings: Settings) -> u8 {
         Command::Version(args) => version::run(&args, way.output),
         Command::Completion(args) => completion::run(&args, &settings),
         Command::Config { verb: config::Verb::Path } => config::path(&settings, way.output),
+        Command::Daemon { verb: daemon::Verb::Unit } => unit::print(&settings, way.output),
         command => with_daemon(&settings, &way, command),
     };
     match result {
@@ -91,12 +93,15 @@ impl Way {
                 Verb::Pause(args) | Verb::Resume(args) => ordinary(args.act.format, args.act.quiet),
                 Verb::Set(args) => ordinary(args.act.format, args.act.quiet),
                 Verb::Prune(args) => ordinary(args.act.format, args.act.quiet),
+                Verb::Reset(args) => ordinary(args.act.format, args.act.quiet),
                 Verb::Delete(args) => ordinary(args.act.format, args.act.quiet),
                 Verb::Wait(args) => ordinary(args.act.format, args.act.quiet),
                 Verb::List(args) => ordinary(args.records.format, false),
                 Verb::Stats(args) => ordinary(args.record.format, false),
                 Verb::Ports(args) => ordinary(args.record.format, false),
                 Verb::Show(args) => ordinary(args.record.format, false),
+                Verb::Cp(args) => ordinary(args.act.format, args.act.quiet),
+                Verb::Diff(args) => ordinary(args.format, false),
                 Verb::Logs(args) => ordinary(args.format, false),
                 Verb::Session { verb } => way(verb.format(), verb.quiet(), verb.statuses()),
             },
@@ -137,6 +142,7 @@ fn act(command: &Command) -> Option<(String, String)> {
             Verb::Resume(_) => of("resume", "VMs"),
             Verb::Set(_) => of("change", "VMs"),
             Verb::Prune(_) => of("prune", "VMs"),
+            Verb::Reset(_) => of("reset", "VMs"),
             Verb::Delete(_) => of("delete", "VMs"),
             Verb::Wait(args) => of("wait for", &args.vm),
             Verb::List(_) => of("list", "VMs"),
@@ -144,6 +150,11 @@ fn act(command: &Command) -> Option<(String, String)> {
             Verb::Ports(_) => of("list the ports of", "VMs"),
             Verb::Show(args) => of("show", &args.vm),
             Verb::Exec(args) => of("run a command in", &args.vm),
+            Verb::Cp(args) => {
+                let (source, destination) = args.ends.shown();
+                Some((format!("copy {source} to {destination}"), args.ends.there().vm.clone()))
+            }
+            Verb::Diff(args) => of("list the changes of", &args.vm),
             Verb::Logs(args) => of("print the log of", &args.vm),
             Verb::Session { verb } => Some(verb.act()),
         },
@@ -183,12 +194,15 @@ async fn dispatch(app: &App, command: Command) -> Result<u8, Failure> {
             Verb::Resume(args) => vm::pause::run(app, "resume", args).await,
             Verb::Set(args) => vm::set::run(app, args).await,
             Verb::Prune(args) => vm::prune::run(app, args).await,
+            Verb::Reset(args) => vm::reset::run(app, args).await,
             Verb::Delete(args) => vm::delete::run(app, args).await,
             Verb::List(args) => vm::list::run(app, args).await,
             Verb::Stats(args) => vm::stats::run(app, args).await,
             Verb::Ports(args) => vm::ports::run(app, args).await,
             Verb::Show(args) => vm::show::run(app, args).await,
             Verb::Exec(args) => vm::exec::run(app, args).await,
+            Verb::Cp(args) => vm::cp::run(app, args).await,
+            Verb::Diff(args) => vm::diff::run(app, args).await,
             Verb::Logs(args) => vm::logs::run(app, args).await,
             Verb::Session { verb } => vm::session::run(app, verb).await,
             Verb::Wait(args) => vm::wait::run(app, args).await,

@@ -43,6 +43,8 @@ fn names_as_they_are_now() {
     assert_eq!(names(&home, &["banger", "session", "attach", ""]), ["web", "db"]);
     assert!(names(&home, &["banger", "session", "attach", "db", ""]).is_empty());
     assert!(names(&home, &["banger", "kin"]).is_empty());
+    std::fs::write(home.path().join("wedge"), "").unwrap();
+    assert_eq!(names(&home, &["banger", "cp", "we"]), ["wedge", "web:"]);
     assert_eq!(names(&home, &["banger", "ker"]), ["kernel"]);
     assert!(candidates(&home, &["banger", "run", "--r"]).contains(&"--rm".to_owned()));
 }

@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 
+use rustix::event::{PollFd, PollFlags};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -132,12 +133,14 @@ pub(crate) struct Home {
 /// A daemon being scripted: later routes win.
 pub(crate) struct Script {
     routes: Vec<(String, Handler)>,
+    /// Every other connection, the first one too, is closed with what was asked in it.
+    is_dying: bool,
 }
 
 impl Script {
     /// A daemon with one running VM, an image and a kernel.
     pub(crate) fn new() -> Script {
-        Script { routes: Vec::new() }
+        Script { routes: Vec::new(), is_dying: false }
             .answer("GET /v1/status", &status())
             .answer("GET /v1/vms ", &json!({"vms": [vm("web", "running"), vm("db", "stopped")]}))
             .answer("GET /v1/vms/web ", &vm("web", "running"))
@@ -176,6 +179,11 @@ impl Script {
         self.on(line, move |_, connection| connection.error(status, code, message))
     }
 
+    /// As daemons do that die one after the other: every other connection is closed before anybody has read from it.
+    pub(crate) fn dying(self) -> Script {
+        Script { is_dying: true, ..self }
+    }
+
     /// Begins to listen.
     pub(crate) fn run(self) -> Home {
         let home = Home::empty();
@@ -184,8 +192,13 @@ impl Script {
         let listener = UnixListener::bind(run.join("bangerd.sock")).unwrap();
         let (log, routes) = (Arc::clone(&home.log), Arc::new(self.routes));
         std::thread::spawn(move || {
-            for stream in listener.incoming() {
+            for (number, stream) in listener.incoming().enumerate() {
                 let (log, routes, stream) = (Arc::clone(&log), Arc::clone(&routes), stream.unwrap());
+                if self.is_dying && number % 2 == 0 {
+                    // Closed with bytes in it, which is what the other end is told.
+                    rustix::event::poll(&mut [PollFd::new(&stream, PollFlags::IN)], None).unwrap();
+                    continue;
+                }
                 std::thread::spawn(move || serve(stream, &log, &routes));
             }
         });
@@ -302,6 +315,7 @@ pub(crate) fn vm(name: &str, state: &str) -> Value {
         "image": "debian-bookworm", "image_id": "1111111111111111", "kernel": "debian-cloud", "kernel_id": "2222222222222222",
         "vcpus": 2, "memory_mib": 2048, "disk_bytes": 8_u64 << 30, "disk_allocated_bytes": 1_288_490_189_u64,
         "nat": false, "publish": if name == "web" { json!([{"host_port": 8080, "guest_port": 80}]) } else { json!([]) },
+        "stop_after_ms": null, "idle": null, "restart": "no", "restarts": null,
         "boot": null, "last_error": null, "operation": null, "workspace": null, "created_at_ms": minutes_ago(3),
     })
 }
@@ -328,7 +342,7 @@ pub(crate) fn finished(state: &str, error: &Value) -> Value {
 
 pub(crate) fn operation(state: &str, error: &Value) -> Value {
     json!({
-        "id": OP, "kind": "vm.start", "subject": "fox", "state": state, "steps": [], "error": error,
+        "id": OP, "kind": "vm.start", "subject": "fox", "state": state, "reason": null, "steps": [], "error": error,
         "started_at_ms": minutes_ago(1), "ended_at_ms": null,
     })
 }
@@ -341,6 +355,7 @@ pub(crate) fn step(name: &str, state: &str) -> Value {
 pub(crate) fn session(name: &str, exit_status: Value) -> Value {
     let is_over = !exit_status.is_null();
     json!({
+        "vm": "web",
         "name": name, "state": if is_over { "ended" } else { "running" }, "command": format!("npm run {name}"),
         "terminal": name == "sh", "pid": 42, "exit_status": exit_status, "started_at_ms": minutes_ago(7),
         "ended_at_ms": if is_over { json!(minutes_ago(2)) } else { Value::Null }, "output_bytes": 123, "clients": 1,

@@ -22,6 +22,9 @@ fn landing_pages() {
         ("session_send", &["session", "send", "--help"]),
         ("session_stop", &["session", "stop", "--help"]),
         ("session_kill", &["session", "kill", "--help"]),
+        ("cp", &["cp", "--help"]),
+        ("reset", &["reset", "--help"]),
+        ("diff", &["diff", "--help"]),
     ] {
         let output = home.banger(args).output().unwrap();
         assert!(output.status.success());
@@ -38,7 +41,8 @@ fn verbs_are_one_implementation_with_and_without_the_noun() {
     let page = |args: &[&str]| String::from_utf8(home.banger(args).output().unwrap().stdout).unwrap();
     for verb in [
         "run", "create", "start", "stop", "restart", "kill", "pause", "resume", "set", "prune", "stats", "ports",
-        "rename", "delete", "rm", "list", "ls", "ps", "show", "exec", "logs", "wait", "session",
+        "rename", "delete", "rm", "list", "ls", "ps", "show", "exec", "logs", "wait", "session", "cp", "copy", "reset",
+        "diff",
     ] {
         let long = page(&["vm", verb, "--help"]);
         assert!(!long.is_empty());
@@ -77,7 +81,10 @@ fn versions() {
 #[test]
 fn usage_errors() {
     let home = Home::empty();
-    let wrong: [&[&str]; 34] = [
+    let wrong: [&[&str]; 37] = [
+        &["cp", "a", "b"],
+        &["cp", "web:/a", "db:/b"],
+        &["cp", "a", "web:/x/../y"],
         &["nonsense"],
         &["exec"],
         &["start"],

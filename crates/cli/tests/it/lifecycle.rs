@@ -85,12 +85,18 @@ fn what_kill_and_rename_ask() {
 
 #[test]
 fn what_set_asks() {
-    let nothing = json!({"vcpus": null, "memory_mib": null, "disk_bytes": null, "nat": null, "publish": null});
+    let nothing = json!({"vcpus": null, "memory_mib": null, "disk_bytes": null, "nat": null, "publish": null,
+        "stop_after_ms": null, "restart": null});
     for (args, changes) in [
         (&["--vcpu", "4", "--memory", "4G"][..], json!({"vcpus": 4, "memory_mib": 4096})),
         (&["--disk-size", "20G"], json!({"disk_bytes": 20_u64 << 30})),
         (&["--nat", "-p", "8080:80"], json!({"nat": true, "publish": [{"host_port": 8080, "guest_port": 80}]})),
         (&["--no-nat", "--no-publish"], json!({"nat": false, "publish": []})),
+        (
+            &["--stop-after", "1h30m", "--restart", "on-failure"],
+            json!({"stop_after_ms": 5_400_000, "restart": "on-failure"}),
+        ),
+        (&["--stop-after", "off", "--restart", "no"], json!({"stop_after_ms": 0, "restart": "no"})),
     ] {
         let home = two_vms().run();
         let output = home.banger(&[&["set", "web"], args].concat()).output().unwrap();

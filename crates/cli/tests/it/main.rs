@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "clippy allows it in test functions by itself, not in what they share")]
 
 mod completion;
+mod cp;
+mod death;
+mod diff;
 mod exec;
 mod fake;
 mod guest;
@@ -11,9 +14,12 @@ mod help;
 mod interrupt;
 mod lifecycle;
 mod listing;
+mod lives;
+mod policies;
 mod records;
 mod run;
 mod sessions;
 mod sim;
 mod start;
 mod terminal;
+mod unread;

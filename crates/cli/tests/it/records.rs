@@ -1,5 +1,7 @@
 //! Commands that print what there is.
 
+use std::time::SystemTime;
+
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 
@@ -74,6 +76,44 @@ fn json_is_the_api_record() {
     assert_eq!(list["vms"][1]["name"], "db");
     let output = home.banger(&["show", "--format=json", "web"]).output().unwrap();
     assert_eq!(serde_json::from_slice::<wire::api::Vm>(&output.stdout).unwrap().name.as_str(), "web");
+}
+
+#[test]
+fn what_happens_unasked_is_on_the_page() {
+    let row = |record: Value, name: &str| {
+        let home = Script::new().answer("GET /v1/vms/web ", &record).run();
+        let page = String::from_utf8(home.banger(&["show", "web"]).output().unwrap().stdout).unwrap();
+        let line = page.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{page}"));
+        line[name.len()..].trim().to_owned()
+    };
+    let now_ms = u64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    let mut record = vm("web", "running");
+    record["stop_after_ms"] = json!(1_800_000);
+    assert_eq!(row(record.clone(), "stop after"), "30 min idle; in use");
+    record["idle"] = json!({"since_ms": now_ms - 725_000, "stops_at_ms": now_ms + 1_070_000});
+    assert_eq!(row(record, "stop after"), "30 min idle; idle for 12 min, stops in 17 min");
+
+    for (state, tries, next_at_ms, text) in [
+        ("running", 1, None, "on-failure; started again, try 1 of 8, because it fell"),
+        ("stopped", 2, Some(now_ms + 30_500), "on-failure; try 3 of 8 in 30 s, because it fell"),
+        ("stopped", 8, None, "on-failure; given up after 8 tries, because it fell"),
+    ] {
+        let mut record = vm("web", state);
+        record["restart"] = json!("on-failure");
+        record["restarts"] = json!({"why": "it fell", "tries": tries, "tries_max": 8, "next_at_ms": next_at_ms});
+        assert_eq!(row(record, "restart"), text);
+    }
+
+    let mut stop = operation("succeeded", &Value::Null);
+    stop["reason"] = json!("idle for 30 min");
+    let list = json!({"operations": [stop.clone(), operation("succeeded", &Value::Null)]});
+    let home = Script::new().answer("GET /v1/operations", &list).run();
+    let list = String::from_utf8(home.banger(&["op", "list"]).output().unwrap().stdout).unwrap();
+    let lines: Vec<&str> = list.lines().collect();
+    assert!(lines[0].ends_with("REASON") && lines[1].ends_with("idle for 30 min"), "{list}");
+    let home = Script::new().answer(&format!("GET /v1/operations/{OP}"), &stop).run();
+    let shown = String::from_utf8(home.banger(&["op", "show", OP]).output().unwrap().stdout).unwrap();
+    assert!(shown.lines().any(|line| line.starts_with("reason") && line.ends_with("idle for 30 min")), "{shown}");
 }
 
 #[test]

@@ -135,12 +135,17 @@ fn the_machine_as_asked() {
         "i",
         "--kernel",
         "k",
+        "--stop-after",
+        "30m",
+        "--restart",
+        "always",
     ];
     assert!(home.banger(&args).status().unwrap().success());
     assert_eq!(
         serde_json::from_slice::<Value>(&home.log.wait_for("POST /v1/vms").body).unwrap(),
         json!({"name": "fox", "image": "i", "kernel": "k", "vcpus": 1, "memory_mib": 1536, "disk_bytes": 4_u64 << 30, "nat": true,
-            "publish": [{"host_port": 8080, "guest_port": 80}], "start": true, "workspace": null})
+            "publish": [{"host_port": 8080, "guest_port": 80}], "stop_after_ms": 1_800_000, "restart": "always", "start": true,
+            "workspace": null})
     );
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use wire::agent::message::ExitStatus;
 use wire::attach::{Ended, Kind};
 
-use crate::fake::{Connection, Home, Script, session};
+use crate::fake::{Connection, Home, Script, session, vm};
 
 const DEV: &str = "GET /v1/vms/web/sessions/dev ";
 const ATTACH: &str = "POST /v1/vms/web/sessions/dev/attach ";
@@ -80,6 +80,23 @@ fn lists() {
     ");
     let output = home.banger(&["session", "list", "--format", "json", "web"]).output().unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap()["sessions"][1]["exit_status"], 137);
+    let two = json!({"vms": [vm("web", "running"), vm("db", "stopped"), vm("fox", "running")]});
+    let home = Script::new()
+        .answer("GET /v1/vms ", &two)
+        .answer("GET /v1/vms/7765620000000000/sessions ", &sessions)
+        .refuse("GET /v1/vms/666f780000000000/sessions ", 503, "guest_unreachable", "the guest does not answer")
+        .run();
+    assert_snapshot!(home.transcript(&["session", "list"]), @"
+    status 1
+    --- stdout
+    VM   NAME  STATE        STARTED  CLIENTS  TTY  COMMAND
+    web  dev   running      7 min    1        no   npm run dev
+    web  sh    ended (137)  7 min    1        yes  npm run sh
+    --- stderr
+    banger: cannot list the sessions of fox: the guest does not answer
+    ");
+    let output = home.banger(&["session", "list", "--format", "name"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "web dev\nweb sh\n");
     let home = Script::new().refuse("GET /v1/vms/web/sessions ", 501, "unsupported", "web runs an older agent").run();
     assert_snapshot!(home.transcript(&["session", "list", "web"]), @"
     status 1

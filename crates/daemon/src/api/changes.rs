@@ -24,7 +24,7 @@ pub async fn rename(
     Ok(Json(vms::seen(&api, store.vm(&record.id).await?).await?))
 }
 
-/// Changes what a VM has: anything while it is off, its disk while it runs too
+/// Changes what a VM has: anything while it is off, its disk and its policies while it runs too
 #[utoipa::path(
     post, path = "/v1/vms/{vm}/set", params(("vm" = String, Path)), request_body = SetVm,
     responses((status = 202, body = Begun), (status = "default", body = ErrorBody))

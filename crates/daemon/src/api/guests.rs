@@ -1,21 +1,19 @@
-//! What goes into and comes out of a running guest: commands, trees of files.
+//! Commands in a running guest.
 
 use std::time::Duration;
 
-use axum::Json;
-use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, Request, State};
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::Response;
-use futures_util::{Stream, TryStreamExt, stream};
 use hyper_util::rt::TokioIo;
 use wire::agent::message::ExecRequest;
-use wire::api::{ApiError, ErrorBody, ErrorCode, TreeDone, TreeQuery};
+use wire::api::{ApiError, ErrorBody, ErrorCode};
 use wire::attach::{self, ExecSpec};
 
 use super::error::Refusal;
 use super::{Api, attach as relay};
-use crate::guest::{Guest, TreeStream};
+use crate::guest::Guest;
 use crate::model::vm::VmState;
 use crate::store::records::VmRecord;
 use crate::supervise::spawn;
@@ -107,55 +105,4 @@ pub(super) fn exec_request(spec: ExecSpec, record: &VmRecord) -> ExecRequest {
         unix_ns: sys::clock::unix_ns(),
         op: String::new(),
     }
-}
-
-fn check_path(path: &str) -> Result<(), Refusal> {
-    let is_fine = path.starts_with('/') && !path.contains('\0') && !path.split('/').any(|part| part == "..");
-    if is_fine { Ok(()) } else { Err(Refusal::bad(format!("{path:?} is not an absolute path without .."))) }
-}
-
-/// Unpacks a tar stream in a guest
-#[utoipa::path(
-    put, path = "/v1/vms/{vm}/tree", params(("vm" = String, Path), ("path" = String, Query, description = "absolute, in the guest")),
-    request_body(content_type = "application/x-tar"),
-    responses((status = 200, body = TreeDone), (status = "default", body = ErrorBody))
-)]
-pub async fn put_tree(
-    State(api): State<Api>,
-    Path(vm): Path<String>,
-    Query(query): Query<TreeQuery>,
-    body: Body,
-) -> Result<Json<TreeDone>, Refusal> {
-    check_path(&query.path)?;
-    let record = api.host.store.find_vm(&vm).await?;
-    let guest = guest(&api, &record).await?;
-    let tar = tokio_util::io::StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
-    let bytes = guest.put_tree(&query.path, std::pin::pin!(tar)).await?;
-    Ok(Json(TreeDone { bytes }))
-}
-
-/// Packs a file or a tree of a guest as a tar stream
-#[utoipa::path(
-    get, path = "/v1/vms/{vm}/tree", params(("vm" = String, Path), ("path" = String, Query, description = "absolute, in the guest")),
-    responses((status = 200, content_type = "application/x-tar"), (status = "default", body = ErrorBody))
-)]
-pub async fn get_tree(
-    State(api): State<Api>,
-    Path(vm): Path<String>,
-    Query(query): Query<TreeQuery>,
-) -> Result<Body, Refusal> {
-    check_path(&query.path)?;
-    let record = api.host.store.find_vm(&vm).await?;
-    let tree = guest(&api, &record).await?.get_tree(&query.path).await?;
-    Ok(Body::from_stream(chunks(tree)))
-}
-
-/// The bytes of a tree; an error at its end breaks the answer off, so that nobody takes a part for the whole.
-fn chunks(tree: TreeStream) -> impl Stream<Item = Result<Bytes, crate::guest::GuestError>> {
-    stream::try_unfold(tree, |tree| async move {
-        match tree.read().await? {
-            Some(bytes) => Ok(Some((bytes, tree))),
-            None => tree.done().await.map(|_bytes| None),
-        }
-    })
 }

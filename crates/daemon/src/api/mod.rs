@@ -2,12 +2,14 @@
 //!
 //! | file | resource |
 //! |---|---|
-//! | [`vms`] | VMs: list, show, create, start, stop, restart, kill, pause, resume, delete, wait |
+//! | [`vms`] | VMs: list, show, create, start, stop, restart, kill, pause, resume, reset, delete, wait |
 //! | [`changes`] | what is changed about a VM: its name, what it has |
-//! | [`guests`] | what goes into and comes out of a running guest: exec, trees |
+//! | [`guests`] | commands in a running guest |
 //! | [`figures`] | what a VM uses, and where it can be reached |
 //! | [`logs`] | the boots of a VM and what each printed |
 //! | [`sessions`] | commands of a guest that go on without a client |
+//! | [`trees`] | files into a running guest and out of it |
+//! | [`differences`] | what a guest changed of its image |
 //! | [`artifacts`] | images and kernels |
 //! | [`operations`] | operations: list, show, watch, cancel |
 //! | [`system`] | the daemon itself: status, doctor, shutdown |
@@ -19,6 +21,7 @@
 pub mod artifacts;
 mod attach;
 pub mod changes;
+pub mod differences;
 mod error;
 pub mod figures;
 pub mod guests;
@@ -26,6 +29,7 @@ pub mod logs;
 pub mod operations;
 pub mod sessions;
 pub mod system;
+pub mod trees;
 mod view;
 pub mod vms;
 
@@ -99,6 +103,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(vms::kill))
         .routes(routes!(vms::pause))
         .routes(routes!(vms::resume))
+        .routes(routes!(vms::reset))
         .routes(routes!(vms::wait))
         .routes(routes!(changes::rename))
         .routes(routes!(changes::set))
@@ -113,7 +118,9 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(sessions::input))
         .routes(routes!(sessions::stop))
         .routes(routes!(sessions::signal))
-        .routes(routes!(guests::put_tree, guests::get_tree))
+        .routes(routes!(trees::put_tree, trees::get_tree))
+        .routes(routes!(trees::file))
+        .routes(routes!(differences::list))
         .routes(routes!(artifacts::list_images))
         .routes(routes!(artifacts::show_image, artifacts::delete_image))
         .routes(routes!(artifacts::build_image))

@@ -71,8 +71,9 @@ fn refusal(vm: &VmName, error: &GuestError) -> Refusal {
     })
 }
 
-fn view(record: SessionRecord) -> Session {
+fn view(vm: &VmName, record: SessionRecord) -> Session {
     Session {
+        vm: vm.to_string(),
         name: record.name,
         state: if record.ended.is_some() { SessionState::Ended } else { SessionState::Running },
         command: record.command,
@@ -100,7 +101,7 @@ async fn body<T: serde::de::DeserializeOwned>(body: Body) -> Result<T, Refusal> 
 pub async fn list(State(api): State<Api>, Path(vm): Path<String>) -> Result<Json<SessionList>, Refusal> {
     let record = api.host.store.find_vm(&vm).await?;
     let sessions = guest(&api, &record).await?.sessions().await.map_err(|error| refusal(&record.name, &error))?;
-    Ok(Json(SessionList { sessions: sessions.into_iter().map(view).collect() }))
+    Ok(Json(SessionList { sessions: sessions.into_iter().map(|session| view(&record.name, session)).collect() }))
 }
 
 /// Starts a command that goes on without a client
@@ -116,7 +117,7 @@ pub async fn start(State(api): State<Api>, Path(vm): Path<String>, request: Requ
     let record = api.host.store.find_vm(&vm).await?;
     let command = exec_request(request.command, &record);
     let session = guest(&api, &record).await?.start_session(request.name, command).await;
-    Ok(Json(view(session.map_err(|error| refusal(&record.name, &error))?)))
+    Ok(Json(view(&record.name, session.map_err(|error| refusal(&record.name, &error))?)))
 }
 
 /// One session
@@ -133,7 +134,7 @@ async fn find(of: &Of) -> Result<Session, Refusal> {
     let sessions = of.guest.sessions().await.map_err(|error| refusal(&of.record.name, &error))?;
     let missing = || GuestError::Failed(Failure::NoSuchSession { name: of.name.clone() });
     let session = sessions.into_iter().find(|session| session.name == of.name);
-    session.map(view).ok_or_else(|| refusal(&of.record.name, &missing()))
+    session.map(|session| view(&of.record.name, session)).ok_or_else(|| refusal(&of.record.name, &missing()))
 }
 
 /// Forgets a session that has ended
@@ -147,7 +148,7 @@ pub async fn delete(
 ) -> Result<Json<Session>, Refusal> {
     let of = of(&api, &vm, name).await?;
     let session = of.guest.forget_session(&of.name).await;
-    Ok(Json(view(session.map_err(|error| refusal(&of.record.name, &error))?)))
+    Ok(Json(view(&of.record.name, session.map_err(|error| refusal(&of.record.name, &error))?)))
 }
 
 /// Shows a session's output and passes input on, attached to this connection
@@ -257,7 +258,7 @@ pub async fn signal(
     }
     let of = of(&api, &vm, name).await?;
     let session = of.guest.signal_session(&of.name, i32::from(request.signal)).await;
-    Ok(Json(view(session.map_err(|error| refusal(&of.record.name, &error))?)))
+    Ok(Json(view(&of.record.name, session.map_err(|error| refusal(&of.record.name, &error))?)))
 }
 
 #[cfg(test)]

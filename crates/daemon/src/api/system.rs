@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use wire::api::{Configuration, DaemonStatus, DoctorReport, ErrorBody};
+use wire::api::{Configuration, DaemonStatus, DoctorReport, ErrorBody, RestartPolicy};
 
 use super::Api;
 use super::error::Refusal;
@@ -39,10 +39,13 @@ pub async fn doctor(State(api): State<Api>) -> Result<Json<DoctorReport>, Refusa
     let kernel = is_there(api.host.store.find_kernel(&defaults.kernel).await)?;
     let stuck = api.host.store.operations().await?;
     let stuck = stuck.iter().filter(|op| op.state == OperationState::Stuck);
+    let vms = api.host.store.vms().await?;
+    let restarting = vms.iter().filter(|vm| vm.spec.restart != RestartPolicy::No);
     let known = Known {
         state_dir: api.host.dirs.state.clone(),
         image: (defaults.image.clone(), image),
         kernel: (defaults.kernel.clone(), kernel),
+        restarting: restarting.map(|vm| vm.name.to_string()).collect(),
         stuck: stuck.map(|op| format!("{} ({} {})", op.id, op.kind, op.subject)).collect(),
     };
     let about = api.about;

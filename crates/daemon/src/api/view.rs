@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use wire::api::{BootStatus, Image, Kernel, KernelFacts, Vm, VmState};
+use wire::api::{BootStatus, Idle, Image, Kernel, KernelFacts, Restarts, Vm, VmState};
 use wire::id::OpId;
 
 use crate::model::kernel::OptionState;
+use crate::model::restart::{Restarting, TRIES_MAX};
 use crate::model::vm::VmState as State;
 use crate::store::records::{BootSummary, ImageRecord, KernelRecord, VmSummary};
 
@@ -19,6 +20,8 @@ pub(crate) struct Around {
     pub(crate) disk_allocated_bytes: u64,
     /// The operation that holds it.
     pub(crate) operation: Option<OpId>,
+    /// Since when nobody uses it.
+    pub(crate) idle: Option<Idle>,
 }
 
 /// A VM.
@@ -37,12 +40,21 @@ pub(crate) fn vm(record: VmSummary, around: Around) -> Vm {
         disk_allocated_bytes: around.disk_allocated_bytes,
         nat: record.spec.nat,
         publish: record.spec.publish,
+        stop_after_ms: record.spec.stop_after_ms,
+        idle: around.idle,
+        restart: record.spec.restart,
+        restarts: record.restarting.map(restarts),
         boot: around.boot.map(|boot| boot_status(boot, around.pid)),
         last_error: record.last_error,
         operation: around.operation,
         workspace: record.workspace,
+        reset_pending: record.reset_pending,
         created_at_ms: record.created_at_ms,
     }
+}
+
+fn restarts(owed: Restarting) -> Restarts {
+    Restarts { why: owed.why, tries: owed.tries, tries_max: TRIES_MAX, next_at_ms: owed.due_at_ms }
 }
 
 fn vm_state(state: &State) -> VmState {

@@ -1,4 +1,4 @@
-//! VMs: list, show, create, start, stop, restart, kill, pause, resume, delete, wait.
+//! VMs: list, show, create, start, stop, restart, kill, pause, resume, reset, delete, wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use wire::agent::message::Level;
 use wire::api::{
-    ApiError, Begun, CreateVm, DeleteVm, ErrorBody, ErrorCode, KillVm, ListVms, Ready, StartVm, StopVm, Vm, VmFilter,
-    VmList, VmSort, Wait, WaitVm,
+    ApiError, Begun, CreateVm, DeleteVm, ErrorBody, ErrorCode, KillVm, ListVms, Ready, ResetVm, StartVm, StopVm, Vm,
+    VmFilter, VmList, VmSort, Wait, WaitVm,
 };
 
 use super::error::Refusal;
@@ -26,8 +26,9 @@ const WAIT: Duration = Duration::from_secs(180);
 
 /// A VM as clients see it, with what its disk takes on the host.
 fn seen_with(api: &Api, vm: VmSummary, boot: Option<BootSummary>, disk_allocated_bytes: u64) -> Vm {
-    let (pid, operation) = (api.host.supervisors.pid(&vm.id), api.engine.holder(&vm.id));
-    view::vm(vm, Around { boot, pid, disk_allocated_bytes, operation })
+    let supervisors = &api.host.supervisors;
+    let (pid, idle, operation) = (supervisors.pid(&vm.id), supervisors.idle(&vm.id), api.engine.holder(&vm.id));
+    view::vm(vm, Around { boot, pid, disk_allocated_bytes, operation, idle })
 }
 
 /// A VM as clients see it.
@@ -122,6 +123,19 @@ pub async fn restart(
     Json(_request): Json<StartVm>,
 ) -> Result<Accepted, Refusal> {
     accepted(api.engine.restart(&vm, None).await)
+}
+
+/// Has the next boot drop the system layer; `/root` and the direct paths stay
+#[utoipa::path(
+    post, path = "/v1/vms/{vm}/reset", params(("vm" = String, Path)), request_body = ResetVm,
+    responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
+)]
+pub async fn reset(
+    State(api): State<Api>,
+    Path(vm): Path<String>,
+    Json(request): Json<ResetVm>,
+) -> Result<Accepted, Refusal> {
+    accepted(api.engine.reset(&vm, request.restart).await)
 }
 
 /// Ends a boot by a signal to its VMM; nothing in the guest is asked or saved

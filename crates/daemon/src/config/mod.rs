@@ -39,6 +39,8 @@ pub struct Config {
     pub ssh_key_path: Option<String>,
     /// The resolver of guests that reach the outside, instead of the host's own.
     pub default_dns: Option<IpAddr>,
+    /// How long a new VM may be idle before it is stopped: `30m`; `0` is never.
+    pub auto_stop_stale_after: Option<String>,
     /// How long an idle daemon stays, in seconds.
     pub idle_exit_s: Option<u64>,
     /// How long a guest may take until its agent answers, in seconds.
@@ -129,6 +131,18 @@ pub enum ConfigError {
         #[source]
         source: wire::size::SizeError,
     },
+    /// A time that is none.
+    #[error("{key} in config.toml is no time")]
+    Duration {
+        /// The key.
+        key: &'static str,
+        /// Why.
+        #[source]
+        source: wire::duration::DurationError,
+    },
+    /// A time no VM may have.
+    #[error("auto_stop_stale_after in config.toml is refused")]
+    StopAfter(#[source] limits::LimitError),
     /// A size no VM may have.
     #[error("vm_defaults in config.toml is refused")]
     Limit(#[source] limits::LimitError),
@@ -180,6 +194,9 @@ impl Config {
         let memory_mib = self.vm_defaults.memory_mib.unwrap_or(limits::MEMORY_MIB_MIN);
         let vcpus = self.vm_defaults.vcpu.unwrap_or(*limits::VCPUS.start());
         limits::check(vcpus, memory_mib, disk_bytes).map_err(ConfigError::Limit)?;
+        if let Some(after_ms) = self.stop_after_ms()?.filter(|after_ms| *after_ms > 0) {
+            limits::check_stop_after(after_ms).map_err(ConfigError::StopAfter)?;
+        }
         if let Some(path) = self.ssh_key_path.as_ref().filter(|path| !is_rooted(path)) {
             return Err(ConfigError::Path { key: "ssh_key_path", path: path.clone() });
         }
@@ -187,6 +204,15 @@ impl Config {
             entry.check().map_err(|why| ConfigError::FileSync { index: index + 1, why })?;
         }
         Ok(())
+    }
+
+    /// Zero is never.
+    fn stop_after_ms(&self) -> Result<Option<u64>, ConfigError> {
+        let parse = |text: &String| {
+            wire::duration::parse_ms(text)
+                .map_err(|source| ConfigError::Duration { key: "auto_stop_stale_after", source })
+        };
+        self.auto_stop_stale_after.as_ref().map(parse).transpose()
     }
 
     fn disk_bytes(&self) -> Result<Option<u64>, ConfigError> {

@@ -78,6 +78,8 @@ pub struct Settings {
     memory_mib: Resolved<u64>,
     disk_bytes: Resolved<u64>,
     boot_timeout_s: Resolved<u64>,
+    /// Zero is never.
+    stop_after_ms: Resolved<u64>,
     idle_exit_s: Resolved<u64>,
 }
 
@@ -85,7 +87,7 @@ impl Config {
     /// What holds on this host.
     ///
     /// # Errors
-    /// When the configured disk size is none; [`Config::load`] has refused that before.
+    /// When the configured disk size or time is none; [`Config::load`] has refused that before.
     pub fn resolve(&self, host: HostSize, over: Overrides) -> Result<Settings, ConfigError> {
         let sizes = &self.vm_defaults;
         let log_level = match over.log_level {
@@ -102,6 +104,7 @@ impl Config {
             vcpus: Resolved::configured_or(sizes.vcpu, || vcpus(host.cpus)),
             memory_mib: Resolved::configured_or(sizes.memory_mib, || memory_mib(host.memory_mib)),
             disk_bytes: Resolved::configured_or(self.disk_bytes()?, || Resolved::default(DISK_BYTES)),
+            stop_after_ms: Resolved::configured_or(self.stop_after_ms()?, || Resolved::default(0)),
             boot_timeout_s: Resolved::configured_or(self.boot_timeout_s, || boot_timeout_s(host.is_emulated)),
             idle_exit_s: Resolved::configured_or(self.idle_exit_s, || Resolved::default(IDLE_EXIT_S)),
         })
@@ -131,6 +134,16 @@ fn boot_timeout_s(is_emulated: bool) -> Resolved<u64> {
     Resolved::default(BOOT_TIMEOUT_S)
 }
 
+/// A time as the file could say it.
+fn off_or(ms: u64) -> String {
+    match ms {
+        0 => "0".to_owned(),
+        ms if ms % 60_000 == 0 => format!("{}m", ms / 60_000),
+        ms if ms % 1000 == 0 => format!("{}s", ms / 1000),
+        ms => format!("{ms}ms"),
+    }
+}
+
 impl Settings {
     /// What a VM gets when nothing is asked.
     #[must_use]
@@ -141,6 +154,7 @@ impl Settings {
             vcpus: self.vcpus.value,
             memory_mib: self.memory_mib.value,
             disk_bytes: self.disk_bytes.value,
+            stop_after_ms: Some(self.stop_after_ms.value).filter(|after_ms| *after_ms > 0),
         }
     }
 
@@ -183,6 +197,7 @@ impl Settings {
                 self.kernel.setting("default_kernel_name", quoted),
                 key.setting("ssh_key_path", quoted),
                 dns.setting("default_dns", |text| if text == "-" { text.clone() } else { quoted(text) }),
+                self.stop_after_ms.setting("auto_stop_stale_after", |ms| quoted(&off_or(*ms))),
                 self.idle_exit_s.setting("idle_exit_s", plain),
                 self.boot_timeout_s.setting("boot_timeout_s", plain),
                 self.vcpus.setting("vm_defaults.vcpu", ToString::to_string),

@@ -33,12 +33,22 @@ fn sizes_come_from_config_then_host_then_floor() {
         ("log_level", "\"debug\"", Origin::Environment),
         ("default_image_name", "\"debian-bookworm\"", Origin::Default),
         ("boot_timeout_s", "90", Origin::Host),
+        ("auto_stop_stale_after", "\"0\"", Origin::Default),
         ("vm_defaults.vcpu", "7", Origin::Config),
         ("vm_defaults.disk_size", "\"20 GiB\"", Origin::Config),
     ] {
         assert!(said.contains(&wanted), "{wanted:?} in {said:?}");
     }
     assert!(!told.exists && told.path == "/none/config.toml");
+}
+
+#[test]
+fn new_vms_may_be_stopped_when_idle() {
+    let host = HostSize { cpus: 2, memory_mib: 2048, is_emulated: true };
+    let after = |text: &str| load(text).unwrap().resolve(host, Overrides::default()).unwrap().defaults().stop_after_ms;
+    assert_eq!(after(""), None, "off, when nothing is said");
+    assert_eq!(after("auto_stop_stale_after = \"0\""), None);
+    assert_eq!(after("auto_stop_stale_after = \"24h\""), Some(86_400_000));
 }
 
 #[test]
@@ -49,6 +59,8 @@ fn what_is_refused() {
         ("[vm_defaults]\nmemory = 1", "line 2: unknown key `memory`"),
         ("ssh_key_path = \"id\"", "neither absolute"),
         ("default_dns = \"dns\"", "config.toml, line 1"),
+        ("auto_stop_stale_after = \"soon\"", "auto_stop_stale_after in config.toml is no time: expected a number"),
+        ("auto_stop_stale_after = \"1ms\"", "not 1 ms"),
         ("\n\n[x", "config.toml, line 3: unclosed table"),
         ("[vm_defaults]\nvcpu = 900", "not 900"),
         ("[vm_defaults]\nmemory_mib = 1", "not 1 MiB"),

@@ -17,13 +17,15 @@
 //! | `connection` | the task that owns the socket |
 //! | `outbox` | frames on their way out |
 //! | `stream` | one stream, shared by the task and its opener |
-//! | [`exec`], [`session`], [`tree`] | what streams are used for |
+//! | [`uses`] | who uses a guest, and who only looks at it |
+//! | [`exec`], [`session`], [`tree`], [`changes`] | what streams are used for |
 //! | [`fuzz`] | any bytes through the state machine |
 //!
 //! A guest is hostile: what it may make the host keep is one window of bytes for each channel of an open stream, and one
 //! frame. A guest that breaks the protocol is cut off with an error that says what it did ([`link::Violation`]).
 //! No call here has a time limit of its own: drop the future, and the stream is given up.
 
+pub mod changes;
 mod connect;
 mod connection;
 pub mod exec;
@@ -34,6 +36,7 @@ pub mod session;
 mod stream;
 pub mod tree;
 pub mod untrusted;
+pub mod uses;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -51,7 +54,9 @@ use wire::agent::message::{
 use connection::Handle;
 use link::{Opening, Violation};
 use stream::Stream;
+use uses::Uses;
 
+pub use changes::ChangeStream;
 pub use exec::ExecStream;
 pub use session::SessionStream;
 pub use tree::TreeStream;
@@ -133,6 +138,7 @@ impl GuestError {
             Reply::Health(_) => "how it is",
             Reply::Listeners(_) => "what listens",
             Reply::Session(_) => "about sessions",
+            Reply::Stat(_) => "what is at a path",
             Reply::Done { .. } => "that it is done",
             Reply::Failed(_) => "that it failed",
         };
@@ -153,6 +159,7 @@ struct Parts {
     events: broadcast::Sender<Event>,
     /// Holds what came before anybody listened.
     first_listener: Mutex<Option<broadcast::Receiver<Event>>>,
+    uses: Uses,
 }
 
 impl Guest {
@@ -176,7 +183,8 @@ impl Guest {
     async fn begin(socket: UnixStream, path: Option<&Path>, deadline: Instant) -> Result<Guest, GuestError> {
         let opened = connect::greet(socket, path, deadline).await?;
         let (handle, events, first_listener) = connection::start(opened.socket, opened.link, &opened.unread);
-        let parts = Parts { hello: opened.hello, events, first_listener: Mutex::new(Some(first_listener)) };
+        let first_listener = Mutex::new(Some(first_listener));
+        let parts = Parts { hello: opened.hello, events, first_listener, uses: Uses::default() };
         Ok(Guest { handle, parts: Arc::new(parts) })
     }
 
@@ -196,7 +204,14 @@ impl Guest {
 
     async fn open(&self, opening: Opening, request: &Request) -> Result<Stream, GuestError> {
         let payload = serde_json::to_vec(request).expect("every request has a form in JSON");
-        Stream::open(self.handle.clone(), opening, payload).await
+        let using = uses::is_use(request).then(|| self.parts.uses.begin());
+        Stream::open(self.handle.clone(), opening, payload, using).await
+    }
+
+    /// Who uses this guest over this connection.
+    #[must_use]
+    pub fn uses(&self) -> &Uses {
+        &self.parts.uses
     }
 
     /// Gives the guest its identity and lets its init begin; once a boot.

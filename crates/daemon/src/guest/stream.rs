@@ -14,6 +14,7 @@ use wire::agent::message::Reply;
 use super::GuestError;
 use super::connection::{Command, Handle};
 use super::link::{Ending, Opening};
+use super::uses::Using;
 
 /// Consumed bytes are granted anew in pieces of this: few frames, and the window never runs dry before one is sent.
 const GRANT_BYTES: u32 = WINDOW_BYTES / 4;
@@ -148,13 +149,19 @@ pub(crate) struct Stream {
     number: u32,
     shared: Arc<Shared>,
     handle: Handle,
+    _using: Option<Using>,
 }
 
 impl Stream {
-    pub(crate) async fn open(handle: Handle, opening: Opening, payload: Vec<u8>) -> Result<Stream, GuestError> {
+    pub(crate) async fn open(
+        handle: Handle,
+        opening: Opening,
+        payload: Vec<u8>,
+        using: Option<Using>,
+    ) -> Result<Stream, GuestError> {
         let shared = Arc::new(Shared::new());
         let number = handle.open(opening, payload, Arc::clone(&shared)).await?;
-        Ok(Stream { number, shared, handle })
+        Ok(Stream { number, shared, handle, _using: using })
     }
 
     fn head(&self, kind: Kind, channel: Channel) -> Head {

@@ -403,7 +403,7 @@ async fn trees_go_in_and_out() {
     };
     let calls = async {
         assert_eq!(guest.put_tree("/x", sent.as_slice()).await.unwrap(), 200_000);
-        let tree = guest.get_tree("/x").await.unwrap();
+        let tree = guest.get_tree("/x", false).await.unwrap();
         assert_eq!(tree.read().await.unwrap().unwrap(), "tar");
         assert_eq!(tree.read().await.unwrap(), None);
         assert_eq!(tree.done().await.unwrap(), 3);

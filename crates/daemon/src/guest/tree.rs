@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use wire::agent::frame::{Channel, DATA_MAX};
-use wire::agent::message::{Reply, Request};
+use wire::agent::message::{FileStat, Reply, Request};
 
 use super::link::Opening;
 use super::stream::Stream;
@@ -33,13 +33,24 @@ impl Guest {
         moved(stream.ended().await?)
     }
 
-    /// Packs `path` as a tar stream.
+    /// Packs `path` as a tar stream; `follow`: what it leads to when it is a link.
     ///
     /// # Errors
     /// When the connection is gone; what the guest cannot read ends the stream with an error.
-    pub async fn get_tree(&self, path: &str) -> Result<TreeStream, GuestError> {
-        let stream = self.open(Opening::Tree, &Request::GetTree { path: path.to_owned() }).await?;
-        Ok(TreeStream { stream })
+    pub async fn get_tree(&self, path: &str, follow: bool) -> Result<TreeStream, GuestError> {
+        let request = Request::GetTree { path: path.to_owned(), follow };
+        Ok(TreeStream { stream: self.open(Opening::Tree, &request).await? })
+    }
+
+    /// Asks what is at `path`.
+    ///
+    /// # Errors
+    /// When the guest cannot tell.
+    pub async fn stat(&self, path: &str, follow: bool) -> Result<FileStat, GuestError> {
+        match self.call(&Request::Stat { path: path.to_owned(), follow }).await? {
+            Reply::Stat(stat) => Ok(stat),
+            other => Err(GuestError::unexpected(&other)),
+        }
     }
 }
 

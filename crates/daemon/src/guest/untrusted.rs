@@ -1,13 +1,15 @@
 //! Words of a guest, made fit to be kept and shown: bounded in length and number, without control characters that a
 //! terminal would obey.
 
-use wire::agent::message::{Configured, Event, Failure, Health, Hello, LISTENERS_MAX, Readiness, Reply};
+use wire::agent::message::{Configured, Event, Failure, FileStat, Health, Hello, LISTENERS_MAX, Readiness, Reply};
 use wire::agent::session::{COMMAND_LEN_MAX, NAME_LEN_MAX, SESSIONS_MAX, SessionRecord, SessionReply};
 
 /// Most characters of a name or a version.
 const NAME_CHARS: usize = 128;
 /// Most characters of a sentence.
 const LINE_CHARS: usize = 1024;
+/// Most characters of a path: `PATH_MAX`.
+const PATH_CHARS: usize = 4096;
 /// Most entries of a list.
 const ENTRIES: usize = 256;
 
@@ -73,8 +75,16 @@ impl Tame for Reply {
             }
             Reply::Session(session) => Reply::Session(session.tame()),
             Reply::Failed(failure) => Reply::Failed(failure.tame()),
+            Reply::Stat(stat) => Reply::Stat(stat.tame()),
             Reply::Started { .. } | Reply::Exited(_) | Reply::Done { .. } => self,
         }
+    }
+}
+
+impl Tame for FileStat {
+    /// A path that would have to be changed is no path any more.
+    fn tame(self) -> FileStat {
+        FileStat { path: self.path.filter(|path| line(path, PATH_CHARS) == *path), ..self }
     }
 }
 

@@ -10,6 +10,8 @@ pub const MEMORY_MIB_MAX: u64 = 1 << 20;
 pub const DISK_BYTES_MIN: u64 = 512 << 20;
 /// Most disk: what ext4 without the `64bit` feature holds is 16 TiB; the disk's template decides below this.
 pub const DISK_BYTES_MAX: u64 = 64 << 40;
+/// How long a VM may be idle before it is stopped, milliseconds: from a second to a month.
+pub const STOP_AFTER_MS: std::ops::RangeInclusive<u64> = 1000..=31 * 24 * 3_600_000;
 /// Ports a VM may publish.
 pub const PUBLISH_MAX: usize = 64;
 
@@ -39,6 +41,12 @@ pub enum LimitError {
         /// Asked, in bytes.
         found: u64,
     },
+    /// The time after which an idle VM is stopped.
+    #[error("an idle VM can be stopped after {} to {}, not {}", span(*STOP_AFTER_MS.start()), span(*STOP_AFTER_MS.end()), span(*found))]
+    StopAfter {
+        /// Asked, in milliseconds.
+        found: u64,
+    },
     /// Port 0.
     #[error("a published port must be between 1 and 65535, not 0")]
     PortZero,
@@ -54,6 +62,10 @@ pub enum LimitError {
         /// Asked.
         found: usize,
     },
+}
+
+fn span(ms: u64) -> String {
+    wire::duration::human(ms)
 }
 
 fn mib(mib: u64) -> String {
@@ -75,6 +87,14 @@ pub fn check(vcpus: u16, memory_mib: u64, disk_bytes: u64) -> Result<(), LimitEr
         return Err(LimitError::Disk { found: disk_bytes });
     }
     Ok(())
+}
+
+/// Checks the time after which an idle VM is stopped.
+///
+/// # Errors
+/// When it is out of bounds.
+pub fn check_stop_after(ms: u64) -> Result<(), LimitError> {
+    if STOP_AFTER_MS.contains(&ms) { Ok(()) } else { Err(LimitError::StopAfter { found: ms }) }
 }
 
 /// Checks published ports.
@@ -114,6 +134,13 @@ mod tests {
         ] {
             assert_eq!(check(vcpus, memory, disk).unwrap_err().to_string(), text);
         }
+    }
+
+    #[test]
+    fn idle_times() {
+        assert_eq!((check_stop_after(1000), check_stop_after(1_800_000)), (Ok(()), Ok(())));
+        let error = check_stop_after(1).unwrap_err().to_string();
+        assert_eq!(error, "an idle VM can be stopped after 1 s to 31 d, not 1 ms");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use wire::naming::{self, VmName};
 
 use super::console;
 use super::failure::{caused, refused};
+use super::policies;
 use super::start::{self, Booting, StartPlan};
 use super::world::{Host, blocking};
 use crate::config::{DEFAULT_IMAGE, DEFAULT_KERNEL};
@@ -67,10 +68,13 @@ pub async fn plan(host: &Host, request: CreateVm) -> Result<CreatePlan, Cause> {
         disk_bytes: request.disk_bytes.unwrap_or(defaults.disk_bytes),
         nat: request.nat,
         publish: request.publish,
+        stop_after_ms: policies::stop_after(request.stop_after_ms, defaults.stop_after_ms)?,
+        restart: request.restart,
     };
     let bad = |error: limits::LimitError| refused(ErrorCode::BadRequest, error.to_string());
     limits::check(spec.vcpus, spec.memory_mib, spec.disk_bytes).map_err(bad)?;
     limits::check_publish(&spec.publish).map_err(bad)?;
+    policies::check_restart(host, spec.restart).await?;
     let name = choose_name(host, request.name).await?;
     let image = host.store.find_image(&spec.image).await.map_err(|error| missing(error, DEFAULT_IMAGE))?;
     let kernel = host.store.find_kernel(&spec.kernel).await.map_err(|error| missing(error, DEFAULT_KERNEL))?;
@@ -83,7 +87,9 @@ pub async fn plan(host: &Host, request: CreateVm) -> Result<CreatePlan, Cause> {
         kernel_id: kernel.id.clone(),
         identity: mint_identity().await?,
         workspace: request.workspace,
+        reset_pending: false,
         last_error: None,
+        restarting: None,
         created_at_ms: (host.now_ms)(),
     };
     let mut start = start::plan_with(host, &vm, &image, &kernel).await?;

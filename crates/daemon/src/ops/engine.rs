@@ -1,17 +1,17 @@
 //! Begins operations, drives each in a task of its own, lets people watch and cancel them, and goes on with what an
 //! earlier daemon left open.
 //!
-//! A client that goes away cancels nothing. A guest's reboot is a start like any other, begun here.
+//! A client that goes away cancels nothing. What the daemon begins by itself is in [`super::unasked`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use wire::api::{ApiError, Begun, BuildImage, CreateVm, ErrorCode, ImportKernel, Operation, OperationState};
 use wire::id::{OpId, VmId};
 
-use super::failure::{caused, code_name, refused};
+use super::failure::caused;
 use super::live::{Live, Watch, reports};
 use super::plan::Plan;
 use super::world::Host;
@@ -20,12 +20,7 @@ use crate::saga::{Cause, Driven, Outcome};
 use crate::store::records::{OperationRecord, VmRecord};
 use crate::store::{self, StoreError};
 use crate::supervise::activity::Activity;
-use crate::supervise::{Reboot, spawn};
-
-/// Boots a guest may ask for within [`REBOOT_SPAN`]; one that asks for more is left off.
-const REBOOTS_MAX: usize = 5;
-/// See [`REBOOTS_MAX`].
-const REBOOT_SPAN: Duration = Duration::from_secs(120);
+use crate::supervise::spawn;
 
 /// Begins and drives operations.
 pub struct Engine {
@@ -70,14 +65,15 @@ impl Engine {
     /// Every refusal; nothing has begun then.
     pub async fn start(self: &Arc<Self>, key: &str) -> Result<Begun, Cause> {
         let (vm, _planning) = self.hold_free(key).await?;
-        self.start_free(&vm).await
+        self.start_free(&vm, None).await
     }
 
-    async fn start_free(self: &Arc<Self>, vm: &VmRecord) -> Result<Begun, Cause> {
+    /// Starts a VM that no operation holds, for `reason` when nobody asked for it.
+    pub(super) async fn start_free(self: &Arc<Self>, vm: &VmRecord, reason: Option<String>) -> Result<Begun, Cause> {
         let probe = crate::model::vm::VmEvent::StartBegun { boot: wire::id::BootId::from_random(sys::rand::bytes()) };
         vm.state.after(&probe).map_err(|refused| StoreError::Refused { name: vm.name.to_string(), refused })?;
         let plan = start::plan(&self.host, vm).await?;
-        self.begin(Plan::Start(Box::new(plan))).await
+        self.begin(Plan::Start(Box::new(start::StartPlan { reason, ..plan }))).await
     }
 
     /// Stops the VM that `key` stands for; `grace` is how long its guest may take.
@@ -97,7 +93,7 @@ impl Engine {
     pub async fn restart(self: &Arc<Self>, key: &str, grace: Option<Duration>) -> Result<Begun, Cause> {
         let (vm, _planning) = self.hold_free(key).await?;
         if vm.state.boot().is_none() {
-            return self.start_free(&vm).await;
+            return self.start_free(&vm, None).await;
         }
         let plan = restart::plan(&self.host, &vm, grace).await?;
         self.begin(Plan::Restart(Box::new(plan))).await
@@ -187,7 +183,8 @@ impl Engine {
     }
 
     fn drive_in_task(self: &Arc<Self>, record: OperationRecord, plan: Plan, edges: &[crate::saga::Edge]) {
-        let live = Live::new(to_wire(&record, &plan.step_names(), edges), plan.vm().cloned());
+        let operation = to_wire(&record, &plan.step_names(), edges, plan.reason());
+        let live = Live::new(operation, plan.vm().cloned());
         self.live().insert(record.id.clone(), Arc::clone(&live));
         self.open.send_modify(|open| *open += 1);
         let (engine, busy) = (Arc::clone(self), self.activity.begin());
@@ -196,12 +193,14 @@ impl Engine {
             engine.drive(&record, &plan, &live).await;
             engine.live().remove(&record.id);
             engine.open.send_modify(|open| *open -= 1);
+            engine.host.supervisors.stir();
             drop(busy);
         });
     }
 
     async fn drive(&self, record: &OperationRecord, plan: &Plan, live: &Live) {
-        tracing::info!(op = %record.id, kind = record.kind, subject = record.subject, "an operation is driven");
+        let (kind, subject, reason) = (&record.kind, &record.subject, plan.reason());
+        tracing::info!(op = %record.id, kind, subject, reason, "an operation is driven");
         let journal = self.host.store.journal(record.id.clone());
         let with = Driven {
             journal: &journal,
@@ -288,63 +287,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Begins a start for every guest that asks for a new boot. Runs until the supervisors are gone.
-    pub async fn serve_reboots(self: Arc<Self>, mut reboots: mpsc::UnboundedReceiver<Reboot>) {
-        let mut recent: HashMap<VmId, Vec<Instant>> = HashMap::new();
-        while let Some(reboot) = reboots.recv().await {
-            let now = sys::clock::monotonic();
-            recent.retain(|_, times| {
-                times.retain(|at| now.duration_since(*at) < REBOOT_SPAN);
-                !times.is_empty()
-            });
-            let times = recent.entry(reboot.vm.clone()).or_default();
-            let is_allowed = times.len() < REBOOTS_MAX;
-            if is_allowed {
-                times.push(now);
-            }
-            let (engine, busy) = (Arc::clone(&self), self.activity.begin());
-            spawn(format!("reboot of {}", reboot.vm), async move {
-                engine.reboot(&reboot.vm, is_allowed).await;
-                drop(busy);
-            });
-        }
-    }
-
-    async fn reboot(self: &Arc<Self>, vm: &VmId, is_allowed: bool) {
-        let result = if is_allowed {
-            self.boot_again(vm).await
-        } else {
-            let message = format!("the guest rebooted {REBOOTS_MAX} times in {REBOOT_SPAN:?}");
-            Err(refused(ErrorCode::WrongState, message))
-        };
-        if let Err(cause) = result {
-            tracing::warn!(%vm, error = %cause, "a guest's reboot begins no boot");
-            let message = format!("the guest's reboot began no boot: {cause}");
-            if let Err(error) = self.host.store.set_last_error(vm, Some(message)).await {
-                tracing::error!(%vm, error = %error, "an error is not recorded");
-            }
-        }
-    }
-
-    /// Begins a boot of a VM whose guest ended for that; after the operation that held it then (its disk may have been
-    /// growing), unless that left it running.
-    async fn boot_again(self: &Arc<Self>, vm: &VmId) -> Result<(), Cause> {
-        loop {
-            match self.start(vm.as_str()).await {
-                Err(cause) if cause.code == code_name(ErrorCode::Busy) => {}
-                begun => return begun.map(drop),
-            }
-            match self.holder(vm) {
-                Some(operation) => drop(self.wait(&operation).await?),
-                // It has just begun, or just ended.
-                None => tokio::task::yield_now().await,
-            }
-            if self.host.store.vm(vm).await?.state.boot().is_some() {
-                return Ok(());
-            }
-        }
-    }
-
     /// What happens to an operation, its present state first.
     ///
     /// # Errors
@@ -412,11 +354,12 @@ impl Engine {
 
     async fn describe(&self, record: &OperationRecord) -> Result<Operation, Cause> {
         let edges = self.host.store.edges(&record.id).await?;
-        let names: Vec<String> = match serde_json::from_value::<Plan>(record.plan.clone()) {
-            Ok(plan) => plan.step_names().into_iter().map(str::to_owned).collect(),
-            Err(_) => edges.iter().map(|edge| edge.step.clone()).collect(),
+        let plan = serde_json::from_value::<Plan>(record.plan.clone()).ok();
+        let names: Vec<String> = match &plan {
+            Some(plan) => plan.step_names().into_iter().map(str::to_owned).collect(),
+            None => edges.iter().map(|edge| edge.step.clone()).collect(),
         };
-        Ok(to_wire(record, &names, &edges))
+        Ok(to_wire(record, &names, &edges, plan.as_ref().and_then(Plan::reason)))
     }
 
     /// The open operation that holds a VM.
@@ -457,7 +400,12 @@ fn explain(plan: &Plan, cause: Cause) -> Cause {
     Cause { message: format!("cannot {}: {}", plan.act(), cause.message), ..cause }
 }
 
-fn to_wire(record: &OperationRecord, names: &[impl AsRef<str>], edges: &[crate::saga::Edge]) -> Operation {
+fn to_wire(
+    record: &OperationRecord,
+    names: &[impl AsRef<str>],
+    edges: &[crate::saga::Edge],
+    reason: Option<&str>,
+) -> Operation {
     let has_failed = edges.iter().any(|edge| matches!(edge.kind, crate::saga::EdgeKind::Failed { .. }));
     let state = match record.state {
         store::OperationState::Open if has_failed => OperationState::Unwinding,
@@ -471,6 +419,7 @@ fn to_wire(record: &OperationRecord, names: &[impl AsRef<str>], edges: &[crate::
         kind: record.kind.clone(),
         subject: record.subject.clone(),
         state,
+        reason: reason.map(str::to_owned),
         steps: reports(names, edges),
         error: record.error.clone(),
         started_at_ms: record.started_at_ms,

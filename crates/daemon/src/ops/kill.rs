@@ -42,7 +42,7 @@ impl Stopping for KillPlan {
         &self.stop
     }
 
-    fn how(&self) -> &'static str {
+    fn how(&self) -> &str {
         "killed"
     }
 }

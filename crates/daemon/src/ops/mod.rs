@@ -9,13 +9,15 @@
 //! | [`pause`], [`resume`] | `vm.pause`, `vm.resume`: its processors stand still, and run again with the right time |
 //! | [`restart`] | `vm.restart`: stop and start as one |
 //! | [`set`] | `vm.set`: what a VM has; its disk grows while it runs too |
+//! | [`reset`] | `vm.reset`: the next boot drops the system layer |
 //! | [`delete`] | `vm.delete` |
 //! | [`image_build`], [`image_delete`] | `image.build`, `image.delete` |
 //! | [`kernel_import`], [`kernel_delete`] | `kernel.import`, `kernel.delete` |
 //!
 //! Around them: [`plan`] is what any of them is begun with, [`world`] what their steps work on, [`engine`] begins,
-//! watches, cancels and recovers them, [`failure`] turns errors into causes people can read, `console` quotes a
-//! guest's console, `staging` holds what is made until it is whole, [`maker`] makes what VMs boot from.
+//! watches, cancels and recovers them, [`failure`] turns errors into causes people can read, `parts` looks for what a boot
+//! is made of, `console` quotes a guest's console, `staging` holds what is made until it is whole, [`maker`] makes what VMs
+//! boot from, `policies` checks what the daemon is to do unasked, and [`unasked`] begins it.
 //!
 //! A plan fixes every id, path and number first; steps are idempotent functions of it.
 
@@ -32,14 +34,18 @@ pub mod kernel_import;
 pub mod kill;
 mod live;
 pub mod maker;
+mod parts;
 pub mod pause;
 pub mod plan;
+mod policies;
+pub mod reset;
 pub mod restart;
 pub mod resume;
 pub mod set;
 mod staging;
 pub mod start;
 pub mod stop;
+pub mod unasked;
 pub mod world;
 
 pub use engine::Engine;

@@ -10,13 +10,14 @@ use super::kernel_delete::KernelDeletePlan;
 use super::kernel_import::KernelImportPlan;
 use super::kill::KillPlan;
 use super::pause::PausePlan;
+use super::reset::ResetPlan;
 use super::restart::RestartPlan;
 use super::set::SetPlan;
 use super::start::StartPlan;
 use super::stop::StopPlan;
 use super::world::Host;
 use super::{create, delete, image_build, image_delete, kernel_delete, kernel_import, kill};
-use super::{pause, restart, resume, set, start, stop};
+use super::{pause, reset, restart, resume, set, start, stop};
 use crate::saga::{DriveError, Driven, Outcome, Undo, drive};
 use wire::id::VmId;
 
@@ -48,6 +49,9 @@ pub enum Plan {
     /// `vm.set`
     #[serde(rename = "vm.set")]
     Set(Box<SetPlan>),
+    /// `vm.reset`
+    #[serde(rename = "vm.reset")]
+    Reset(Box<ResetPlan>),
     /// `vm.delete`
     #[serde(rename = "vm.delete")]
     Delete(Box<DeletePlan>),
@@ -99,6 +103,10 @@ macro_rules! with_saga {
             }
             Plan::Set($inner) => {
                 let $saga = set::set();
+                $act
+            }
+            Plan::Reset($inner) => {
+                let $saga = if $inner.restart.is_some() { reset::reset_running() } else { reset::reset() };
                 $act
             }
             Plan::Delete($inner) => {
@@ -163,6 +171,7 @@ impl Plan {
             Plan::Kill(plan) => plan.stop.name.to_string(),
             Plan::Pause(plan) | Plan::Resume(plan) => plan.name.to_string(),
             Plan::Set(plan) => plan.name.to_string(),
+            Plan::Reset(plan) => plan.name.to_string(),
             Plan::Delete(plan) => plan.name.to_string(),
             Plan::ImageBuild(plan) => plan.name.clone(),
             Plan::ImageDelete(plan) => plan.record.name.clone(),
@@ -182,8 +191,52 @@ impl Plan {
             Plan::Kill(plan) => Some(&plan.stop.vm),
             Plan::Pause(plan) | Plan::Resume(plan) => Some(&plan.vm),
             Plan::Set(plan) => Some(&plan.vm),
+            Plan::Reset(plan) => Some(&plan.vm),
             Plan::Delete(plan) => Some(&plan.vm),
             Plan::ImageBuild(_) | Plan::ImageDelete(_) | Plan::KernelImport(_) | Plan::KernelDelete(_) => None,
+        }
+    }
+
+    /// Why the daemon began it; none when somebody asked for it.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Plan::Start(plan) => plan.reason.as_deref(),
+            Plan::Stop(plan) => plan.reason.as_deref(),
+            Plan::Create(_)
+            | Plan::Restart(_)
+            | Plan::Kill(_)
+            | Plan::Pause(_)
+            | Plan::Resume(_)
+            | Plan::Set(_)
+            | Plan::Reset(_)
+            | Plan::Delete(_)
+            | Plan::ImageBuild(_)
+            | Plan::ImageDelete(_)
+            | Plan::KernelImport(_)
+            | Plan::KernelDelete(_) => None,
+        }
+    }
+
+    /// The id of the image or kernel whose row it takes away before the files: until it has succeeded both may be wanted
+    /// back.
+    #[must_use]
+    pub fn deletes(&self) -> Option<String> {
+        match self {
+            Plan::ImageDelete(plan) => Some(plan.record.id.to_string()),
+            Plan::KernelDelete(plan) => Some(plan.record.id.to_string()),
+            Plan::Create(_)
+            | Plan::Start(_)
+            | Plan::Stop(_)
+            | Plan::Restart(_)
+            | Plan::Kill(_)
+            | Plan::Pause(_)
+            | Plan::Resume(_)
+            | Plan::Set(_)
+            | Plan::Reset(_)
+            | Plan::Delete(_)
+            | Plan::ImageBuild(_)
+            | Plan::KernelImport(_) => None,
         }
     }
 
@@ -213,6 +266,7 @@ impl Plan {
             Plan::Create(_)
             | Plan::Start(_)
             | Plan::Restart(_)
+            | Plan::Reset(_)
             | Plan::Set(_)
             | Plan::ImageBuild(_)
             | Plan::KernelImport(_) => false,
@@ -232,6 +286,7 @@ impl Plan {
             Plan::Pause(_) => format!("pause {subject}"),
             Plan::Resume(_) => format!("resume {subject}"),
             Plan::Set(_) => format!("change {subject}"),
+            Plan::Reset(_) => format!("reset {subject}"),
             Plan::Delete(_) => format!("delete {subject}"),
             Plan::ImageBuild(_) => format!("build image {subject}"),
             Plan::ImageDelete(_) => format!("delete image {subject}"),

@@ -1,4 +1,5 @@
-//! Changes what a VM has: anything while it is off, the size of its disk while it runs too. A disk only grows.
+//! Changes what a VM has: anything while it is off; while it runs too the size of its disk, and what the daemon does to it
+//! unasked. A disk only grows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use wire::size::human;
 use super::engine::Engine;
 use super::failure::{caused, refused};
 use super::plan::Plan;
+use super::policies;
 use super::start;
 use super::world::Host;
 use crate::model::limits;
@@ -82,11 +84,14 @@ pub async fn plan(host: &Host, vm: &VmRecord, request: SetVm) -> Result<SetPlan,
         disk_bytes: request.disk_bytes.unwrap_or(before.disk_bytes),
         nat: request.nat.unwrap_or(before.nat),
         publish: request.publish.unwrap_or_else(|| before.publish.clone()),
+        stop_after_ms: policies::stop_after(request.stop_after_ms, before.stop_after_ms)?,
+        restart: request.restart.unwrap_or(before.restart),
         ..before.clone()
     };
     let bad = |error: limits::LimitError| refused(ErrorCode::BadRequest, error.to_string());
     limits::check(after.vcpus, after.memory_mib, after.disk_bytes).map_err(bad)?;
     limits::check_publish(&after.publish).map_err(bad)?;
+    policies::check_restart(host, request.restart.unwrap_or_default()).await?;
     if after.disk_bytes < before.disk_bytes {
         let (has, asked) = (human(before.disk_bytes), human(after.disk_bytes));
         let message = format!("a disk only grows: {} has {has}, {asked} is less", vm.name);
@@ -117,9 +122,10 @@ pub async fn plan(host: &Host, vm: &VmRecord, request: SetVm) -> Result<SetPlan,
 }
 
 async fn check_running(host: &Host, vm: &VmRecord, boot: &BootId, after: &VmSpec) -> Result<Running, Cause> {
-    if *after != (VmSpec { disk_bytes: after.disk_bytes, ..vm.spec.clone() }) {
+    let (disk_bytes, stop_after_ms, restart) = (after.disk_bytes, after.stop_after_ms, after.restart);
+    if *after != (VmSpec { disk_bytes, stop_after_ms, restart, ..vm.spec.clone() }) {
         let name = &vm.name;
-        let message = format!("{name} is running, and only its disk can change meanwhile");
+        let message = format!("{name} is running, and only its disk and its policies can change meanwhile");
         return Err(refused(ErrorCode::WrongState, message).with_hint(format!("banger stop {name}, then again")));
     }
     let record = host.store.boot(boot).await?;

@@ -13,6 +13,7 @@ use wire::naming::{self, VmName};
 
 use super::console;
 use super::failure::{caused, refused};
+use super::parts::{check_disk, check_file, check_image};
 use super::world::{Host, blocking, told_of};
 use crate::guest::Guest;
 use crate::model::machine::{DriveRole, DriveSpec, MachineSpec, NicAttachment, NicSpec};
@@ -66,10 +67,16 @@ pub struct StartPlan {
     /// What the guest's commands begin with.
     #[serde(default)]
     pub exec: crate::model::image::ExecSettings,
+    /// The guest drops its system layer before it mounts it.
+    #[serde(default)]
+    pub reset_system: bool,
     /// How long until the agent must have answered and be configured.
     pub boot_timeout_ms: u64,
     /// Where the console is to be found if this start fails.
     pub console_after_failure: PathBuf,
+    /// Why the daemon does it; none when somebody asked.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 impl StartPlan {
@@ -100,6 +107,7 @@ impl Booting for StartPlan {
 /// # Errors
 /// When a part is missing or a driver refuses.
 pub async fn plan(host: &Host, vm: &VmRecord) -> Result<StartPlan, Cause> {
+    check_disk(host, vm)?;
     let image = host.store.find_image(vm.image_id.as_str()).await?;
     let kernel = host.store.find_kernel(vm.kernel_id.as_str()).await?;
     plan_with(host, vm, &image, &kernel).await
@@ -154,34 +162,13 @@ pub(super) async fn plan_with(
         disk_bytes: vm.spec.disk_bytes,
         identity: vm.identity.clone(),
         exec: image.manifest.exec.clone(),
+        reset_system: vm.reset_pending,
         boot_timeout_ms: u64::try_from(host.settings.boot_timeout.as_millis()).unwrap_or(u64::MAX),
         console_after_failure: machine.console_log.clone(),
+        reason: None,
         boot,
         machine,
     })
-}
-
-fn check_image(host: &Host, image: &ImageRecord) -> Result<PathBuf, Cause> {
-    let path = host.image_dir(&image.id).join("rootfs.ext4");
-    check_file("image", &image.name, &path, image.manifest.bytes)?;
-    Ok(path)
-}
-
-/// A file that is gone or cut is found here, not by a guest that cannot mount it.
-fn check_file(what: &str, name: &str, path: &std::path::Path, bytes: u64) -> Result<(), Cause> {
-    let found = std::fs::metadata(path).map(|meta| meta.len());
-    if found.as_ref().is_ok_and(|found| *found == bytes) {
-        return Ok(());
-    }
-    let why = match found {
-        Ok(found) => format!("has {found} bytes instead of {bytes}"),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "is missing".to_owned(),
-        Err(error) => format!("cannot be read ({})", error.kind()),
-    };
-    let message = format!("{what} {name} is damaged: {} {why}", path.display());
-    let remedy = if what == "image" { "build" } else { "import" };
-    let hint = format!("delete the VMs of it and itself (banger {what} delete {name}), then banger {what} {remedy}");
-    Err(refused(ErrorCode::WrongState, message).with_hint(hint))
 }
 
 /// Marks the VM starting and records the boot.
@@ -201,6 +188,7 @@ impl<P: Booting + Sync> Step<P, Host> for MarkStarting {
             vm: plan.vm.clone(),
             launch,
             attachment: plan.attachment.clone(),
+            host_boot: Some(cx.world.supervisors.host_boot().to_owned()),
             started_at_ms: (cx.world.now_ms)(),
             ready_at_ms: None,
             ended_at_ms: None,
@@ -208,7 +196,7 @@ impl<P: Booting + Sync> Step<P, Host> for MarkStarting {
             init: None,
             warnings: Vec::new(),
         };
-        Ok(cx.world.store.begin_boot(record).await?)
+        Ok(cx.world.store.begin_boot(record, plan.reason.is_none()).await?)
     }
 
     async fn undo(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
@@ -219,6 +207,9 @@ impl<P: Booting + Sync> Step<P, Host> for MarkStarting {
             Ok(_) | Err(StoreError::NotFound { .. }) => {}
             Err(StoreError::Refused { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
+        }
+        if plan.reason.is_some() {
+            store.restart_undone(&plan.vm, (cx.world.now_ms)()).await?;
         }
         let error = cx.cause.map(|cause| cause.message.clone());
         Ok(store.set_last_error(&plan.vm, error).await?)
@@ -444,6 +435,7 @@ impl<P: Booting + Sync> Step<P, Host> for Configure {
             authorized_keys: settings.authorized_keys,
             git_identity: settings.git_identity,
             files: settings.files,
+            reset_system: plan.reset_system,
             unix_ns: sys::clock::unix_ns(),
             entropy_hex: sys::rand::bytes::<64>().iter().map(|byte| format!("{byte:02x}")).collect(),
             ..told_of(&plan.exec)

@@ -60,6 +60,9 @@ pub struct StopPlan {
     /// Its processors stand still: it can only be asked when they run again, and they do if the stop is taken back.
     #[serde(default)]
     pub is_paused: bool,
+    /// Why the daemon does it; none when somebody asked.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 impl StopPlan {
@@ -79,7 +82,7 @@ pub(super) trait Stopping {
     fn stopping(&self) -> &StopPlan;
 
     /// How the boot's end is recorded.
-    fn how(&self) -> &'static str {
+    fn how(&self) -> &str {
         "stop"
     }
 }
@@ -87,6 +90,10 @@ pub(super) trait Stopping {
 impl Stopping for StopPlan {
     fn stopping(&self) -> &StopPlan {
         self
+    }
+
+    fn how(&self) -> &str {
+        self.reason.as_deref().unwrap_or("stop")
     }
 }
 
@@ -111,6 +118,7 @@ pub async fn plan(host: &Host, vm: &VmRecord, grace: Option<Duration>) -> Result
         attachment: boot.attachment,
         grace_ms: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX),
         is_paused: matches!(vm.state, VmState::Paused { .. }),
+        reason: None,
     })
 }
 

@@ -11,6 +11,7 @@ use wire::layout::UserDirs;
 
 use super::failure::{MAKE_ROOM, refused};
 use super::maker::Maker;
+use crate::model::autostart::Autostart;
 use crate::model::image::ExecSettings;
 use crate::network::NetworkDriver;
 use crate::saga::{Cause, Faults};
@@ -39,6 +40,8 @@ pub struct Host {
     pub settings: Settings,
     /// What every boot's guest gets from this host, read anew for each.
     pub guest_settings: Arc<dyn Fn() -> GuestSettings + Send + Sync>,
+    /// What starts the daemon when the host boots, looked up anew each time.
+    pub autostart: Arc<dyn Fn() -> Autostart + Send + Sync>,
     /// The wall clock.
     pub now_ms: fn() -> u64,
     /// Faults on purpose; none outside tests.

@@ -1,17 +1,24 @@
-//! Compares what is on the disk with what is on record, and removes what belongs to nothing.
+//! Loops that take no input. Here is the sweep: it compares what is on the disk with what is on record, and removes what
+//! belongs to nothing. [`idle`] stops VMs that nobody uses, [`restart`] starts those that are owed it.
 //!
 //! | found | belongs to | else |
 //! |---|---|---|
 //! | `run/boots/<boot>` | a boot whose end is not recorded | its VMM is killed, its NIC detached, it is removed |
 //! | `state/vms/<vm>` | a VM | it is removed |
 //! | `state/{images,kernels}/.staging-<op>` | an open operation | it is removed |
-//! | `state/{images,kernels}/<id>` | a row, or the open operation that placed it | it is removed |
+//! | `state/{images,kernels}/<id>` | a row, the open operation that placed it, or one that deletes it and has not ended well | it is removed |
 //!
 //! It also gives the database's log its room on the disk again, where that was lost.
 //!
-//! Takes no input, is safe at any moment and does nothing the second time. What is on the disk is read before what is on
+//! Boots come first, before anything else may begin: a VMM that a database of an hour ago does not know has its VM's disk
+//! open, and the VM may be about to start.
+//!
+//! It takes no input, is safe at any moment and does nothing the second time. What is on the disk is read before what is on
 //! record, and every operation writes its row before its files and removes its files before its row, so nothing that
 //! is just coming into being is taken for a leftover.
+
+pub mod idle;
+pub mod restart;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -20,6 +27,7 @@ use std::time::Duration;
 use wire::id::{BootId, OpId, VmId};
 
 use crate::model::machine::NicAttachment;
+use crate::ops::Plan;
 use crate::ops::failure::caused;
 use crate::ops::world::{Host, STAGING_PREFIX};
 use crate::saga::Cause;
@@ -44,17 +52,19 @@ pub struct Swept {
 /// # Errors
 /// When the database cannot be read; a leftover that cannot be removed is in the report.
 pub async fn sweep(host: &Host) -> Result<Swept, StoreError> {
-    let mut swept = Swept::default();
-    sweep_boots(host, &mut swept).await?;
+    let mut swept = find_boots(host).await?;
     sweep_vms(host, &mut swept).await?;
     sweep_artifacts(host, &mut swept).await?;
-    for path in &swept.removed {
-        tracing::info!(path = %path.display(), "removed a leftover");
-    }
-    for (path, why) in &swept.failed {
-        tracing::error!(path = %path.display(), why, "a leftover cannot be removed");
-    }
-    Ok(swept)
+    Ok(swept.told())
+}
+
+/// Looks for boots only: what runs, or has run, for none on record is ended and removed. To be called after
+/// `Supervisors::adopt_all` and before operations go on.
+///
+/// # Errors
+/// As [`sweep`].
+pub async fn sweep_boots(host: &Host) -> Result<Swept, StoreError> {
+    Ok(find_boots(host).await?.told())
 }
 
 /// Looks at once, for what a daemon that died had no time to remove, and now and then for as long as the daemon runs.
@@ -80,6 +90,17 @@ fn entries(dir: &Path) -> Vec<(String, PathBuf)> {
 }
 
 impl Swept {
+    /// The same, with a line in the log for each.
+    fn told(self) -> Swept {
+        for path in &self.removed {
+            tracing::info!(path = %path.display(), "removed a leftover");
+        }
+        for (path, why) in &self.failed {
+            tracing::error!(path = %path.display(), why, "a leftover cannot be removed");
+        }
+        self
+    }
+
     fn note(&mut self, path: PathBuf, result: Result<(), Cause>) {
         match result {
             Ok(()) => self.removed.push(path),
@@ -93,7 +114,8 @@ impl Swept {
     }
 }
 
-async fn sweep_boots(host: &Host, swept: &mut Swept) -> Result<(), StoreError> {
+async fn find_boots(host: &Host) -> Result<Swept, StoreError> {
+    let mut swept = Swept::default();
     let found = entries(&host.dirs.run.join("boots"));
     let open: HashSet<BootId> = host.store.open_boots().await?.into_iter().map(|boot| boot.id).collect();
     for (name, path) in found {
@@ -108,7 +130,7 @@ async fn sweep_boots(host: &Host, swept: &mut Swept) -> Result<(), StoreError> {
         };
         swept.note(path, result);
     }
-    Ok(())
+    Ok(swept)
 }
 
 async fn close(host: &Host, launch: &Launch, attachment: &NicAttachment) -> Result<(), Cause> {
@@ -144,12 +166,25 @@ async fn sweep_vms(host: &Host, swept: &mut Swept) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn sweep_artifacts(host: &Host, swept: &mut Swept) -> Result<(), StoreError> {
-    let found: Vec<_> = [host.images_dir(), host.kernels_dir()].iter().flat_map(|dir| entries(dir)).collect();
-    let open: HashSet<OpId> = host.store.open_operations().await?.into_iter().map(|op| op.id).collect();
+/// The ids of all images and kernels on record.
+async fn artifacts(host: &Host) -> Result<HashSet<String>, StoreError> {
     let images = host.store.images().await?.into_iter().map(|image| image.id.to_string());
     let kernels = host.store.kernels().await?.into_iter().map(|kernel| kernel.id.to_string());
-    let known: HashSet<String> = images.chain(kernels).collect();
+    Ok(images.chain(kernels).collect())
+}
+
+async fn sweep_artifacts(host: &Host, swept: &mut Swept) -> Result<(), StoreError> {
+    let found: Vec<_> = [host.images_dir(), host.kernels_dir()].iter().flat_map(|dir| entries(dir)).collect();
+    // On record on either side of a look at the operations: a deletion that is taken back puts its row there again.
+    let mut known = artifacts(host).await?;
+    let open = host.store.open_operations().await?;
+    for operation in open.iter().chain(&host.store.stuck_operations().await?) {
+        // One that another version began is not understood, and holds nothing that this one would.
+        let plan = serde_json::from_value::<Plan>(operation.plan.clone()).ok();
+        known.extend(plan.and_then(|plan| plan.deletes()));
+    }
+    known.extend(artifacts(host).await?);
+    let open: HashSet<OpId> = open.into_iter().map(|operation| operation.id).collect();
     for (name, path) in found {
         let belongs = match name.strip_prefix(STAGING_PREFIX) {
             Some(operation) => operation.parse().is_ok_and(|id: OpId| open.contains(&id)),

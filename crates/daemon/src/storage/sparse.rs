@@ -75,7 +75,9 @@ impl SparseFiles {
             .ok_or(StorageError::Missing { program: PROGRAM, package: PACKAGE })?;
         sys::fs::create_private_dir(&self.cache).map_err(StorageError::Template)?;
         let temporary = sys::fs::sibling(&template);
+        // A template that a power cut leaves half written would be every later disk's.
         let made = make_template(&program, &temporary, length)
+            .and_then(|()| sys::fs::sync(&temporary).map_err(StorageError::Template))
             .and_then(|()| sys::fs::rename(&temporary, &template).map_err(StorageError::Template));
         if made.is_err() {
             sys::fs::remove_file(&temporary).map_err(StorageError::Template)?;
@@ -93,6 +95,7 @@ impl SparseFiles {
         let temporary = sys::fs::sibling(&disk);
         let made = sys::fs::copy_sparse(&template, &temporary, 0o600)
             .and_then(|()| sys::fs::set_len(&temporary, bytes))
+            .and_then(|()| sys::fs::sync(&temporary))
             .and_then(|()| sys::fs::rename(&temporary, &disk));
         match made {
             Ok(()) => Ok(disk),

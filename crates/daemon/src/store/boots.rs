@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use wire::id::{BootId, VmId};
 
+use super::policies::{self, Ended};
 use super::records::BootRecord;
 use super::{Store, StoreError, from_json, id, int, ms, sql, to_json, vms};
 use crate::model::vm::{VmEvent, VmState};
@@ -12,8 +13,8 @@ const BOOTS_PER_VM: i64 = 20;
 /// Warnings kept of one boot: a guest can send any number.
 const WARNINGS_MAX: usize = 32;
 
-const COLUMNS: &str =
-    "id, vm, launch_json, attachment_json, started_at_ms, ready_at_ms, ended_at_ms, ended, init, warnings_json";
+const COLUMNS: &str = "id, vm, launch_json, attachment_json, started_at_ms, ready_at_ms, ended_at_ms, ended, init, warnings_json, \
+     host_boot";
 
 struct RawBoot {
     id: BootId,
@@ -26,6 +27,7 @@ struct RawBoot {
     ended: Option<String>,
     init: Option<String>,
     warnings: String,
+    host_boot: Option<String>,
 }
 
 fn raw(row: &Row<'_>) -> Result<RawBoot, rusqlite::Error> {
@@ -40,6 +42,7 @@ fn raw(row: &Row<'_>) -> Result<RawBoot, rusqlite::Error> {
         ended: row.get(7)?,
         init: row.get(8)?,
         warnings: row.get(9)?,
+        host_boot: row.get(10)?,
     })
 }
 
@@ -50,6 +53,7 @@ impl RawBoot {
             vm: self.vm,
             launch: from_json("the launch of a boot", &self.launch)?,
             attachment: from_json("the NIC of a boot", &self.attachment)?,
+            host_boot: self.host_boot,
             started_at_ms: ms(self.started_at_ms),
             ready_at_ms: self.ready_at_ms.map(ms),
             ended_at_ms: self.ended_at_ms.map(ms),
@@ -58,6 +62,16 @@ impl RawBoot {
             warnings: from_json("the warnings of a boot", &self.warnings)?,
         })
     }
+}
+
+fn end_in(connection: &Connection, boot: &BootId, how: &str, at_ms: u64) -> Result<(), StoreError> {
+    connection
+        .execute(
+            "UPDATE boots SET ended_at_ms = ?2, ended = ?3 WHERE id = ?1 AND ended_at_ms IS NULL",
+            params![boot.as_str(), int(at_ms), how],
+        )
+        .map(drop)
+        .map_err(sql("record the end of a boot"))
 }
 
 fn by_id(connection: &Connection, boot: &BootId) -> Result<Option<BootRecord>, StoreError> {
@@ -70,25 +84,30 @@ fn by_id(connection: &Connection, boot: &BootId) -> Result<Option<BootRecord>, S
 }
 
 impl Store {
-    /// Records that a boot begins and that its VM is starting. Idempotent by id.
+    /// Records that a boot begins and that its VM is starting. Idempotent by id. One that `is_asked` for by somebody clears
+    /// what restart policies did before.
     ///
     /// # Errors
     /// When the VM cannot start now, or it cannot be written.
-    pub async fn begin_boot(&self, boot: BootRecord) -> Result<(), StoreError> {
+    pub async fn begin_boot(&self, boot: BootRecord, is_asked: bool) -> Result<(), StoreError> {
         self.write(move |connection| {
             let act = "record a boot";
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
             vms::happen_in(&transaction, &boot.vm, &VmEvent::StartBegun { boot: boot.id.clone() })?;
+            if let Some(record) = vms::by_id(&transaction, &boot.vm)? {
+                policies::begun_in(&transaction, &record, is_asked)?;
+            }
             transaction
                 .execute(
-                    "INSERT INTO boots (id, vm, launch_json, attachment_json, started_at_ms) VALUES (?1, ?2, ?3, ?4, ?5)
-                     ON CONFLICT (id) DO NOTHING",
+                    "INSERT INTO boots (id, vm, launch_json, attachment_json, started_at_ms, host_boot)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (id) DO NOTHING",
                     params![
                         boot.id.as_str(),
                         boot.vm.as_str(),
                         to_json("the launch of a boot", &boot.launch)?,
                         to_json("the NIC of a boot", &boot.attachment)?,
-                        int(boot.started_at_ms)
+                        int(boot.started_at_ms),
+                        boot.host_boot,
                     ],
                 )
                 .map_err(sql(act))?;
@@ -114,13 +133,19 @@ impl Store {
             let act = "record a running boot";
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
             vms::happen_in(&transaction, &vm, &VmEvent::GuestReady { boot: boot.clone() })?;
+            if let Some(record) = vms::by_id(&transaction, &vm)? {
+                policies::up_in(&transaction, &record)?;
+            }
             transaction
                 .execute(
                     "UPDATE boots SET ready_at_ms = coalesce(ready_at_ms, ?2) WHERE id = ?1",
                     params![boot.as_str(), int(at_ms)],
                 )
                 .map_err(sql(act))?;
-            transaction.execute("UPDATE vms SET last_error = NULL WHERE id = ?1", [vm.as_str()]).map_err(sql(act))?;
+            // A reset that was asked for has happened in this boot: the guest answered its configuration.
+            transaction
+                .execute("UPDATE vms SET last_error = NULL, reset_pending = 0 WHERE id = ?1", [vm.as_str()])
+                .map_err(sql(act))?;
             transaction.commit().map_err(sql(act))
         })
         .await
@@ -132,45 +157,49 @@ impl Store {
     /// When it cannot be written.
     pub async fn end_boot(&self, boot: &BootId, how: &str, at_ms: u64) -> Result<(), StoreError> {
         let (boot, how) = (boot.clone(), how.to_owned());
-        self.write(move |connection| {
-            connection
-                .execute(
-                    "UPDATE boots SET ended_at_ms = ?2, ended = ?3 WHERE id = ?1 AND ended_at_ms IS NULL",
-                    params![boot.as_str(), int(at_ms), how],
-                )
-                .map(drop)
-                .map_err(sql("record the end of a boot"))
-        })
-        .await
+        self.write(move |connection| end_in(connection, &boot, &how, at_ms)).await
     }
 
-    /// Lets the end of a boot happen to a VM that no operation holds: one that runs, or is paused, on that very boot.
-    /// Says whether it did.
+    /// Records that a boot ended, and lets that happen to a VM that no operation holds: one that runs, or is paused, on that
+    /// very boot. What its restart policy owes it then is recorded with it. Says whether it did. All at once: a daemon that
+    /// dies in between would leave a VM that runs for ever, on a boot that nobody looks for any more.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub async fn mark_off(&self, vm: &VmId, boot: &BootId, last_error: Option<String>) -> Result<bool, StoreError> {
-        let (vm, boot) = (vm.clone(), boot.clone());
+    pub async fn mark_off(
+        &self,
+        vm: &VmId,
+        boot: &BootId,
+        ended: &Ended,
+        last_error: Option<String>,
+    ) -> Result<bool, StoreError> {
+        let (vm, boot, ended) = (vm.clone(), boot.clone(), ended.clone());
         self.write(move |connection| {
             let act = "record the end of a boot";
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
-            let Some(record) = vms::by_id(&transaction, &vm)? else {
-                return Ok(false);
-            };
-            let (VmState::Running { boot: present } | VmState::Paused { boot: present }) = &record.state else {
-                return Ok(false);
-            };
-            if *present != boot {
-                return Ok(false);
-            }
-            vms::happen_in(&transaction, &vm, &VmEvent::BootEnded { boot })?;
-            if last_error.is_some() {
-                transaction
-                    .execute("UPDATE vms SET last_error = ?2 WHERE id = ?1", params![vm.as_str(), last_error])
-                    .map_err(sql(act))?;
+            end_in(&transaction, &boot, &ended.how, ended.at_ms)?;
+            let running = vms::by_id(&transaction, &vm)?.filter(|record| match &record.state {
+                VmState::Running { boot: present } | VmState::Paused { boot: present } => *present == boot,
+                VmState::Creating
+                | VmState::Created
+                | VmState::Starting { .. }
+                | VmState::Stopping { .. }
+                | VmState::Stopped
+                | VmState::Deleting => false,
+            });
+            if let Some(record) = &running {
+                let began = by_id(&transaction, &boot)?.and_then(|boot| boot.ready_at_ms);
+                let ran_ms = began.map_or(0, |began| ended.at_ms.saturating_sub(began));
+                policies::ended_in(&transaction, record, ran_ms, &ended)?;
+                vms::happen_in(&transaction, &vm, &VmEvent::BootEnded { boot })?;
+                if last_error.is_some() {
+                    transaction
+                        .execute("UPDATE vms SET last_error = ?2 WHERE id = ?1", params![vm.as_str(), last_error])
+                        .map_err(sql(act))?;
+                }
             }
             transaction.commit().map_err(sql(act))?;
-            Ok(true)
+            Ok(running.is_some())
         })
         .await
     }

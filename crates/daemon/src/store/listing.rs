@@ -12,7 +12,7 @@ const ACT: &str = "list VMs";
 
 const QUERY: &str = "
     SELECT vms.id, vms.name, vms.state_json, vms.spec_json, vms.image_id, vms.kernel_id, vms.workspace_json,
-           vms.last_error, vms.created_at_ms,
+           vms.last_error, vms.created_at_ms, vms.reset_pending, vms.restart_json,
            boots.id, json_extract(boots.launch_json, '$.driver'), boots.started_at_ms, boots.ready_at_ms,
            boots.ended_at_ms, boots.ended, boots.init, boots.warnings_json
     FROM vms LEFT JOIN boots
@@ -67,6 +67,8 @@ fn vm(row: &Row<'_>) -> Result<VmSummary, StoreError> {
         spec: from_json("the specification of a VM", word(row, 3)?)?,
         image_id: id(word(row, 4)?).map_err(sql(ACT))?,
         kernel_id: id(word(row, 5)?).map_err(sql(ACT))?,
+        reset_pending: row.get(9).map_err(sql(ACT))?,
+        restarting: text(row, 10)?.map(|owed| from_json("what a VM is owed", owed)).transpose()?,
         workspace: workspace.map(|text| from_json("the workspace of a VM", text)).transpose()?,
         last_error: owned(text(row, 7)?),
         created_at_ms: number(row, 8)?.unwrap_or_default(),
@@ -74,17 +76,17 @@ fn vm(row: &Row<'_>) -> Result<VmSummary, StoreError> {
 }
 
 fn boot(row: &Row<'_>) -> Result<Option<BootSummary>, StoreError> {
-    let Some(boot) = text(row, 9)? else {
+    let Some(boot) = text(row, 11)? else {
         return Ok(None);
     };
     Ok(Some(BootSummary {
         id: id(boot).map_err(sql(ACT))?,
-        vmm: text(row, 10)?.unwrap_or(BootSummary::NO_DRIVER).to_owned(),
-        started_at_ms: number(row, 11)?.unwrap_or_default(),
-        ready_at_ms: number(row, 12)?,
-        ended_at_ms: number(row, 13)?,
-        ended: owned(text(row, 14)?),
-        init: owned(text(row, 15)?),
-        warnings: from_json("the warnings of a boot", word(row, 16)?)?,
+        vmm: text(row, 12)?.unwrap_or(BootSummary::NO_DRIVER).to_owned(),
+        started_at_ms: number(row, 13)?.unwrap_or_default(),
+        ready_at_ms: number(row, 14)?,
+        ended_at_ms: number(row, 15)?,
+        ended: owned(text(row, 16)?),
+        init: owned(text(row, 17)?),
+        warnings: from_json("the warnings of a boot", word(row, 18)?)?,
     }))
 }

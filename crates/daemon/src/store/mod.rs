@@ -7,6 +7,7 @@
 //! | [`records`] | what a row is, as Rust |
 //! | `vms`, `boots`, `artifacts`, `operations` | the statements, one file a table |
 //! | `listing` | all VMs in one look |
+//! | [`policies`] | of VMs, what the daemon acts on unasked |
 //!
 //! One thread owns the connection that writes, another the one that reads, so that no read waits for a disk to take a
 //! write; both sleep while nobody asks. Write-ahead log, `synchronous = NORMAL`: what is committed survives this process,
@@ -18,6 +19,7 @@ mod boots;
 mod connect;
 mod listing;
 mod operations;
+pub mod policies;
 pub mod records;
 pub mod schema;
 mod vms;
@@ -196,8 +198,8 @@ impl StoreError {
                 path.display()
             )),
             StoreError::Corrupt { path, .. } => Some(format!(
-                "nothing in it was changed: put back a copy of it, or move {} away whole and begin anew (the disks of its \
-                 VMs are below {}/vms)",
+                "nothing in it was changed: put back a copy of it, or move {} away whole and begin anew; the disks of VMs that \
+                 an older copy does not know are removed, so save {}/vms first",
                 dir(path),
                 dir(path)
             )),

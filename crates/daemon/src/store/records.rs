@@ -3,13 +3,14 @@
 
 use serde::{Deserialize, Serialize};
 use wire::agent::message::SshHostKey;
-use wire::api::{Publish, Workspace};
+use wire::api::{Publish, RestartPolicy, Workspace};
 use wire::id::{BootId, ImageId, KernelId, OpId, VmId};
 use wire::naming::VmName;
 
 use crate::model::image::ImageManifest;
 use crate::model::kernel::KernelManifest;
 use crate::model::machine::NicAttachment;
+use crate::model::restart::Restarting;
 use crate::model::vm::VmState;
 
 use super::operations::OperationState;
@@ -33,8 +34,14 @@ pub struct VmRecord {
     pub identity: GuestIdentity,
     /// The workspace put into it.
     pub workspace: Option<Workspace>,
+    /// The next boot drops its system layer.
+    #[serde(default)]
+    pub reset_pending: bool,
     /// Why the last boot ended badly, or the last operation failed.
     pub last_error: Option<String>,
+    /// What its restart policy owes it, or did for it.
+    #[serde(default)]
+    pub restarting: Option<Restarting>,
     /// When it was created.
     pub created_at_ms: u64,
 }
@@ -56,8 +63,12 @@ pub struct VmSummary {
     pub kernel_id: KernelId,
     /// The workspace put into it.
     pub workspace: Option<Workspace>,
+    /// Whether the next boot drops the system layer.
+    pub reset_pending: bool,
     /// Why the last boot ended badly, or the last operation failed.
     pub last_error: Option<String>,
+    /// What its restart policy owes it, or did for it.
+    pub restarting: Option<Restarting>,
     /// When it was created.
     pub created_at_ms: u64,
 }
@@ -72,7 +83,9 @@ impl From<VmRecord> for VmSummary {
             image_id: vm.image_id,
             kernel_id: vm.kernel_id,
             workspace: vm.workspace,
+            reset_pending: vm.reset_pending,
             last_error: vm.last_error,
+            restarting: vm.restarting,
             created_at_ms: vm.created_at_ms,
         }
     }
@@ -97,6 +110,12 @@ pub struct VmSpec {
     /// Published ports.
     #[serde(default)]
     pub publish: Vec<Publish>,
+    /// It is stopped once nobody has used it for so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_after_ms: Option<u64>,
+    /// When it is started without being asked.
+    #[serde(default)]
+    pub restart: RestartPolicy,
 }
 
 /// What makes a guest this guest, over all its boots.
@@ -120,6 +139,8 @@ pub struct BootRecord {
     pub launch: serde_json::Value,
     /// How its NIC was attached.
     pub attachment: NicAttachment,
+    /// In which boot of the host; none of what an older banger began.
+    pub host_boot: Option<String>,
     /// When it was started.
     pub started_at_ms: u64,
     /// When the guest answered.

@@ -8,7 +8,11 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::{StoreError, connect};
 
 /// In the order they are applied.
-pub const MIGRATIONS: &[&str] = &[include_str!("migrations/0001-first.sql")];
+pub const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001-first.sql"),
+    include_str!("migrations/0002-reset.sql"),
+    include_str!("migrations/0003-policies.sql"),
+];
 
 /// The newest schema this build knows.
 #[must_use]

@@ -5,14 +5,14 @@ use wire::id::VmId;
 use wire::naming::VmName;
 
 use super::records::{VmRecord, VmSpec};
-use super::{Store, StoreError, from_json, id, int, is_unique_violation, ms, operations, sql, to_json};
+use super::{Store, StoreError, from_json, id, int, is_unique_violation, ms, operations, policies, sql, to_json};
 use crate::model::vm::{VmEvent, VmState};
 
 /// Fewest digits of an id that stand for it.
 pub(super) const PREFIX_LEN_MIN: usize = 4;
 
-const COLUMNS: &str =
-    "id, name, state_json, spec_json, image_id, kernel_id, identity_json, workspace_json, last_error, created_at_ms";
+const COLUMNS: &str = "id, name, state_json, spec_json, image_id, kernel_id, identity_json, workspace_json, last_error, created_at_ms, \
+     reset_pending, restart_json";
 
 struct RawVm {
     id: VmId,
@@ -25,6 +25,8 @@ struct RawVm {
     workspace: Option<String>,
     last_error: Option<String>,
     created_at_ms: i64,
+    reset_pending: bool,
+    restarting: Option<String>,
 }
 
 fn raw(row: &Row<'_>) -> Result<RawVm, rusqlite::Error> {
@@ -39,6 +41,8 @@ fn raw(row: &Row<'_>) -> Result<RawVm, rusqlite::Error> {
         workspace: row.get(7)?,
         last_error: row.get(8)?,
         created_at_ms: row.get(9)?,
+        reset_pending: row.get(10)?,
+        restarting: row.get(11)?,
     })
 }
 
@@ -53,7 +57,9 @@ impl RawVm {
             kernel_id: id(&self.kernel_id).map_err(sql("read the kernel of a VM"))?,
             identity: from_json("the identity of a VM", &self.identity)?,
             workspace: self.workspace.as_deref().map(|text| from_json("the workspace of a VM", text)).transpose()?,
+            reset_pending: self.reset_pending,
             last_error: self.last_error,
+            restarting: self.restarting.as_deref().map(|text| from_json("what a VM is owed", text)).transpose()?,
             created_at_ms: ms(self.created_at_ms),
         })
     }
@@ -66,6 +72,15 @@ pub(super) fn by_id(connection: &Connection, vm: &VmId) -> Result<Option<VmRecor
         .map_err(sql("read a VM"))?
         .map(RawVm::read)
         .transpose()
+}
+
+/// The VMs that `clause` is true of, oldest first.
+pub(super) fn list(connection: &Connection, clause: &str) -> Result<Vec<VmRecord>, StoreError> {
+    let rows: Vec<RawVm> = connection
+        .prepare(&format!("SELECT {COLUMNS} FROM vms WHERE {clause} ORDER BY created_at_ms, id"))
+        .and_then(|mut statement| statement.query_map([], raw)?.collect())
+        .map_err(sql("list VMs"))?;
+    rows.into_iter().map(RawVm::read).collect()
 }
 
 fn not_found(key: &str) -> StoreError {
@@ -86,14 +101,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn vms(&self) -> Result<Vec<VmRecord>, StoreError> {
-        self.read(|connection| {
-            let rows: Vec<RawVm> = connection
-                .prepare(&format!("SELECT {COLUMNS} FROM vms ORDER BY created_at_ms, id"))
-                .and_then(|mut statement| statement.query_map([], raw)?.collect())
-                .map_err(sql("list VMs"))?;
-            rows.into_iter().map(RawVm::read).collect()
-        })
-        .await
+        self.read(|connection| list(connection, "true")).await
     }
 
     /// The VM of that id.
@@ -151,13 +159,16 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`], or when it cannot be written.
     pub async fn set_spec(&self, vm: &VmId, spec: &VmSpec) -> Result<(), StoreError> {
-        let (vm, spec) = (vm.clone(), to_json("the specification of a VM", spec)?);
+        let (vm, policy, spec) = (vm.clone(), spec.restart, to_json("the specification of a VM", spec)?);
         self.write(move |connection| {
-            let done = connection.execute("UPDATE vms SET spec_json = ?2 WHERE id = ?1", params![vm.as_str(), spec]);
-            match done.map_err(sql("record the specification of a VM"))? {
-                0 => Err(not_found(vm.as_str())),
-                _ => Ok(()),
+            let act = "record the specification of a VM";
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
+            let done = transaction.execute("UPDATE vms SET spec_json = ?2 WHERE id = ?1", params![vm.as_str(), spec]);
+            if done.map_err(sql(act))? == 0 {
+                return Err(not_found(vm.as_str()));
             }
+            policies::changed_in(&transaction, &vm, policy)?;
+            transaction.commit().map_err(sql(act))
         })
         .await
     }
@@ -211,6 +222,21 @@ impl Store {
             let next = happen_in(&transaction, &vm, &event)?;
             transaction.commit().map_err(sql("record the state of a VM"))?;
             Ok(next)
+        })
+        .await
+    }
+
+    /// Records whether the next boot of a VM drops its system layer. A VM that is gone needs no record.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn set_reset_pending(&self, vm: &VmId, pending: bool) -> Result<(), StoreError> {
+        let vm = vm.clone();
+        self.write(move |connection| {
+            connection
+                .execute("UPDATE vms SET reset_pending = ?2 WHERE id = ?1", params![vm.as_str(), pending])
+                .map(drop)
+                .map_err(sql("record a reset of a VM"))
         })
         .await
     }

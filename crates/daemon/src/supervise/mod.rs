@@ -15,7 +15,7 @@
 //! | [`activity`] | who is at work, so that an idle daemon can end without looking at a clock |
 //!
 //! A boot is named by its own id everywhere, so the late end of one cannot touch the next. Nothing here wakes up while
-//! nothing happens.
+//! nothing happens; who acts on VMs unasked is woken by [`Supervisors::news`].
 
 pub mod activity;
 mod owner;
@@ -26,12 +26,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sys::process::{Identity, Usage};
 use tokio::sync::{mpsc, watch};
+use wire::api::Idle;
 use wire::id::{BootId, VmId};
 
 use crate::guest::Guest;
 use crate::model::machine::NicAttachment;
+use crate::model::restart::End;
 use crate::model::vm::VmState;
 use crate::network::NetworkDriver;
+use crate::store::policies::Ended;
 use crate::store::records::BootRecord;
 use crate::store::{Store, StoreError};
 use crate::vmm::{Launch, Vmm, VmmDriver, VmmError};
@@ -111,13 +114,23 @@ enum Command {
     /// Kill the VMM.
     Kill,
     /// The end that comes is asked for: record it as this, whatever the guest says.
-    ExpectEnd(&'static str),
+    ExpectEnd(String),
 }
 
 struct Live {
     boot: BootId,
     view: watch::Receiver<BootView>,
     commands: mpsc::UnboundedSender<Command>,
+    /// Since when nobody uses it, as far as that is watched.
+    idle: Option<Idle>,
+}
+
+/// What a boot's end is taken for.
+pub(crate) struct Verdict {
+    /// In words.
+    pub(crate) how: String,
+    /// As far as policies care.
+    pub(crate) end: End,
 }
 
 /// The live VMs.
@@ -126,24 +139,27 @@ pub struct Supervisors {
     vmm: Arc<dyn VmmDriver>,
     network: Arc<dyn NetworkDriver>,
     now_ms: fn() -> u64,
+    host_boot: String,
     activity: Activity,
+    news: watch::Sender<u64>,
     live: Mutex<HashMap<VmId, Live>>,
     reboots: mpsc::UnboundedSender<Reboot>,
 }
 
 impl Supervisors {
-    /// No live VM yet; reboots that guests ask for come out of the receiver.
+    /// No live VM yet; reboots that guests ask for come out of the receiver. `host_boot` is the host's present boot.
     #[must_use]
     pub fn new(
         store: Store,
         vmm: Arc<dyn VmmDriver>,
         network: Arc<dyn NetworkDriver>,
         now_ms: fn() -> u64,
+        host_boot: String,
         activity: Activity,
     ) -> (Arc<Supervisors>, mpsc::UnboundedReceiver<Reboot>) {
         let (reboots, receiver) = mpsc::unbounded_channel();
-        let live = Mutex::new(HashMap::new());
-        (Arc::new(Supervisors { store, vmm, network, now_ms, activity, live, reboots }), receiver)
+        let (live, news) = (Mutex::new(HashMap::new()), watch::Sender::new(0));
+        (Arc::new(Supervisors { store, vmm, network, now_ms, host_boot, activity, news, live, reboots }), receiver)
     }
 
     fn live(&self) -> MutexGuard<'_, HashMap<VmId, Live>> {
@@ -183,7 +199,8 @@ impl Supervisors {
         let first = BootView { pid: process.pid, process: Some(process), ..BootView::default() };
         let (view, receiver) = watch::channel(first);
         let (commands, orders) = mpsc::unbounded_channel();
-        self.live().insert(boot.vm.clone(), Live { boot: boot.boot.clone(), view: receiver, commands });
+        let live = Live { boot: boot.boot.clone(), view: receiver, commands, idle: None };
+        self.live().insert(boot.vm.clone(), live);
         let name = format!("vm {}", boot.vm);
         spawn(name, owner::Owner::new(Arc::clone(self), boot, vmm, view, orders).run());
     }
@@ -193,6 +210,44 @@ impl Supervisors {
         if live.get(vm).is_some_and(|entry| entry.boot == *boot) {
             live.remove(vm);
         }
+        drop(live);
+        self.stir();
+    }
+
+    /// Says that something changed about some VM: what runs, what was asked of it, or what an operation left it in.
+    pub fn stir(&self) {
+        self.news.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Changes whenever something changed about some VM.
+    #[must_use]
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    /// The host's present boot.
+    #[must_use]
+    pub fn host_boot(&self) -> &str {
+        &self.host_boot
+    }
+
+    /// Who works: VMs that run, operations, and whoever else begins to.
+    #[must_use]
+    pub fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
+    /// Notes since when nobody uses this boot.
+    pub fn note_idle(&self, vm: &VmId, boot: &BootId, idle: Option<Idle>) {
+        if let Some(live) = self.live().get_mut(vm).filter(|live| live.boot == *boot) {
+            live.idle = idle;
+        }
+    }
+
+    /// Since when nobody uses a VM, as far as that is watched.
+    #[must_use]
+    pub fn idle(&self, vm: &VmId) -> Option<Idle> {
+        self.live().get(vm).and_then(|live| live.idle)
     }
 
     /// What is known of this boot; none when nobody owns it.
@@ -239,8 +294,8 @@ impl Supervisors {
     }
 
     /// The end of this boot that comes next is one that was asked for: it is recorded as `how`.
-    pub fn expect_end(&self, vm: &VmId, boot: &BootId, how: &'static str) {
-        self.tell(vm, boot, Command::ExpectEnd(how));
+    pub fn expect_end(&self, vm: &VmId, boot: &BootId, how: &str) {
+        self.tell(vm, boot, Command::ExpectEnd(how.to_owned()));
     }
 
     fn tell(&self, vm: &VmId, boot: &BootId, command: Command) {
@@ -283,21 +338,36 @@ impl Supervisors {
                     continue;
                 }
             };
-            if let Err(error) = self.adopt_one(&boot).await {
+            let is_older = record.host_boot.as_ref().is_some_and(|host_boot| *host_boot != self.host_boot);
+            if let Err(error) = self.adopt_one(&boot, is_older).await {
                 tracing::error!(vm = %boot.vm, boot = %boot.boot, error = %error, "a VM cannot be taken over");
             }
         }
         Ok(())
     }
 
-    async fn adopt_one(self: &Arc<Self>, boot: &BootRef) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// Takes over one; it is of an older boot of the host if `is_older`.
+    async fn adopt_one(
+        self: &Arc<Self>,
+        boot: &BootRef,
+        is_older: bool,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let vm = self.store.vm(&boot.vm).await?;
         let is_present = vm.state.boot() == Some(&boot.boot) || vm.state == VmState::Deleting;
         if is_present && self.adopt(boot).await? {
             tracing::info!(vm = %boot.vm, boot = %boot.boot, "took over a running VM");
-            return Ok(());
+            return self.warn_of_lost_disk(boot).await;
         }
+        let verdict = if is_older {
+            Verdict { how: "the host went down".to_owned(), end: End::HostDown }
+        } else {
+            Verdict { how: "gone while the daemon was away".to_owned(), end: End::Failed }
+        };
         match vm.state {
+            // Its operation goes on, or is taken back: in both cases it was to run.
+            VmState::Starting { .. } if is_present && is_older => {
+                Ok(self.store.owe_restart(&boot.vm, &verdict.at((self.now_ms)())).await?)
+            }
             VmState::Starting { .. } | VmState::Stopping { .. } | VmState::Deleting if is_present => Ok(()),
             VmState::Creating
             | VmState::Created
@@ -308,26 +378,45 @@ impl Supervisors {
             | VmState::Stopped
             | VmState::Deleting => {
                 self.vmm.ensure_gone(&boot.launch).await?;
-                self.close(boot, "gone while the daemon was away", None).await?;
+                self.close(boot, &verdict, None).await?;
                 Ok(())
             }
         }
+    }
+
+    /// Says so when a VMM goes on with a disk that is no longer the VM's: a copy from an hour ago was put in its place. It is
+    /// left running, because what it holds is nowhere else.
+    async fn warn_of_lost_disk(&self, boot: &BootRef) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let Some(disk) = self.vmm.lost_disk(&boot.launch) else {
+            return Ok(());
+        };
+        let message = format!(
+            "{} was replaced or removed while the VM ran: what its guest has written since is lost when it stops",
+            disk.display()
+        );
+        tracing::warn!(vm = %boot.vm, boot = %boot.boot, message, "a VM runs on a disk that is not its own");
+        Ok(self.store.warn_boot(&boot.boot, &message).await?)
     }
 
     /// Records the end of a boot. When no operation holds the VM, marks it off and cleans up; says whether it did.
     async fn close(
         &self,
         boot: &BootRef,
-        how: &str,
+        verdict: &Verdict,
         last_error: Option<String>,
     ) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
-        let now_ms = (self.now_ms)();
-        self.store.end_boot(&boot.boot, how, now_ms).await?;
-        let was_running = self.store.mark_off(&boot.vm, &boot.boot, last_error).await?;
+        let ended = verdict.at((self.now_ms)());
+        let was_running = self.store.mark_off(&boot.vm, &boot.boot, &ended, last_error).await?;
         if was_running {
             self.network.ensure_detached(&boot.attachment, boot.boot_dir()).await?;
             sys::fs::remove_tree(boot.boot_dir())?;
         }
         Ok(was_running)
+    }
+}
+
+impl Verdict {
+    fn at(&self, at_ms: u64) -> Ended {
+        Ended { how: self.how.clone(), end: self.end, at_ms }
     }
 }

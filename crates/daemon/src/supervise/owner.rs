@@ -8,9 +8,10 @@ use tokio::time::Instant;
 use wire::agent::message::{Ending, Event};
 
 use super::activity::Busy;
-use super::{BootRef, BootView, Command, Reboot, Supervisors};
+use super::{BootRef, BootView, Command, Reboot, Supervisors, Verdict};
 use crate::guest::Guest;
 use crate::model::machine::ExitReason;
+use crate::model::restart::End;
 use crate::vmm::Vmm;
 
 /// How long one attempt to reach a guest's agent lasts; the next follows while the VMM lives. Long, because an attempt
@@ -27,7 +28,7 @@ pub(super) struct Owner {
     vmm: Box<dyn Vmm>,
     view: watch::Sender<BootView>,
     orders: mpsc::UnboundedReceiver<Command>,
-    expected: Option<&'static str>,
+    expected: Option<String>,
     said: Option<Ending>,
     _busy: Busy,
 }
@@ -132,9 +133,9 @@ impl Owner {
 
     async fn obey(&mut self, command: &Command) {
         match command {
-            Command::ExpectEnd(how) => self.expected = Some(how),
+            Command::ExpectEnd(how) => self.expected = Some(how.clone()),
             Command::Kill => {
-                self.expected.get_or_insert("killed");
+                self.expected.get_or_insert_with(|| "killed".to_owned());
                 if let Err(error) = self.vmm.kill().await {
                     tracing::error!(vm = %self.boot.vm, error = %error, "the VMM cannot be killed");
                 }
@@ -167,18 +168,20 @@ impl Owner {
     }
 
     async fn end(self, exit: &ExitReason) {
-        let (how, is_bad) = describe(self.expected, self.said, exit);
+        let verdict = judge(self.expected.as_deref(), self.said, exit);
+        let how = &verdict.how;
         let (vm, boot) = (self.boot.vm.clone(), self.boot.boot.clone());
         tracing::info!(%vm, %boot, how, "a boot ended");
-        let last_error = is_bad.then(|| format!("the last boot ended badly: {how}"));
-        let mut closed = self.supervisors.close(&self.boot, &how, last_error.clone()).await;
+        let is_bad = matches!(exit, ExitReason::Ended { code: Some(1..) } | ExitReason::Crashed { .. });
+        let last_error = (is_bad && verdict.end == End::Failed).then(|| format!("the last boot ended badly: {how}"));
+        let mut closed = self.supervisors.close(&self.boot, &verdict, last_error.clone()).await;
         self.view.send_modify(|view| {
             view.guest = None;
             view.ended = Some(how.clone());
         });
         if matches!(closed, Ok(false)) {
             // A stop that held the VM may have been taken back since, by an operation that still saw the VMM run.
-            closed = self.supervisors.close(&self.boot, &how, last_error).await;
+            closed = self.supervisors.close(&self.boot, &verdict, last_error).await;
         }
         self.supervisors.forget(&vm, &boot);
         match closed {
@@ -192,20 +195,29 @@ impl Owner {
     }
 }
 
-/// How a boot ended, for people, and whether that is bad.
-fn describe(expected: Option<&'static str>, said: Option<Ending>, exit: &ExitReason) -> (String, bool) {
-    match (expected, said, exit) {
-        (Some(how), _, _) => (how.to_owned(), false),
-        (None, Some(Ending::PowerOff), ExitReason::Ended { .. } | ExitReason::Killed) => ("poweroff".to_owned(), false),
-        (None, Some(Ending::Reboot), ExitReason::Ended { .. } | ExitReason::Killed) => ("reboot".to_owned(), false),
-        (None, None, ExitReason::Ended { code: Some(0) | None }) => ("ended without saying why".to_owned(), false),
-        (None, None, ExitReason::Ended { code: Some(code) }) => (format!("the VMM failed with status {code}"), true),
-        (None, None, ExitReason::Killed) => ("killed".to_owned(), false),
-        (None, _, ExitReason::Crashed { signal: Some(signal) }) => {
-            (format!("the VMM was ended by signal {signal}"), true)
+/// How a boot ended, and what that is taken for.
+fn judge(expected: Option<&str>, said: Option<Ending>, exit: &ExitReason) -> Verdict {
+    let (how, end) = match (expected, said, exit) {
+        (Some(how), _, _) => (how.to_owned(), End::Wanted),
+        (None, Some(Ending::PowerOff), ExitReason::Ended { .. } | ExitReason::Killed) => {
+            ("poweroff".to_owned(), End::Wanted)
         }
-        (None, _, ExitReason::Crashed { signal: None }) => ("the VMM was ended by a signal".to_owned(), true),
-    }
+        (None, Some(Ending::Reboot), ExitReason::Ended { .. } | ExitReason::Killed) => {
+            ("reboot".to_owned(), End::Wanted)
+        }
+        (None, None, ExitReason::Ended { code: Some(0) }) => ("ended without saying why".to_owned(), End::Silent),
+        // Of a VMM that an earlier daemon started nobody learns the status.
+        (None, None, ExitReason::Ended { code: None }) => ("ended without saying why".to_owned(), End::Failed),
+        (None, None, ExitReason::Ended { code: Some(code) }) => {
+            (format!("the VMM failed with status {code}"), End::Failed)
+        }
+        (None, None, ExitReason::Killed) => ("killed".to_owned(), End::Wanted),
+        (None, _, ExitReason::Crashed { signal: Some(signal) }) => {
+            (format!("the VMM was ended by signal {signal}"), End::Failed)
+        }
+        (None, _, ExitReason::Crashed { signal: None }) => ("the VMM was ended by a signal".to_owned(), End::Failed),
+    };
+    Verdict { how, end }
 }
 
 #[cfg(test)]
@@ -216,15 +228,18 @@ mod tests {
     fn ends_are_named() {
         let ended = |code| ExitReason::Ended { code };
         let crashed = ExitReason::Crashed { signal: Some(11) };
-        for (expected, said, exit, text, is_bad) in [
-            (Some("stop"), Some(Ending::PowerOff), ended(Some(0)), "stop", false),
-            (None, Some(Ending::PowerOff), ended(Some(0)), "poweroff", false),
-            (None, Some(Ending::Reboot), ended(None), "reboot", false),
-            (None, None, ended(None), "ended without saying why", false),
-            (None, None, ended(Some(1)), "the VMM failed with status 1", true),
-            (None, Some(Ending::Reboot), crashed, "the VMM was ended by signal 11", true),
+        for (expected, said, exit, text, end) in [
+            (Some("stop"), Some(Ending::PowerOff), ended(Some(0)), "stop", End::Wanted),
+            (Some("idle for 30 min"), None, crashed.clone(), "idle for 30 min", End::Wanted),
+            (None, Some(Ending::PowerOff), ended(Some(0)), "poweroff", End::Wanted),
+            (None, Some(Ending::Reboot), ended(None), "reboot", End::Wanted),
+            (None, None, ended(Some(0)), "ended without saying why", End::Silent),
+            (None, None, ended(None), "ended without saying why", End::Failed),
+            (None, None, ended(Some(1)), "the VMM failed with status 1", End::Failed),
+            (None, Some(Ending::Reboot), crashed, "the VMM was ended by signal 11", End::Failed),
         ] {
-            assert_eq!(describe(expected, said, &exit), (text.to_owned(), is_bad));
+            let verdict = judge(expected, said, &exit);
+            assert_eq!((verdict.how.as_str(), verdict.end), (text, end));
         }
     }
 }

@@ -72,6 +72,12 @@ pub trait VmmDriver: Send + Sync {
     /// When that cannot be told.
     async fn adopt(&self, launch: &Launch) -> Result<Option<Box<dyn Vmm>>, VmmError>;
 
+    /// The VM's disk, if what runs for `launch` writes to another file than the one that is there now: it was replaced or
+    /// removed meanwhile. None when all is well, or that cannot be told.
+    fn lost_disk(&self, _launch: &Launch) -> Option<PathBuf> {
+        None
+    }
+
     /// What can be done with a machine while it runs; none where there is no machine.
     fn controls(&self) -> Option<&dyn Controls> {
         None
@@ -160,10 +166,12 @@ pub enum VmmError {
         source: std::io::Error,
     },
     /// It ended before it was up.
-    #[error("{program} ended while starting: {log}")]
+    #[error("{program} ended while starting ({how}): {log}")]
     EndedEarly {
         /// The program.
         program: String,
+        /// How: `status 1`, `signal 9`.
+        how: String,
         /// The end of what it printed.
         log: String,
     },

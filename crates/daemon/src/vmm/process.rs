@@ -65,9 +65,10 @@ where
             return Ok(());
         }
         tokio::select! {
-            _ = held.wait() => {
+            reason = held.wait() => {
                 ensure_gone(launch).await?;
-                return Err(VmmError::EndedEarly { program: program(), log: logs::quote(&launch.vmm_log) });
+                let (how, log) = (in_words(&reason), logs::quote(&launch.vmm_log));
+                return Err(VmmError::EndedEarly { program: program(), how, log });
             }
             () = sleep_until(deadline.min(Instant::now() + LOOK_EVERY)) => {}
         }
@@ -79,12 +80,26 @@ where
     }
 }
 
+fn in_words(reason: &ExitReason) -> String {
+    match reason {
+        ExitReason::Ended { code: Some(code) } => format!("status {code}"),
+        ExitReason::Crashed { signal: Some(signal) } => format!("signal {signal}"),
+        ExitReason::Killed => "killed".to_owned(),
+        ExitReason::Ended { code: None } | ExitReason::Crashed { signal: None } => "nobody knows how".to_owned(),
+    }
+}
+
 /// Takes over what an earlier daemon started.
 pub(super) fn adopt(launch: &Launch) -> Result<Option<Held>, VmmError> {
     match recorded(launch)? {
         Some(identity) if identity.is_alive() => Held::watch(identity, None, launch).map(Some),
         Some(_) | None => Ok(None),
     }
+}
+
+/// Whether what runs for `launch` has the file open that is at `path` now; none when that cannot be told.
+pub(super) fn has_open(launch: &Launch, path: &Path) -> Option<bool> {
+    recorded(launch).ok().flatten()?.has_open(path)
 }
 
 /// Sends a signal to what runs for `launch`.

@@ -187,7 +187,7 @@ async fn trees_go_in_and_come_back() {
     builder.append_data(&mut header, "dir/file", vec![b'x'; 100_000].as_slice()).unwrap();
     let tar = builder.into_inner().unwrap();
     assert_eq!(running.guest.put_tree("/in", tar.as_slice()).await.unwrap(), 100_000);
-    let tree = running.guest.get_tree("/in/dir").await.unwrap();
+    let tree = running.guest.get_tree("/in/dir", false).await.unwrap();
     let mut back = Vec::new();
     while let Some(bytes) = tree.read().await.unwrap() {
         back.extend_from_slice(&bytes);
@@ -197,7 +197,7 @@ async fn trees_go_in_and_come_back() {
     let names: Vec<String> =
         archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect();
     assert!(names.iter().any(|name| name == "dir/file"), "{names:?}");
-    assert!(running.guest.get_tree("/none").await.unwrap().done().await.is_err());
+    assert!(running.guest.get_tree("/none", false).await.unwrap().done().await.is_err());
     running.end().await;
 }
 

@@ -140,7 +140,7 @@ impl Journal for Filling {
 fn a_disk_that_fills_up_during_an_operation_costs_that_operation() {
     let test = "full::a_disk_that_fills_up_during_an_operation_costs_that_operation";
     on_a_small_disk(test, async |disk| {
-        for verb in VERBS {
+        for &verb in VERBS {
             for at in 0.. {
                 disk.make_room();
                 let world = World::on(disk.0.clone());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use daemon::store::StoreError;
 use wire::agent::message::Ending;
 use wire::api::{ApiError, BuildImage, CreateVm, ErrorCode, ImportKernel, KernelSource, Operation, OperationEvent};
-use wire::api::{OperationState, Publish, StepState, VmState};
+use wire::api::{OperationState, Publish, RestartPolicy, StepState, VmState};
 
 use crate::fake::guest::Behaviour;
 use crate::fake::{Daemon, World, soon};
@@ -22,6 +22,8 @@ pub(crate) fn request(name: &str, start: bool) -> CreateVm {
         disk_bytes: None,
         nat: false,
         publish: Vec::new(),
+        stop_after_ms: None,
+        restart: RestartPolicy::No,
         start,
         workspace: None,
     }

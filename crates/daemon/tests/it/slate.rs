@@ -1,9 +1,10 @@
 //! What must hold whenever no operation is open: nothing is half there.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use daemon::model::vm::VmState;
+use daemon::ops::Host;
 use daemon::reconcile::{self, Swept};
 
 use crate::fake::Daemon;
@@ -13,17 +14,44 @@ use crate::fake::Daemon;
 async fn owners_are_done(daemon: &Daemon) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     loop {
-        let vms = daemon.host.store.vms().await.unwrap();
-        let on_record = vms.iter().filter(|vm| vm.state.boot().is_some()).count();
-        if daemon.host.supervisors.running() == on_record && daemon.world.running().len() == on_record {
+        let states: Vec<VmState> = daemon.host.store.vms().await.unwrap().into_iter().map(|vm| vm.state).collect();
+        let on_record = states.iter().filter(|state| state.boot().is_some()).count();
+        let (owners, machines) = (daemon.host.supervisors.running(), daemon.world.running());
+        if owners == on_record && machines.len() == on_record {
             return;
         }
         assert!(
             std::time::Instant::now() < deadline,
-            "owners and machines never came to fit the {on_record} VMs on record"
+            "{owners} owners and the machines {machines:?} never came to fit the VMs on record: {states:?}"
         );
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
+}
+
+/// What VMs boot from is there for every row that names it.
+async fn assert_rows_have_files(host: &Host) {
+    for image in host.store.images().await.unwrap() {
+        assert!(host.image_dir(&image.id).join("rootfs.ext4").exists(), "image {} has no files", image.name);
+    }
+    for kernel in host.store.kernels().await.unwrap() {
+        assert!(host.kernel_dir(&kernel.id).join("vmlinux").exists(), "kernel {} has no files", kernel.name);
+    }
+}
+
+/// Files that were to be renamed when they were whole: their names begin with a dot.
+fn temporary_files(dirs: &[&Path]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut left: Vec<PathBuf> = dirs.iter().map(|dir| dir.to_path_buf()).collect();
+    while let Some(dir) = left.pop() {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            if entry.file_type().unwrap().is_dir() {
+                left.push(entry.path());
+            } else if entry.file_name().to_string_lossy().starts_with('.') {
+                found.push(entry.path());
+            }
+        }
+    }
+    found
 }
 
 /// Panics unless every VM is at rest, and machines, NICs, directories and files are exactly those of VMs and rows.
@@ -61,6 +89,9 @@ pub(crate) async fn assert_clean_slate(daemon: &Daemon) {
         .map(|entry| entry.unwrap().path())
         .collect();
     assert_eq!(found, boots, "boot directories");
+    assert_rows_have_files(host).await;
+    let temporary = temporary_files(&[&host.dirs.state, &host.dirs.cache, &host.dirs.run]);
+    assert!(temporary.is_empty(), "temporary files: {temporary:?}");
     // Whatever else could be left is what the sweep looks for.
     assert_eq!(reconcile::sweep(host).await.unwrap(), Swept::default());
 }

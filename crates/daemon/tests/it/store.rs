@@ -4,12 +4,15 @@ use std::io::{BufRead, Read, Write};
 use std::process::Stdio;
 
 use daemon::model::machine::NicAttachment;
+use daemon::model::restart::End;
 use daemon::model::vm::{VmEvent, VmState};
 use daemon::ops::Plan;
 use daemon::saga::journal::{Cause, Durability, Edge, EdgeKind, Journal};
+use daemon::store::policies::Ended;
 use daemon::store::records::{BootRecord, BootSummary, GuestIdentity, OperationRecord, VmRecord, VmSpec, VmSummary};
 use daemon::store::schema::{self, Standing};
 use daemon::store::{OperationState, Store, StoreError};
+use wire::api::RestartPolicy;
 use wire::id::{BootId, OpId, VmId};
 
 use crate::again;
@@ -28,12 +31,16 @@ fn vm(n: u8, name: &str) -> VmRecord {
             disk_bytes: 1 << 30,
             nat: false,
             publish: Vec::new(),
+            stop_after_ms: None,
+            restart: RestartPolicy::No,
         },
         image_id: image("debian-bookworm").id,
         kernel_id: kernel("6.1").id,
         identity: GuestIdentity { machine_id: "0".repeat(32), ssh_host_keys: Vec::new() },
         workspace: None,
+        reset_pending: false,
         last_error: None,
+        restarting: None,
         created_at_ms: u64::from(n),
     }
 }
@@ -118,15 +125,17 @@ async fn a_file_that_another_process_has_is_waited_for_and_then_refused() {
 
 /// The database as the banger of schema 1 left it: VMs off and running, operations of every state, one still open.
 const SCHEMA_1: &[u8] = include_bytes!("schemas/schema-1.sqlite");
-/// Every older schema there is.
-const OLD: &[(i64, &[u8])] = &[(1, SCHEMA_1)];
+/// The same of schema 2, after a reset of the VM that is off.
+const SCHEMA_2: &[u8] = include_bytes!("schemas/schema-2.sqlite");
+/// Every older schema there is, with the operations on record there and the VMs whose next boot resets them.
+const OLD: &[(i64, &[u8], usize, &[&str])] = &[(1, SCHEMA_1, 8, &[]), (2, SCHEMA_2, 9, &["db"])];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn databases_of_older_bangers_are_brought_up_to_date() {
     for known in 1..schema::known() {
-        assert!(OLD.iter().any(|(version, _)| *version == known), "there is no file of schema {known}");
+        assert!(OLD.iter().any(|(version, ..)| *version == known), "there is no file of schema {known}");
     }
-    for (version, bytes) in OLD {
+    for (version, bytes, operations_count, reset) in OLD {
         let world = World::new();
         let path = world.dirs.state.join("state.db");
         std::fs::write(&path, bytes).unwrap();
@@ -135,10 +144,13 @@ async fn databases_of_older_bangers_are_brought_up_to_date() {
         assert_eq!(before, if *version < schema::known() { pending } else { Standing::Compatible });
         assert_eq!(std::fs::read(&path).unwrap(), *bytes, "a look changes nothing");
         let store = Store::open(&path).unwrap();
-        let names: Vec<String> = store.vms().await.unwrap().into_iter().map(|vm| vm.name.to_string()).collect();
+        let vms = store.vms().await.unwrap();
+        let names: Vec<&str> = vms.iter().map(|vm| vm.name.as_str()).collect();
         assert_eq!(names, ["db", "web", "stuck"], "schema {version}");
+        let pending: Vec<&str> = vms.iter().filter(|vm| vm.reset_pending).map(|vm| vm.name.as_str()).collect();
+        assert_eq!(pending, *reset, "schema {version}");
         let operations = store.operations().await.unwrap();
-        assert_eq!(operations.len(), 8);
+        assert_eq!(operations.len(), *operations_count, "schema {version}");
         for operation in &operations {
             assert!(serde_json::from_value::<Plan>(operation.plan.clone()).is_ok(), "{operation:?}");
             assert!(!store.edges(&operation.id).await.unwrap().is_empty() || operation.state == OperationState::Open);
@@ -147,9 +159,11 @@ async fn databases_of_older_bangers_are_brought_up_to_date() {
         assert_eq!(schema::standing(&path).unwrap(), Standing::Compatible);
         // A daemon goes on with it: what was open is driven, what was stuck is freed, what ran is found to be off.
         let daemon = Daemon::start(&world, "").await.with_artifacts().await;
-        // The one that is stuck has none any more: making it is taken back already.
-        let vms = daemon.host.store.vms().await.unwrap();
-        for vm in vms.iter().filter(|vm| vm.name.as_str() != "stuck") {
+        for vm in daemon.host.store.vms().await.unwrap() {
+            if vm.state == VmState::Creating {
+                // Its disk was taken back already.
+                continue;
+            }
             let disk = wire::naming::vm_disk(&world.dirs.state, &vm.id);
             std::fs::create_dir_all(disk.parent().unwrap()).unwrap();
             std::fs::write(disk, b"disk").unwrap();
@@ -297,6 +311,7 @@ fn boot_of(vm: &VmId, n: u8) -> BootRecord {
         vm: vm.clone(),
         launch: serde_json::json!({"driver": "qemu", "argv": ["qemu-system-x86_64"]}),
         attachment: NicAttachment::QemuUser { publish: Vec::new() },
+        host_boot: Some("first".into()),
         started_at_ms: u64::from(n),
         ready_at_ms: None,
         ended_at_ms: None,
@@ -304,6 +319,10 @@ fn boot_of(vm: &VmId, n: u8) -> BootRecord {
         init: None,
         warnings: Vec::new(),
     }
+}
+
+fn ended(how: &str, at_ms: u64) -> Ended {
+    Ended { how: how.into(), end: End::Wanted, at_ms }
 }
 
 #[tokio::test]
@@ -316,16 +335,15 @@ async fn a_list_has_every_vm_with_its_newest_boot() {
     }
     for (vm, n) in [(&vms[1], 1), (&vms[1], 2), (&vms[2], 3)] {
         let boot = boot_of(&vm.id, n);
-        store.begin_boot(boot.clone()).await.unwrap();
+        store.begin_boot(boot.clone(), true).await.unwrap();
         store.set_boot_init(&boot.id, Some("systemd".into())).await.unwrap();
         store.warn_boot(&boot.id, "careful").await.unwrap();
         store.boot_ready(&vm.id, &boot.id, 5).await.unwrap();
-        store.end_boot(&boot.id, "poweroff", 6).await.unwrap();
-        store.mark_off(&vm.id, &boot.id, None).await.unwrap();
+        store.mark_off(&vm.id, &boot.id, &ended("poweroff", 6), None).await.unwrap();
     }
     // A launch that names no driver is one of another banger.
     let unknown = BootRecord { launch: serde_json::json!({}), ..boot_of(&vms[2].id, 4) };
-    store.begin_boot(unknown).await.unwrap();
+    store.begin_boot(unknown, true).await.unwrap();
     let mut listed = store.listing().await.unwrap();
     listed.sort_by(|(one, _), (other, _)| one.id.cmp(&other.id));
     let mut expected = Vec::new();
@@ -347,20 +365,25 @@ async fn a_late_end_of_a_boot_touches_no_other() {
     let id = vm(1, "web").id;
     let boot = |n: u8| boot_of(&id, n);
     store.happen(&id, VmEvent::CreateFinished).await.unwrap();
-    store.begin_boot(boot(1)).await.unwrap();
-    store.begin_boot(boot(1)).await.unwrap();
+    store.begin_boot(boot(1), true).await.unwrap();
+    store.begin_boot(boot(1), true).await.unwrap();
     store.boot_ready(&id, &boot(1).id, 5).await.unwrap();
-    assert!(store.mark_off(&id, &boot(1).id, None).await.unwrap());
-    store.end_boot(&boot(1).id, "poweroff", 6).await.unwrap();
+    assert!(store.mark_off(&id, &boot(1).id, &ended("poweroff", 6), None).await.unwrap());
+    assert!(store.open_boots().await.unwrap().is_empty(), "the boot has ended with the VM");
     store.end_boot(&boot(1).id, "killed", 7).await.unwrap();
-    store.begin_boot(boot(2)).await.unwrap();
+    store.begin_boot(boot(2), true).await.unwrap();
     store.boot_ready(&id, &boot(2).id, 8).await.unwrap();
-    assert!(!store.mark_off(&id, &boot(1).id, Some("late".into())).await.unwrap());
+    assert!(!store.mark_off(&id, &boot(1).id, &ended("late", 9), Some("late".into())).await.unwrap());
     let record = store.vm(&id).await.unwrap();
     assert_eq!((record.state, record.last_error), (VmState::Running { boot: boot(2).id }, None));
     assert_eq!(store.boot(&boot(1).id).await.unwrap().ended.as_deref(), Some("poweroff"));
-    assert!(store.begin_boot(boot(3)).await.is_err(), "it runs");
+    assert!(store.begin_boot(boot(3), true).await.is_err(), "it runs");
     assert_eq!(store.open_boots().await.unwrap().len(), 1);
+    // An operation that holds the VM sees to it; the boot has ended all the same.
+    store.happen(&id, VmEvent::StopBegun { boot: boot(2).id }).await.unwrap();
+    assert!(!store.mark_off(&id, &boot(2).id, &ended("stop", 10), None).await.unwrap());
+    assert!(store.open_boots().await.unwrap().is_empty());
+    assert_eq!(store.vm(&id).await.unwrap().state, VmState::Stopping { boot: boot(2).id });
     for n in 0..100 {
         store.warn_boot(&boot(2).id, &format!("warning {n}")).await.unwrap();
     }

@@ -204,8 +204,8 @@ async fn a_kernel_that_is_none_is_told_in_qemus_words() {
     std::fs::write(&boot.spec.vmlinux, without_entry).unwrap();
     let launch = boot.plan(&qemu).unwrap();
     let error = qemu.spawn(&launch).await.err().expect("it is no kernel");
-    let VmmError::EndedEarly { log, .. } = &error else { panic!("{error:?}") };
-    assert!(log.contains("PVH"), "{log}");
+    let VmmError::EndedEarly { how, log, .. } = &error else { panic!("{error:?}") };
+    assert!(how == "status 1" && log.contains("PVH"), "{how}: {log}");
     assert!(!launch.pid_file().exists());
 }
 

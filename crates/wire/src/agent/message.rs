@@ -8,11 +8,14 @@
 //! | [`Request::GetTree`] | – | tar | [`Reply::Done`] |
 //! | [`Request::Await`] | – | – | [`Reply::Ready`] |
 //! | [`Request::Session`] | | | see [`super::session`] |
+//! | [`Request::Changes`] | – | records | [`Reply::Done`] |
+//! | [`Request::Stat`] | – | – | [`Reply::Stat`] |
 //! | everything else | – | – | [`Reply::Done`] or its own |
 //!
 //! Any request may end in [`Reply::Failed`]. Unknown fields are ignored by whoever is older; unknown requests are
 //! answered with [`Failure::Unsupported`].
 
+pub use super::file::{FileKind, FileStat};
 pub use super::listening::{LISTENERS_MAX, Listeners, ListeningSocket, Protocol};
 use serde::{Deserialize, Serialize};
 
@@ -88,7 +91,21 @@ pub enum Request {
     GetTree {
         /// Absolute.
         path: String,
+        /// When it is a symbolic link, what it leads to is packed, under the link's name.
+        #[serde(default)]
+        follow: bool,
     },
+    /// Says what is at a path; answered with [`Reply::Stat`].
+    Stat {
+        /// Absolute.
+        path: String,
+        /// When it is a symbolic link, what it leads to is meant.
+        #[serde(default)]
+        follow: bool,
+    },
+    /// Tells the changes of the system layer: on the output channel `A`, `M` or `D`, the absolute path, a zero, for
+    /// each change; [`Reply::Done`] when all were told.
+    Changes,
     /// Waits until the guest is ready to `level`. The host resets the stream when it has waited enough.
     Await {
         /// How ready.
@@ -280,6 +297,8 @@ pub enum Reply {
     Listeners(Listeners),
     /// About sessions.
     Session(SessionReply),
+    /// What is at a path.
+    Stat(FileStat),
     /// Done; `bytes` counts what a tree transfer moved.
     Done {
         /// Bytes of file content.
@@ -330,7 +349,7 @@ pub struct Health {
     pub memory_available_kib: u64,
     /// The kernel's `/proc/sys/kernel/random/boot_id`.
     pub kernel_boot_id: String,
-    /// Bytes that the NICs of the machine received; absent of an older agent, or where there are none.
+    /// Bytes that the NICs of the machine received, none without NICs; absent of an older agent.
     #[serde(default)]
     pub received_bytes: Option<u64>,
     /// Bytes that they sent.

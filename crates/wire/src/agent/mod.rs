@@ -28,6 +28,7 @@
 //!
 //! One number, [`GENERATION`], versions all of it. The host adapts to older agents; an agent never has to.
 
+pub mod file;
 pub mod frame;
 pub mod listening;
 pub mod message;
@@ -39,7 +40,8 @@ pub mod session;
 /// |---|---|
 /// | 1 | everything but the following |
 /// | 2 | [`message::Request::Session`] |
-pub const GENERATION: u32 = 2;
+/// | 3 | [`message::Request::Stat`], [`message::Request::Changes`], following a link in [`message::Request::GetTree`] |
+pub const GENERATION: u32 = 3;
 
 /// Streams open at the same time on one connection.
 pub const STREAMS_MAX: usize = 256;

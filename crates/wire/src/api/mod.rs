@@ -13,6 +13,7 @@
 //! | `POST /v1/vms/{vm}/pause`, `…/resume` | `{}` → [`Begun`] |
 //! | `POST /v1/vms/{vm}/set` | [`SetVm`] → [`Begun`] |
 //! | `POST /v1/vms/{vm}/rename` | [`RenameVm`] → [`Vm`] |
+//! | `POST /v1/vms/{vm}/reset` | [`ResetVm`] → [`Begun`] |
 //! | `DELETE /v1/vms/{vm}` | [`DeleteVm`] → [`Begun`] |
 //! | `POST /v1/vms/{vm}/wait` | [`WaitVm`] → [`Ready`] |
 //! | `GET /v1/vms/{vm}/stats`, `…/ports` | → [`VmStats`], [`VmPorts`] |
@@ -26,7 +27,9 @@
 //! | `POST /v1/vms/{vm}/sessions/{session}/stop`, `…/signal` | [`StopSession`], [`SignalSession`] → [`Session`] |
 //! | `DELETE /v1/vms/{vm}/sessions/{session}` | forgets one that has ended → [`Session`] |
 //! | `PUT /v1/vms/{vm}/tree?path=` | tar, chunked → [`TreeDone`] |
-//! | `GET /v1/vms/{vm}/tree?path=` | → tar, chunked |
+//! | `GET /v1/vms/{vm}/tree?path=` | [`FileQuery`] → tar, chunked, with [`ERROR_TRAILER`] |
+//! | `GET /v1/vms/{vm}/file?path=` | [`FileQuery`] → [`GuestFile`] |
+//! | `GET /v1/vms/{vm}/changes` | → [`Change`] a line, with [`ERROR_TRAILER`] |
 //! | `GET /v1/images`, `GET /v1/images/{image}`, `DELETE …` | → [`ImageList`], [`Image`], [`Begun`] |
 //! | `POST /v1/images/build` | [`BuildImage`] → [`Begun`] |
 //! | `GET /v1/kernels`, `GET /v1/kernels/{kernel}`, `DELETE …` | → [`KernelList`], [`Kernel`], [`Begun`] |
@@ -45,8 +48,10 @@ mod figures;
 mod image;
 mod listing;
 mod operation;
+mod policy;
 mod session;
 mod system;
+mod tree;
 mod vm;
 
 pub use boot::{BOOT_PREFIX_LEN_MIN, BootChoice, BootChoiceError, BootList};
@@ -54,15 +59,17 @@ pub use config::{Configuration, Origin, Setting};
 pub use error::{ApiError, ErrorBody, ErrorCode, chain, plain};
 pub use figures::{Listener, Traffic, VmPorts, VmStats};
 pub use image::{BuildImage, Image, ImageList, ImportKernel, Kernel, KernelFacts, KernelList, KernelSource};
-pub use listing::{FilterError, FilterTerm, ListVms, STATES, VmFilter, VmSort, parse_state};
+pub use listing::{FilterError, FilterTerm, ListVms, STATES, VmFilter, VmLine, VmLines, VmSort, parse_state};
 pub use operation::{Begun, Operation, OperationEvent, OperationList, OperationState, StepReport, StepState, Unit};
+pub use policy::{Idle, RestartPolicy, Restarts};
 pub use session::{
     AttachSession, SendQuery, Sent, Session, SessionList, SessionState, SignalSession, StartSession, StopSession,
 };
 pub use system::{Check, CheckStatus, DaemonStatus, Defaults, DoctorReport, VersionInfo};
+pub use tree::{Change, ChangeKind, ERROR_TRAILER, FileKind, FileQuery, GuestFile, TreeDone, TreeQuery};
 pub use vm::{
     BootStatus, CreateVm, DeleteVm, KillSignal, KillSignalError, KillVm, LogSource, LogsQuery, Publish, Ready,
-    RenameVm, SetVm, StartVm, StopVm, TreeDone, TreeQuery, Vm, VmList, VmState, Wait, WaitVm, Workspace,
+    RenameVm, ResetVm, SetVm, StartVm, StopVm, Vm, VmList, VmState, Wait, WaitVm, Workspace,
 };
 
 /// What every path begins with.

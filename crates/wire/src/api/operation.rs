@@ -29,6 +29,8 @@ pub struct Operation {
     pub subject: String,
     /// How it stands.
     pub state: OperationState,
+    /// Why the daemon began it; absent when somebody asked for it.
+    pub reason: Option<String>,
     /// Its steps, in order.
     pub steps: Vec<StepReport>,
     /// Why it did not succeed; the first cause, kept over restarts of the daemon.

@@ -9,6 +9,8 @@ use crate::attach::ExecSpec;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Session {
+    /// The name of the VM it runs in.
+    pub vm: String,
     /// Its name, unique in its VM.
     pub name: String,
     /// What it is doing.

@@ -48,6 +48,8 @@ pub struct Defaults {
     pub memory_mib: u64,
     /// Disk size.
     pub disk_bytes: u64,
+    /// It is stopped once nobody has used it for so long; absent: never.
+    pub stop_after_ms: Option<u64>,
 }
 
 /// `GET /v1/doctor`.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::boot::BootChoice;
+use super::policy::{Idle, RestartPolicy, Restarts};
 use crate::id::{BootId, ImageId, KernelId, OpId, VmId};
 use crate::naming::VmName;
 
@@ -36,6 +37,14 @@ pub struct Vm {
     pub nat: bool,
     /// Published ports.
     pub publish: Vec<Publish>,
+    /// It is stopped once nobody has used it for so long; absent: never.
+    pub stop_after_ms: Option<u64>,
+    /// Since when nobody uses it; absent while somebody does, while it does not run, and where it would not be stopped.
+    pub idle: Option<Idle>,
+    /// When it is started without being asked.
+    pub restart: RestartPolicy,
+    /// What came of that.
+    pub restarts: Option<Restarts>,
     /// The boot that runs, or the last one.
     pub boot: Option<BootStatus>,
     /// Why the last boot ended badly, or the last operation failed.
@@ -44,6 +53,9 @@ pub struct Vm {
     pub operation: Option<OpId>,
     /// The workspace put into it.
     pub workspace: Option<Workspace>,
+    /// Its next boot drops its system layer.
+    #[serde(default)]
+    pub reset_pending: bool,
     /// When it was created.
     pub created_at_ms: u64,
 }
@@ -87,7 +99,7 @@ pub struct BootStatus {
     pub ready_at_ms: Option<u64>,
     /// When it ended.
     pub ended_at_ms: Option<u64>,
-    /// How it ended: `poweroff`, `reboot`, `killed`, `stop`, or a reason.
+    /// How it ended: `poweroff`, `reboot`, `killed`, `stop`, or a reason: `idle for 30 min`.
     pub ended: Option<String>,
     /// The init that runs in the guest; none when the agent is process 1.
     pub init: Option<String>,
@@ -155,6 +167,12 @@ pub struct CreateVm {
     /// Published ports.
     #[serde(default)]
     pub publish: Vec<Publish>,
+    /// Stop it once nobody has used it for so long; 0: never.
+    #[serde(default)]
+    pub stop_after_ms: Option<u64>,
+    /// When it is to be started without being asked.
+    #[serde(default)]
+    pub restart: RestartPolicy,
     /// Boot it too; if that fails, nothing is left of it but its console log.
     #[serde(default)]
     pub start: bool,
@@ -182,6 +200,16 @@ pub enum Wait {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StartVm {}
+
+/// `POST /v1/vms/{vm}/reset`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ResetVm {
+    /// Restart it when it runs.
+    #[serde(default)]
+    pub restart: bool,
+}
 
 /// `POST /v1/vms/{vm}/stop`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -212,8 +240,8 @@ pub struct RenameVm {
     pub name: VmName,
 }
 
-/// `POST /v1/vms/{vm}/set`. What is absent stays. Everything can be changed while the VM is off; the disk only grows,
-/// while it runs too.
+/// `POST /v1/vms/{vm}/set`. What is absent stays. Everything can be changed while the VM is off; while it runs too
+/// its disk, which only grows, and what the daemon does to it unasked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -233,6 +261,12 @@ pub struct SetVm {
     /// All the published ports it is to have.
     #[serde(default)]
     pub publish: Option<Vec<Publish>>,
+    /// Stop it once nobody has used it for so long; 0: never.
+    #[serde(default)]
+    pub stop_after_ms: Option<u64>,
+    /// When it is to be started without being asked.
+    #[serde(default)]
+    pub restart: Option<RestartPolicy>,
 }
 
 /// `POST /v1/vms/{vm}/kill`.
@@ -358,23 +392,6 @@ pub struct LogsQuery {
     /// Go on until the boot ends.
     #[serde(default)]
     pub follow: bool,
-}
-
-/// The query of `PUT` and `GET /v1/vms/{vm}/tree`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
-pub struct TreeQuery {
-    /// Absolute path in the guest.
-    pub path: String,
-}
-
-/// What a tree transfer moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct TreeDone {
-    /// Bytes of file content.
-    pub bytes: u64,
 }
 
 #[cfg(test)]

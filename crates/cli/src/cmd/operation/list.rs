@@ -7,7 +7,7 @@ use crate::clock;
 use crate::cmd::App;
 use crate::error::Failure;
 use crate::output::{Format, printable};
-use crate::table::{age, table};
+use crate::table::{age, table_without_empty};
 
 /// How to print them.
 #[derive(Debug, clap::Args)]
@@ -43,7 +43,9 @@ fn render(list: &OperationList, now_ms: u64) -> String {
             super::state(operation.state).to_owned(),
             super::took(operation, now_ms),
             age(operation.started_at_ms, now_ms),
+            operation.reason.as_deref().map(printable).unwrap_or_default(),
         ]
     });
-    table(&["ID", "KIND", "SUBJECT", "STATE", "TOOK", "BEGAN"], &rows.collect::<Vec<_>>())
+    let header = ["ID", "KIND", "SUBJECT", "STATE", "TOOK", "BEGAN", "REASON"];
+    table_without_empty(&header, &rows.collect::<Vec<_>>(), header.len() - 1)
 }

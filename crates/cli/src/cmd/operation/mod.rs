@@ -108,6 +108,9 @@ fn render(operation: &Operation, now_ms: u64) -> String {
         ("began", format!("{} ago", age(operation.started_at_ms, now_ms))),
         ("took", took(operation, now_ms)),
     ];
+    if let Some(reason) = &operation.reason {
+        rows.push(("reason", printable(reason)));
+    }
     if let Some(error) = &operation.error {
         rows.push(("error", printable_lines(&error.message)));
         if let Some(hint) = &error.hint {

@@ -29,8 +29,12 @@ pub(crate) async fn ensure(app: &App, machine: &Machine, since: Since) -> Result
     let status: DaemonStatus = app.interrupts.guard(since, app.client.get(&format!("{BASE}/status"))).await?;
     same_series(&status.version.version)?;
     let defaults = &status.defaults;
+    let stops = match machine.stop_after.or(defaults.stop_after_ms) {
+        None | Some(0) => String::new(),
+        Some(after_ms) => format!(" | stops after {} idle", wire::duration::human(after_ms)),
+    };
     app.out.aside(&format!(
-        "spec: {} vcpu | {} memory | {} disk",
+        "spec: {} vcpu | {} memory | {} disk{stops}",
         machine.vcpu.unwrap_or(defaults.vcpus),
         human(machine.memory.unwrap_or(defaults.memory_mib) << 20),
         human(machine.disk_size.unwrap_or(defaults.disk_bytes)),

@@ -1,6 +1,8 @@
 //! Verbs about VMs, one file each; here are the options several of them share.
 
-use wire::api::{BASE, CreateVm, Publish, Ready, Vm, VmList, Wait, WaitVm, Workspace};
+use wire::api::{
+    BASE, CreateVm, ErrorCode, Publish, Ready, RestartPolicy, StartVm, Vm, VmList, VmState, Wait, WaitVm, Workspace,
+};
 use wire::naming::VmName;
 
 use crate::client::path;
@@ -9,14 +11,17 @@ use crate::cmd::each::Thing;
 use crate::complete;
 use crate::error::Failure;
 use crate::interrupt::Since;
+use crate::operation;
 use crate::output::printable;
 use crate::progress::TICK;
 use crate::values;
 
 pub(crate) mod attached;
+pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod defaults;
 pub(crate) mod delete;
+pub(crate) mod diff;
 pub(crate) mod exec;
 pub(crate) mod kill;
 pub(crate) mod list;
@@ -25,6 +30,7 @@ pub(crate) mod pause;
 pub(crate) mod ports;
 pub(crate) mod prune;
 pub(crate) mod rename;
+pub(crate) mod reset;
 pub(crate) mod restart;
 pub(crate) mod run;
 pub(crate) mod session;
@@ -48,6 +54,7 @@ Examples:
   banger vm start web                 on again
   banger vm exec -d web -- CMD        a command that goes on without you
   banger vm session list web          those that do
+  banger vm cp web:/root/x .          a file out of it
   banger vm logs -f web               its console, as it goes on
   banger vm delete web                gone, with its disk";
 
@@ -79,6 +86,12 @@ pub(crate) struct Machine {
     /// Lead a port of this host's 127.0.0.1 into it; may be repeated
     #[arg(short, long, value_name = "HOST:GUEST", value_parser = values::publish)]
     pub(crate) publish: Vec<Publish>,
+    /// Stop it once nobody has used it for so long: 30m, 2h; off: never
+    #[arg(long, value_name = "TIME", value_parser = values::stop_after_ms)]
+    pub(crate) stop_after: Option<u64>,
+    /// Start it again after a reboot of this host or a crash: always, on-failure (a crash only), no
+    #[arg(long, value_name = "WHEN", value_parser = values::restart, default_value = "no", hide_default_value = true)]
+    pub(crate) restart: RestartPolicy,
 }
 
 impl Machine {
@@ -99,6 +112,8 @@ impl Machine {
             disk_bytes: self.disk_size,
             nat: self.nat,
             publish: self.publish.clone(),
+            stop_after_ms: self.stop_after,
+            restart: self.restart,
             start,
             workspace,
         }
@@ -170,6 +185,39 @@ pub(crate) async fn wait_until_ready(
     }
     track.finish();
     Ok(ready)
+}
+
+/// Starts `vm` when it is off.
+///
+/// # Errors
+/// When it cannot be started.
+pub(crate) async fn started(app: &App, vm: &str, since: Since) -> Result<(), Failure> {
+    let seen: Vm = app.interrupts.guard(since, app.client.get(&path("vms", vm, ""))).await?;
+    if is_off(&seen) {
+        let target = path("vms", seen.id.as_str(), "/start");
+        operation::perform(app, seen.name.as_str(), since, app.client.send(&target, &StartVm {})).await?;
+        app.out.aside(&format!("started {}", seen.name));
+    }
+    Ok(())
+}
+
+/// `failure`, with `--start` as the way out when it is that `vm` is off.
+pub(crate) async fn offer_start(app: &App, failure: Failure, vm: &str, since: Since) -> Failure {
+    let Failure::Told(error) = failure else { return failure };
+    if error.code != ErrorCode::WrongState {
+        return Failure::Told(error);
+    }
+    match app.interrupts.guard(since, app.client.get::<Vm>(&path("vms", vm, ""))).await {
+        Ok(seen) if is_off(&seen) => {
+            Failure::Told(Box::new(error.with_hint(format!("add --start, or start it: banger start {}", seen.name))))
+        }
+        // One that is paused, say, has another way out and says so itself.
+        _ => Failure::Told(error),
+    }
+}
+
+fn is_off(vm: &Vm) -> bool {
+    matches!(vm.state, VmState::Created | VmState::Stopped)
 }
 
 /// All VMs, as they are.

@@ -1,6 +1,6 @@
 //! `banger set`: changes what VMs have.
 
-use wire::api::{Publish, SetVm};
+use wire::api::{Publish, RestartPolicy, SetVm};
 
 use crate::args::Act;
 use crate::client::path;
@@ -16,7 +16,9 @@ Examples:
   banger set web --disk-size 20G        at once, also while it runs
   banger stop web && banger set web --vcpu 4 --memory 4G && banger start web
   banger set web --nat -p 8080:80 -p 2222:22
-  banger set web --no-nat --no-publish";
+  banger set web --no-nat --no-publish
+  banger set web --stop-after 30m       at once, also while it runs; off again: off
+  banger set web --restart always";
 
 /// Which ones, and what.
 #[derive(Debug, clap::Args)]
@@ -56,6 +58,12 @@ struct Change {
     /// Lead none into it
     #[arg(long, conflicts_with = "publish")]
     no_publish: bool,
+    /// Stop it once nobody has used it for so long: 30m, 2h; off: never
+    #[arg(long, value_name = "TIME", value_parser = values::stop_after_ms)]
+    stop_after: Option<u64>,
+    /// Start it again after a reboot of this host or a crash: always, on-failure (a crash only), no
+    #[arg(long, value_name = "WHEN", value_parser = values::restart)]
+    restart: Option<RestartPolicy>,
 }
 
 impl Change {
@@ -66,6 +74,8 @@ impl Change {
             disk_bytes: self.disk_size,
             nat: (self.nat || self.no_nat).then_some(self.nat),
             publish: (self.no_publish || !self.publish.is_empty()).then(|| self.publish.clone()),
+            stop_after_ms: self.stop_after,
+            restart: self.restart,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `banger show`: all about one VM.
 
-use wire::api::{BootStatus, Vm};
+use wire::api::{BootStatus, Vm, VmState};
+use wire::duration;
 use wire::size::human;
 
 use crate::args::Record;
@@ -54,10 +55,15 @@ pub(crate) fn render(vm: &Vm) -> String {
         ("nat", if vm.nat { "on" } else { "off" }.to_owned()),
     ];
     if !vm.publish.is_empty() {
-        rows.push(("ports", list::ports(vm)));
+        rows.push(("ports", list::ports(&vm.publish)));
     }
+    rows.push(("stop after", stop_after(vm, now_ms)));
+    rows.push(("restart", restart(vm, now_ms)));
     if let Some(workspace) = &vm.workspace {
         rows.push(("workspace", format!("{} from {}", workspace.guest_path, workspace.host_path)));
+    }
+    if vm.reset_pending {
+        rows.push(("reset", "at the next start: changes to the system are dropped, /root and /home stay".to_owned()));
     }
     rows.push(("created", format!("{} ago", age(vm.created_at_ms, now_ms))));
     if let Some(boot) = &vm.boot {
@@ -70,6 +76,43 @@ pub(crate) fn render(vm: &Vm) -> String {
         rows.push(("last error", printable_lines(error)));
     }
     pairs(&rows)
+}
+
+/// After how long without use it is stopped, and how far it is.
+fn stop_after(vm: &Vm, now_ms: u64) -> String {
+    let Some(after_ms) = vm.stop_after_ms else {
+        return "off".to_owned();
+    };
+    let after = format!("{} idle", duration::human(after_ms));
+    match vm.idle {
+        Some(idle) => {
+            let (since, left) = (age(idle.since_ms, now_ms), age(now_ms, idle.stops_at_ms));
+            format!("{after}; idle for {since}, stops in {left}")
+        }
+        None if vm.state == VmState::Running => format!("{after}; in use"),
+        None => after,
+    }
+}
+
+/// When it is started without being asked, and what came of that.
+fn restart(vm: &Vm, now_ms: u64) -> String {
+    let policy = vm.restart.name();
+    let Some(restarts) = &vm.restarts else {
+        return policy.to_owned();
+    };
+    let tries = format!("try {} of {}", restarts.tries, restarts.tries_max);
+    let is_off = matches!(vm.state, VmState::Created | VmState::Stopped);
+    let done = match restarts.next_at_ms {
+        Some(next_at_ms) if is_off => {
+            let next = restarts.tries + 1;
+            format!("try {next} of {} in {}", restarts.tries_max, age(now_ms, next_at_ms))
+        }
+        Some(_) => tries,
+        None if is_off && restarts.tries >= restarts.tries_max => format!("given up after {} tries", restarts.tries),
+        None if restarts.tries == 0 => return policy.to_owned(),
+        None => format!("started again, {tries}"),
+    };
+    format!("{policy}; {done}, because {}", printable(&restarts.why))
 }
 
 fn boot_rows(boot: &BootStatus, now_ms: u64, rows: &mut Vec<(&'static str, String)>) {

@@ -1,6 +1,8 @@
-//! The daemon killed at each step of a start: the next one finishes or takes back what was begun.
+//! The daemon killed at each step of a start, and a VMM killed: the next daemon finishes or takes back what was begun, and the
+//! VM starts. The other operations have theirs in [`super::soak`].
 
 use super::host::{Host, eventually};
+use crate::death;
 
 #[test]
 fn a_daemon_killed_at_any_step_of_a_start_leaves_a_vm_that_starts() {
@@ -29,13 +31,13 @@ fn a_daemon_killed_at_any_step_of_a_start_leaves_a_vm_that_starts() {
 }
 
 #[test]
-fn running_vms_outlive_their_daemon() {
-    let host = Host::new();
-    host.ok(&["run", "--name", "long", "-d", "--wait", "agent"]);
-    let boot = host.ok(&["exec", "long", "--", "cat", "/proc/sys/kernel/random/boot_id"]);
-    host.kill_daemon();
-    assert_eq!(host.ok(&["exec", "long", "--", "cat", "/proc/sys/kernel/random/boot_id"]), boot);
-    host.leaves_nothing();
+fn running_vms_outlive_their_daemons() {
+    death::of_the_daemon_again_and_again(Host::new(), &["long"]);
+}
+
+#[test]
+fn a_vmm_that_is_killed_leaves_a_vm_that_starts() {
+    death::of_a_vmm(Host::new());
 }
 
 #[test]

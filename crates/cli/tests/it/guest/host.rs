@@ -21,6 +21,8 @@ pub(crate) struct Host {
     /// What runs its VMs: `qemu`, `sim`.
     vmm: &'static str,
     path: OsString,
+    /// What stands for the host's `/` where its daemon looks at the host itself.
+    root: Option<PathBuf>,
 }
 
 /// What a command printed and how it ended.
@@ -88,6 +90,34 @@ impl Host {
         host
     }
 
+    /// As [`Host::simulated`], on a host of its own boots: they are files below [`Host::root`], a new one a
+    /// [`Host::reboot`].
+    pub(crate) fn simulated_to_reboot() -> Host {
+        let mut host = Host::simulated();
+        let root = host.home.path().join("root");
+        fs::create_dir_all(root.join("run/systemd/system")).unwrap();
+        fs::create_dir_all(root.join("proc/sys/kernel/random")).unwrap();
+        fs::write(root.join("proc/sys/kernel/random/boot_id"), "first\n").unwrap();
+        host.root = Some(root);
+        host
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.root.as_deref().expect("this host has a root of its own")
+    }
+
+    /// Takes the power from everything that runs, and boots anew.
+    pub(crate) fn reboot(&self) {
+        for (pid, _) in self.processes() {
+            kill(pid, Signal::KILL);
+        }
+        eventually("nothing runs", || self.processes().is_empty());
+        fs::remove_dir_all(self.home.path().join("run")).unwrap();
+        let id = self.root().join("proc/sys/kernel/random/boot_id");
+        let before = fs::read_to_string(&id).unwrap();
+        fs::write(id, format!("after {before}")).unwrap();
+    }
+
     /// Takes a program away from this host, before its daemon starts: `PATH` becomes a directory of links to all others.
     pub(super) fn hide(&mut self, program: &str) {
         let bin = self.home.path().join("bin");
@@ -117,7 +147,7 @@ impl Host {
     /// A host with nothing whose files are on the filesystem of `dir`.
     pub(crate) fn below(dir: &Path) -> Host {
         let home = tempfile::Builder::new().prefix("bt").tempdir_in(dir).unwrap();
-        Host { home, prefix: from_environment("BANGER_TEST_PREFIX"), vmm: "qemu", path: path() }
+        Host { home, prefix: from_environment("BANGER_TEST_PREFIX"), vmm: "qemu", path: path(), root: None }
     }
 
     pub(crate) fn home(&self) -> &Path {
@@ -149,6 +179,9 @@ impl Host {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if let Some(root) = &self.root {
+            command.env("BANGER_HOST_ROOT", root);
+        }
         command
     }
 
@@ -187,6 +220,55 @@ impl Host {
         let pid = self.daemon_pid().expect("a daemon runs");
         kill(pid, Signal::KILL);
         eventually("the daemon is dead", || self.daemon_pid().is_none());
+    }
+
+    /// Whether its guests are machines.
+    pub(crate) fn is_real(&self) -> bool {
+        self.vmm == "qemu"
+    }
+
+    /// A VM's record.
+    #[track_caller]
+    pub(crate) fn show(&self, vm: &str) -> serde_json::Value {
+        serde_json::from_str(&self.ok(&["vm", "show", vm, "--format", "json"])).unwrap()
+    }
+
+    /// The process of a VM's VMM.
+    #[track_caller]
+    pub(crate) fn vmm_pid(&self, vm: &str) -> u32 {
+        let shown = self.show(vm);
+        u32::try_from(shown["boot"]["pid"].as_u64().unwrap_or_else(|| panic!("{vm} does not run: {shown}"))).unwrap()
+    }
+
+    /// Sends a signal to everything that runs for this host.
+    fn signal_all(&self, signal: Signal) {
+        for (pid, _) in self.processes() {
+            kill(pid, signal);
+        }
+    }
+
+    /// Takes the power away: whatever runs for this host ends at once and unasked, and its runtime directory, which is in
+    /// memory, is gone. What was written stays.
+    pub(crate) fn lose_power(&self) {
+        self.kill_everything();
+        fs::remove_dir_all(self.home.path().join("run")).unwrap();
+    }
+
+    /// Ends whatever runs for this host, none having time to act on the end of another.
+    pub(crate) fn kill_everything(&self) {
+        self.signal_all(Signal::STOP);
+        self.signal_all(Signal::KILL);
+        eventually("nothing runs any more", || self.processes().is_empty());
+    }
+
+    /// Copies the state directory as it is at one moment, and gives the copy's place.
+    pub(crate) fn copy_state(&self) -> PathBuf {
+        let copy = self.home.path().join("state-of-an-hour-ago");
+        self.signal_all(Signal::STOP);
+        let copied = Command::new("cp").args(["-a", "--sparse=always"]).arg(self.state()).arg(&copy).output().unwrap();
+        self.signal_all(Signal::CONT);
+        assert!(copied.status.success(), "{copied:?}");
+        copy
     }
 
     /// How many guests run: their VMMs, or the agents that stand in for them.
@@ -258,16 +340,20 @@ impl Host {
     #[track_caller]
     pub(crate) fn ends_clean(self) {
         assert_eq!(self.ok(&["vm", "list", "--format", "name"]), "", "VMs are left");
+        let entries = |dir: &str| -> Vec<OsString> {
+            let found = fs::read_dir(self.home.path().join(dir)).into_iter().flatten().flatten();
+            found.map(|entry| entry.file_name()).collect()
+        };
         for dir in ["state/vms", "run/boots"] {
-            let left: Vec<_> = fs::read_dir(self.home.path().join(dir))
-                .map(|entries| entries.flatten().map(|e| e.file_name()).collect())
-                .unwrap_or_default();
-            assert!(left.is_empty(), "{dir} holds {left:?}");
+            assert!(entries(dir).is_empty(), "{dir} holds {:?}", entries(dir));
         }
         if let Some(pid) = self.daemon_pid() {
             kill(pid, Signal::TERM);
         }
         eventually("every process of this host has ended", || self.processes().is_empty());
+        let left: Vec<_> =
+            entries("run").into_iter().filter(|name| name != "bangerd.lock" && name != "boots").collect();
+        assert!(left.is_empty(), "run holds {left:?}");
     }
 }
 
@@ -307,10 +393,24 @@ pub(crate) fn kill(pid: u32, signal: Signal) {
     }
 }
 
+/// How much a soak is to do: the N of `make soak N=…`; none outside a soak.
+pub(crate) fn soak() -> Option<usize> {
+    match std::env::var("BANGER_SOAK").ok().as_deref() {
+        None | Some("" | "0") => None,
+        Some(text) => Some(text.parse().ok().filter(|number| *number > 1).unwrap_or(200)),
+    }
+}
+
 /// Waits until something holds, at most a minute.
 #[track_caller]
-pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+pub(crate) fn eventually(what: &str, holds: impl FnMut() -> bool) {
+    eventually_within(Duration::from_secs(60), what, holds);
+}
+
+/// Waits until something holds.
+#[track_caller]
+pub(crate) fn eventually_within(deadline: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + deadline;
     while !holds() {
         assert!(Instant::now() < deadline, "it never came true that {what}");
         std::thread::sleep(Duration::from_millis(10));

@@ -120,3 +120,35 @@ fn the_root_is_as_promised() {
     assert_eq!(run("id -u; pwd; echo $HOME $USER"), "0\n/root\n/root root");
     host.leaves_nothing();
 }
+
+#[test]
+fn a_reset_drops_the_system_and_keeps_the_homes() {
+    let host = Host::new();
+    host.ok(&["run", "--name", "web", "-d", "--wait", "agent"]);
+    let change = "echo mine >/etc/changed; rm /etc/issue; mkdir -p /usr/share/made && echo x >/usr/share/made/file;
+        echo kept >/root/file; echo kept >/home/file; cat /etc/machine-id";
+    let machine = host.ok(&["exec", "web", "--", "sh", "-ec", change]);
+    let refused = host.run(&["reset", "--yes", "web"]).code(1);
+    assert!(refused.stderr.contains("web is running") && refused.stderr.contains("--restart"), "{}", refused.stderr);
+    let unasked = host.run(&["reset", "web"]).code(1);
+    assert!(unasked.stderr.contains("--yes"), "{}", unasked.stderr);
+    host.ok(&["stop", "web"]);
+    host.ok(&["reset", "--yes", "web"]);
+    assert_eq!(state(&host, "web"), "stopped");
+    assert!(host.ok(&["show", "web"]).contains("at the next start"), "a reset to come is shown");
+    // The one who remembers it dies.
+    host.kill_daemon();
+    host.ok(&["start", "web", "--wait", "agent"]);
+    let look = "test ! -e /etc/changed; test -e /etc/issue; test ! -e /usr/share/made; cat /root/file /home/file /etc/machine-id";
+    assert_eq!(host.ok(&["exec", "web", "--", "sh", "-ec", look]), format!("kept\nkept\n{machine}"));
+    assert!(!host.ok(&["show", "web"]).contains("at the next start"));
+    // Once: what is changed from here on stays.
+    host.ok(&["exec", "web", "--", "sh", "-ec", "echo again >/etc/changed"]);
+    host.ok(&["restart", "web", "--wait", "agent"]);
+    assert_eq!(host.ok(&["exec", "web", "--", "cat", "/etc/changed"]), "again");
+    host.ok(&["reset", "--yes", "--restart", "web"]);
+    assert_eq!(host.ok(&["exec", "web", "--", "sh", "-ec", "test ! -e /etc/changed; cat /root/file"]), "kept");
+    host.ok(&["stop", "web"]);
+    disk_is_clean(&host, "web");
+    host.leaves_nothing();
+}

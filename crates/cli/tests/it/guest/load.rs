@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use super::host::{Host, eventually};
+use super::host::{Host, eventually, soak};
 
 /// One busy thread a core, until dropped.
 struct Busy {
@@ -41,7 +41,7 @@ impl Drop for Busy {
 
 /// Six boots in a sample, fifty in a soak.
 fn boots() -> usize {
-    if std::env::var_os("BANGER_SOAK").is_some_and(|value| value != "0") { 50 } else { 6 }
+    if soak().is_some() { 50 } else { 6 }
 }
 
 #[test]

@@ -11,19 +11,25 @@
 //! | [`stdio`] | exact bytes, terminals, signals, back-pressure |
 //! | [`network`] | what a guest reaches and what reaches it |
 //! | [`load`] | boots and clocks while every core is busy |
-//! | [`crash`] | the daemon killed at each step of a start |
+//! | [`copy`] | files in and out |
+//! | [`crash`] | the daemon killed at each step of a start, and a VMM |
 //! | [`full`] | a disk without a free byte |
 //! | [`sessions`] | commands left running, over the daemon's death and beside stalled watchers |
+//! | [`idle`] | a VM that nobody uses is stopped, and what using it is |
+//! | [`soak`] | in `make soak` only: the daemon killed at each step of the rest, power cuts, many lives |
 //! | [`input`] | bad input and full disks: a clear error, and nothing left behind |
 
+mod copy;
 mod crash;
 mod full;
 pub(crate) mod host;
+mod idle;
 mod input;
 mod lifecycle;
 mod load;
 mod network;
 mod run;
 mod sessions;
+mod soak;
 mod stdio;
 mod verbs;

@@ -20,11 +20,6 @@ fn clock_is_right(host: &Host, vm: &str) {
     assert!(before - 0.1 <= guest && guest <= after + 0.1, "{guest} is not within {before} and {after}");
 }
 
-fn vmm_pid(host: &Host, vm: &str) -> u32 {
-    let json: serde_json::Value = serde_json::from_str(&host.ok(&["show", vm, "--format", "json"])).unwrap();
-    u32::try_from(json["boot"]["pid"].as_u64().unwrap()).unwrap()
-}
-
 /// How long the guest stands still: far longer than its clock may be off, and less than a second, which a coarser look
 /// would let pass.
 const STILL: Duration = Duration::from_millis(700);
@@ -44,7 +39,7 @@ fn a_guest_that_stood_still_has_the_right_time_at_the_first_command() {
     clock_is_right(&host, "still");
 
     // A debugger, or a host that sleeps: nobody tells the daemon.
-    let pid = vmm_pid(&host, "still");
+    let pid = host.vmm_pid("still");
     kill(pid, Signal::STOP);
     std::thread::sleep(STILL);
     kill(pid, Signal::CONT);
@@ -76,7 +71,7 @@ fn a_killed_vm_is_stopped_and_starts_again() {
     host.ok(&["start", "survivor", "--wait", "agent"]);
     assert_eq!(host.ok(&["exec", "survivor", "--", "sh", "-c", "hostname; cat /root/file"]), "survivor\nkept");
     // A VMM that a signal does not reach is killed after a while.
-    kill(vmm_pid(&host, "survivor"), Signal::STOP);
+    kill(host.vmm_pid("survivor"), Signal::STOP);
     let killed = host.run(&["kill", "--signal", "HUP", "survivor"]).code(0);
     assert!(killed.stderr.contains("did not end of HUP within 5s"), "{}", killed.stderr);
     assert_eq!(state(&host, "survivor"), "stopped");

@@ -3,12 +3,12 @@
 //! The machine is `microvm`: no PCI, no firmware to speak of, virtio over MMIO, found by the kernel through ACPI. Options
 //! of one argument are separated by commas; a comma in a value is doubled (qemu(1), "Syntax").
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use wire::agent::PORT_NAME;
 
 use super::{Accel, Host};
-use crate::model::machine::{DriveSpec, MachineSpec, NicAttachment};
+use crate::model::machine::{DriveRole, DriveSpec, MachineSpec, NicAttachment};
 
 /// Everything that needs no number of the VM.
 const FIXED: [&str; 7] = [
@@ -71,6 +71,10 @@ fn cpu(accel: Accel) -> &'static str {
     }
 }
 
+/// `CONFIG_HZ` of Debian's kernels. With another, `bogomips` in `/proc/cpuinfo` is off and nothing else: delays go by the
+/// TSC.
+const TICKS_PER_SECOND: u64 = 250;
+
 /// The kernel's options. Nothing a person typed is among them: all that comes over the agent's channel.
 fn command_line(spec: &MachineSpec, host: &Host) -> String {
     let mut words = vec![
@@ -90,6 +94,8 @@ fn command_line(spec: &MachineSpec, host: &Host) -> String {
         // kernel falls back to jiffies that run slow.
         words.push(format!("tsc_early_khz={khz}"));
         words.push("tsc=reliable".to_owned());
+        // Each further processor would measure this against ticks, for tens of milliseconds; on a busy host for ever.
+        words.push(format!("lpj={}", khz * 1000 / TICKS_PER_SECOND));
     }
     if host.accel == Accel::Tcg {
         // QEMU keys translated code by its address in the guest: a new layout for each process translates libc anew.
@@ -141,6 +147,22 @@ fn text(path: &Path) -> String {
 /// A path as the value of an option.
 fn value(path: &Path) -> String {
     text(path).replace(',', ",,")
+}
+
+/// The VM's own disk in a command line of ours.
+pub(super) fn disk(argv: &[String]) -> Option<PathBuf> {
+    let begin = format!("if=none,id={},file=", DriveRole::Disk.serial());
+    let rest = argv.iter().find_map(|word| word.strip_prefix(&begin))?;
+    let mut path = String::new();
+    let mut chars = rest.chars().peekable();
+    while let Some(char) = chars.next() {
+        // A comma that is not doubled ends the value.
+        if char == ',' && chars.next_if_eq(&',').is_none() {
+            break;
+        }
+        path.push(char);
+    }
+    Some(PathBuf::from(path))
 }
 
 #[cfg(test)]

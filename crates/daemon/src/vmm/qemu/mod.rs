@@ -132,6 +132,10 @@ impl VmmDriver for Qemu {
         Ok(process::adopt(launch)?.map(|held| Box::new(held) as Box<dyn Vmm>))
     }
 
+    fn lost_disk(&self, launch: &Launch) -> Option<PathBuf> {
+        argv::disk(&launch.argv).filter(|disk| process::has_open(launch, disk) == Some(false))
+    }
+
     fn controls(&self) -> Option<&dyn Controls> {
         Some(self)
     }

@@ -1,7 +1,7 @@
 //! A machine whose guest speaks the real agent protocol over the boot's socket, and little else.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use daemon::model::machine::ExitReason;
@@ -13,7 +13,7 @@ use wire::agent::GENERATION;
 use wire::agent::frame::{
     Channel, Decoder, FROM_HOST_MAX, Head, Kind, NONCE_BYTES, PREAMBLE_BYTES, Tag, encode, preamble_reply,
 };
-use wire::agent::message::{BootConfig, Configured, Ending, Event, Hello, Reply, Request, Stage};
+use wire::agent::message::{BootConfig, Configured, Ending, Event, Health, Hello, Reply, Request, Stage};
 use wire::api::KillSignal;
 
 /// How a guest behaves.
@@ -44,6 +44,10 @@ pub(crate) struct Machine {
     pub(crate) disk_bytes: AtomicU64,
     /// What its clock was set to last.
     pub(crate) clock_ns: AtomicU64,
+    /// What its NIC carried.
+    pub(crate) nic_bytes: AtomicU64,
+    /// Commands that run in it.
+    pub(crate) execs: AtomicU32,
     /// What it was configured with.
     pub(crate) config: Mutex<Option<BootConfig>>,
     /// Whether it wrote its disk out.
@@ -63,6 +67,8 @@ impl Machine {
             is_paused: AtomicBool::new(false),
             disk_bytes: AtomicU64::new(0),
             clock_ns: AtomicU64::new(0),
+            nic_bytes: AtomicU64::new(0),
+            execs: AtomicU32::new(0),
             config: Mutex::default(),
             is_synced: AtomicBool::new(false),
         });
@@ -168,7 +174,11 @@ impl Machine {
                 if frame.head.kind != Kind::Open {
                     continue;
                 }
-                let request = serde_json::from_slice(&frame.payload).unwrap();
+                let request: Request = serde_json::from_slice(&frame.payload).unwrap();
+                if self.is_paused() && request == Request::Health {
+                    // Asked when it still ran.
+                    continue;
+                }
                 let (reply, ends) = self.answer(request);
                 put(&mut out, Kind::Reply, frame.head.stream, &reply, tag);
                 if let Some(how) = ends {
@@ -215,6 +225,12 @@ impl Machine {
                     Reply::Configured(Configured { init: Some("/sbin/init".into()), warnings, ..Default::default() }),
                     None,
                 )
+            }
+            Request::Health => {
+                let (received_bytes, execs) =
+                    (self.nic_bytes.load(Ordering::SeqCst), self.execs.load(Ordering::SeqCst));
+                let (received_bytes, sent_bytes) = (Some(received_bytes), Some(0));
+                (Reply::Health(Health { execs, received_bytes, sent_bytes, ..Health::default() }), None)
             }
             Request::Sync => {
                 self.is_synced.store(true, Ordering::SeqCst);

@@ -5,10 +5,12 @@ pub(crate) mod guest;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use daemon::model::autostart::Autostart;
 use daemon::model::digest::Digest;
 use daemon::model::image::ImageManifest;
 use daemon::model::kernel::{ConfigSource, KernelManifest, ModuleCompression};
@@ -47,6 +49,10 @@ pub(crate) struct World {
     machines: Mutex<HashMap<PathBuf, Arc<Machine>>>,
     attached: Mutex<BTreeSet<PathBuf>>,
     pub(crate) behaviour: Mutex<Behaviour>,
+    /// Which boot of the host this is.
+    boots: AtomicU32,
+    /// What starts the daemon with it.
+    pub(crate) autostart: Mutex<Autostart>,
 }
 
 impl World {
@@ -71,7 +77,20 @@ impl World {
             machines: Mutex::default(),
             attached: Mutex::default(),
             behaviour: Mutex::new(Behaviour::Answers),
+            boots: AtomicU32::new(1),
+            autostart: Mutex::new(Autostart { has_systemd: true, has_system_unit: true, ..Autostart::default() }),
         })
+    }
+
+    /// The host loses its power and boots anew: no machine runs, and what was in memory is gone.
+    pub(crate) fn reboot(&self) {
+        for machine in self.machines.lock().unwrap().values() {
+            machine.end(ExitReason::Killed);
+        }
+        self.attached.lock().unwrap().clear();
+        std::fs::remove_dir_all(&self.dirs.run).unwrap();
+        std::fs::create_dir(&self.dirs.run).unwrap();
+        self.boots.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(crate) fn behave(&self, behaviour: Behaviour) {
@@ -107,6 +126,16 @@ impl World {
         self.attached.lock().unwrap().clone()
     }
 
+    /// The host's power goes, and with it what ran and what was in memory: the directory of sockets.
+    pub(crate) fn lose_power(&self) {
+        for (_, machine) in self.machines.lock().unwrap().drain() {
+            machine.end(ExitReason::Killed);
+        }
+        self.attached.lock().unwrap().clear();
+        std::fs::remove_dir_all(&self.dirs.run).unwrap();
+        std::fs::create_dir(&self.dirs.run).unwrap();
+    }
+
     /// The only machine.
     pub(crate) fn only(&self) -> Arc<Machine> {
         let running = self.running();
@@ -133,16 +162,19 @@ impl Daemon {
         let store = Store::open(&world.dirs.state.join("state.db")).unwrap();
         let activity = Activity::default();
         let drivers = Arc::new(Drivers(Arc::clone(world)));
+        let (now_ms, host_boot) = (sys::clock::unix_ms, world.boots.load(Ordering::SeqCst).to_string());
         let (supervisors, reboots) =
-            Supervisors::new(store.clone(), drivers.clone(), drivers.clone(), sys::clock::unix_ms, activity.clone());
+            Supervisors::new(store.clone(), drivers.clone(), drivers.clone(), now_ms, host_boot, activity.clone());
         let defaults = Defaults {
             image: "debian-bookworm".into(),
             kernel: "linux-image-cloud-amd64".into(),
             vcpus: 1,
             memory_mib: 512,
             disk_bytes: 1 << 30,
+            stop_after_ms: None,
         };
         let settings = Settings { defaults, boot_timeout, stop_timeout: Duration::from_secs(5) };
+        let asked = Arc::clone(world);
         let host = Arc::new(Host {
             store,
             vmm: drivers.clone(),
@@ -153,22 +185,27 @@ impl Daemon {
             dirs: world.dirs.clone(),
             settings,
             guest_settings: Arc::new(GuestSettings::default),
-            now_ms: sys::clock::unix_ms,
+            autostart: Arc::new(move || asked.autostart.lock().unwrap().clone()),
+            now_ms,
             faults: faults.parse::<Faults>().unwrap(),
         });
         host.supervisors.adopt_all().await.unwrap();
+        let swept = daemon::reconcile::sweep_boots(&host).await.unwrap();
+        assert!(swept.failed.is_empty(), "{swept:?}");
         let engine = Engine::new(Arc::clone(&host), activity);
         Daemon { world: Arc::clone(world), host, engine, reboots: Some(reboots) }
     }
 
     /// Goes on with open operations and waits for their ends, then sweeps, as `main` does. Operations leave nothing for
-    /// the sweep; an owner that died with its daemon may leave its boot's directory.
+    /// the sweep, unless they are stuck; an owner that died with its daemon may leave its boot's directory.
     pub(crate) async fn recover(&self) {
         self.engine.recover().await.unwrap();
         soon("open operations to end", self.engine.settled()).await;
         let swept = daemon::reconcile::sweep(&self.host).await.unwrap();
         let boots = self.host.dirs.run.join("boots");
-        assert!(swept.failed.is_empty() && swept.removed.iter().all(|path| path.starts_with(&boots)), "{swept:?}");
+        let is_stuck = !self.host.store.stuck_operations().await.unwrap().is_empty();
+        let is_due = swept.removed.iter().all(|path| is_stuck || path.starts_with(&boots));
+        assert!(swept.failed.is_empty() && is_due, "{swept:?}");
     }
 
     /// Puts the default image and kernel on record.

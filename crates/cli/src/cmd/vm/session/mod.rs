@@ -109,7 +109,8 @@ impl Verb {
     pub(crate) fn act(&self) -> (String, String) {
         let of = |verb: &str, object: &str| (format!("{verb} {object}"), object.to_owned());
         match self {
-            Verb::List(args) => of("list the sessions of", &args.vm),
+            Verb::List(list::Args { vm: Some(vm), .. }) => of("list the sessions of", vm),
+            Verb::List(_) => of("list", "sessions"),
             Verb::Attach(args) => of("attach to", &args.one.session),
             Verb::Logs(args) => of("print the output of", &args.one.session),
             Verb::Send(args) => of("send to", &args.one.session),

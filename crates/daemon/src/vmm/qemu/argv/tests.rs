@@ -1,7 +1,7 @@
 //! The command line, word for word.
 
 use super::*;
-use crate::model::machine::{DriveRole, NicSpec};
+use crate::model::machine::NicSpec;
 use wire::api::Publish;
 
 fn spec() -> MachineSpec {
@@ -51,4 +51,13 @@ fn nothing_typed_reaches_the_kernel() {
     let line = command_line(&spec(), &host);
     let ours: Vec<&str> = line.split(' ').filter(|word| word.starts_with("banger.")).collect();
     assert_eq!(ours, ["banger.vm=00112233445566aa", "banger.boot=fedcba9876543210", "banger.transport=virtio-serial"]);
+}
+
+#[test]
+fn the_disk_is_found_again() {
+    let nic = NicAttachment::QemuUser { publish: Vec::new() };
+    let host = Host { accel: Accel::Tcg, tsc_khz: None };
+    let argv = arguments(&spec(), &nic, &host);
+    assert_eq!(disk(&argv), Some("/state/vms/a,b/disk.ext4".into()));
+    assert_eq!(disk(&argv[..4]), None);
 }

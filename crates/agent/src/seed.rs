@@ -8,8 +8,9 @@ use std::path::Path;
 use rustix::fs::{OFlags, RenameFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::pack::pack;
-use super::unpack::unpack;
+use tree::pack::{Fidelity, What, pack};
+use tree::unpack::{Policy, unpack};
+
 use crate::root_dir::{RootDir, path_of};
 
 /// Makes `name` on the disk, a copy of `path` of the image; empty when the image has no such directory. It appears whole or
@@ -35,11 +36,15 @@ pub fn first_use(image: &RootDir, path: &str, disk: &RootDir, name: &str, mode: 
     Ok(())
 }
 
+fn whole(path: &str) -> What<'_> {
+    What { path: path.as_bytes(), follow: false, called: None, fidelity: Fidelity::Whole }
+}
+
 /// Copies what is small through memory, and the rest through a pipe.
 fn copy(image: &RootDir, path: &str, to: OwnedFd) -> io::Result<()> {
     let mut packed = Capped(Vec::new());
-    match pack(&image.as_fd().try_clone_to_owned()?, path.as_bytes(), &mut packed) {
-        Ok(_) => unpack(to, false, packed.0.as_slice()).map(drop).map_err(|error| error.source),
+    match pack(&image.as_fd().try_clone_to_owned()?, &whole(path), &mut packed) {
+        Ok(_) => unpack(to, Policy::inside(false), packed.0.as_slice()).map(drop).map_err(|error| error.source),
         Err(error) if error.source.kind() == io::ErrorKind::StorageFull => copy_piped(image, path, to),
         Err(error) => Err(error.source),
     }
@@ -72,9 +77,9 @@ fn copy_piped(image: &RootDir, path: &str, to: OwnedFd) -> io::Result<()> {
     std::thread::scope(|scope| {
         let packed = std::thread::Builder::new().spawn_scoped(scope, move || {
             let to = io::BufWriter::with_capacity(1 << 16, File::from(writer));
-            pack(&root, path.as_bytes(), to).map(drop)
+            pack(&root, &whole(path), to).map(drop)
         })?;
-        let unpacked = unpack(to, false, File::from(reader)).map_err(|error| error.source);
+        let unpacked = unpack(to, Policy::inside(false), File::from(reader)).map_err(|error| error.source);
         let packed = packed.join().map_err(|_| io::Error::other("the thread that reads the image's directory died"))?;
         match packed.map_err(|error| error.source) {
             // The pipe broke because the other end gave up: that end knows why.

@@ -1,0 +1,171 @@
+//! A file on its way. It has no name until it is whole: whoever is killed in the middle leaves what was there before, and
+//! nothing beside it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+/// How many names are tried: others may have taken them, and left them behind when they were killed.
+const TRIES: u32 = 64;
+/// So that no two threads try the same.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// A file that is being written.
+#[derive(Debug)]
+pub(crate) struct Arrival<'a> {
+    parent: &'a OwnedFd,
+    file: File,
+    /// What it is called meanwhile, where it must be called something.
+    hidden: Option<String>,
+}
+
+impl<'a> Arrival<'a> {
+    /// A new file, for `name` of the directory `parent`; its owner alone may read it.
+    ///
+    /// # Errors
+    /// When a directory has the name, or none can be made.
+    pub(crate) fn new(parent: &'a OwnedFd, name: &[u8]) -> io::Result<Arrival<'a>> {
+        match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => return Err(in_place()),
+            Ok(_) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        match rustix::fs::openat(parent, ".", flags, Mode::from_raw_mode(0o600)) {
+            Ok(file) => Ok(Arrival { parent, file: file.into(), hidden: None }),
+            // NFS has no files without names, nor have older overlays.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR) => Arrival::hidden(parent),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// A new file with a name that nobody looks for.
+    pub(crate) fn hidden(parent: &'a OwnedFd) -> io::Result<Arrival<'a>> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let (file, hidden) = unused(|name| rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600)))?;
+        Ok(Arrival { parent, file: file.into(), hidden: Some(hidden) })
+    }
+
+    /// To be written to.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Gives it its name, in place of a file or a link that has it, at once.
+    ///
+    /// # Errors
+    /// When a directory has the name, or the filesystem refuses.
+    pub(crate) fn place(mut self, name: &[u8]) -> io::Result<()> {
+        if self.hidden.is_none() {
+            let from = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            match rustix::fs::linkat(CWD, &from, self.parent, name, AtFlags::SYMLINK_FOLLOW) {
+                Err(Errno::EXIST) => {}
+                other => return Ok(other?),
+            }
+            let link = |hidden: &str| rustix::fs::linkat(CWD, &from, self.parent, hidden, AtFlags::SYMLINK_FOLLOW);
+            self.hidden = Some(unused(link)?.1);
+        }
+        if let Some(hidden) = &self.hidden {
+            rustix::fs::renameat(self.parent, hidden.as_str(), self.parent, name).map_err(|errno| match errno {
+                Errno::ISDIR => in_place(),
+                errno => errno.into(),
+            })?;
+        }
+        self.hidden = None;
+        Ok(())
+    }
+}
+
+impl Drop for Arrival<'_> {
+    fn drop(&mut self) {
+        if let Some(hidden) = &self.hidden {
+            // Why it did not arrive is told already, and it is not found by its name.
+            drop(rustix::fs::unlinkat(self.parent, hidden.as_str(), AtFlags::empty()).map_err(io::Error::from));
+        }
+    }
+}
+
+/// Makes something under a name that nothing has.
+fn unused<T>(mut make: impl FnMut(&str) -> rustix::io::Result<T>) -> io::Result<(T, String)> {
+    for _ in 0..TRIES {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!(".banger-{}-{number}", rustix::process::getpid().as_raw_nonzero());
+        match make(&name) {
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno.into()),
+            Ok(made) => return Ok((made, name)),
+        }
+    }
+    Err(Errno::EXIST.into())
+}
+
+/// The refusal to put a file in a directory's place.
+pub(crate) fn in_place() -> io::Error {
+    io::Error::new(io::ErrorKind::AlreadyExists, "a directory is in its place")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::io::Write;
+    use std::path::Path;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+        let mut names: Vec<String> = fs::read_dir(directory).unwrap().map(name).collect();
+        names.sort();
+        names
+    }
+
+    /// Both ways there are, the one of filesystems that have no files without names forced.
+    fn arrivals(parent: &OwnedFd) -> [Arrival<'_>; 2] {
+        [Arrival::new(parent, b"x").unwrap(), Arrival::hidden(parent).unwrap()]
+    }
+
+    #[test]
+    fn what_was_there_stays_until_it_is_whole() {
+        for at in 0..2 {
+            for was_there in [false, true] {
+                let directory = tempfile::tempdir().unwrap();
+                let parent: OwnedFd = File::open(directory.path()).unwrap().into();
+                let old = was_there.then(|| fs::write(directory.path().join("x"), "old").unwrap()).map(|()| "old");
+                let there = || fs::read_to_string(directory.path().join("x")).ok();
+                let arrival = arrivals(&parent).into_iter().nth(at).unwrap();
+                arrival.file().write_all(b"par").unwrap();
+                assert_eq!(there().as_deref(), old);
+                drop(arrival);
+                assert_eq!((there().as_deref(), names(directory.path()).len()), (old, usize::from(was_there)));
+                let arrival = arrivals(&parent).into_iter().nth(at).unwrap();
+                arrival.file().write_all(b"whole").unwrap();
+                arrival.place(b"x").unwrap();
+                assert_eq!((there().as_deref(), names(directory.path())), (Some("whole"), vec!["x".to_owned()]));
+            }
+        }
+    }
+
+    #[test]
+    fn a_directory_keeps_its_place_and_names_that_are_taken_are_passed_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let parent: OwnedFd = File::open(directory.path()).unwrap().into();
+        let late = arrivals(&parent);
+        fs::create_dir(directory.path().join("x")).unwrap();
+        assert_eq!(Arrival::new(&parent, b"x").unwrap_err().to_string(), in_place().to_string());
+        for arrival in late {
+            assert_eq!(arrival.place(b"x").unwrap_err().to_string(), in_place().to_string());
+        }
+        assert_eq!(names(directory.path()), ["x"]);
+        let mut tried = Vec::new();
+        let (made, name) = unused(|name| {
+            tried.push(name.to_owned());
+            if tried.len() < 5 { Err(Errno::EXIST) } else { Ok(tried.len()) }
+        })
+        .unwrap();
+        assert_eq!((made, Some(&name)), (5, tried.last()));
+        assert!(unused::<()>(|_| Err(Errno::EXIST)).is_err());
+    }
+}
