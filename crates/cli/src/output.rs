@@ -24,6 +24,9 @@ pub(crate) enum Format {
     Name,
 }
 
+/// What every colour begins with.
+const ESCAPE: char = '\x1b';
+
 const DIM: Style = Style::new().dimmed();
 const ALARM: Style = AnsiColor::Red.on_default().bold();
 const CAUTION: Style = AnsiColor::Yellow.on_default().bold();
@@ -40,8 +43,11 @@ pub(crate) struct Output {
 impl Output {
     /// Writes `text` to standard output as it is.
     pub(crate) fn text(self, text: &str) -> Result<(), Failure> {
-        let mut out = anstream::stdout().lock();
-        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(stdout_failed)
+        let write = |out: &mut dyn Write| out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        // Looking for colours to take away is slow; most text has none.
+        let has_colours = text.contains(ESCAPE);
+        let written = if has_colours { write(&mut anstream::stdout().lock()) } else { write(&mut io::stdout().lock()) };
+        written.map_err(stdout_failed)
     }
 
     /// Writes a line to standard output.

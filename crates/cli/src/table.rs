@@ -6,19 +6,19 @@ use std::time::Duration;
 const CELL_MIN: usize = 8;
 
 /// `rows` below `header`, columns as wide as their longest cell, nothing after the last one.
-pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn table<C: AsRef<str>>(header: &[&str], rows: &[Vec<C>]) -> String {
     columns(header, rows, &vec![true; header.len()])
 }
 
 /// The columns of a table that are `used`.
-fn columns(header: &[&str], rows: &[Vec<String>], used: &[bool]) -> String {
+fn columns<C: AsRef<str>>(header: &[&str], rows: &[Vec<C>], used: &[bool]) -> String {
     let used: Vec<usize> = (0..header.len()).filter(|column| used[*column]).collect();
-    let longest = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let longest = |column: usize| rows.iter().map(|row| length(&row[column])).max().unwrap_or(0);
     let widths: Vec<usize> = used.iter().map(|column| longest(*column).max(header[*column].chars().count())).collect();
     let mut text = String::with_capacity((rows.len() + 1) * (widths.iter().sum::<usize>() + 2 * used.len() + 1));
     push_line(&mut text, used.iter().map(|column| header[*column]), &widths);
     for row in rows {
-        push_line(&mut text, used.iter().map(|column| row[*column].as_str()), &widths);
+        push_line(&mut text, used.iter().map(|column| row[*column].as_ref()), &widths);
     }
     text
 }
@@ -37,40 +37,45 @@ pub(crate) fn pairs(rows: &[(&str, String)]) -> String {
 }
 
 /// A table without the columns that are empty in every row; the titles of `keep` stay.
-pub(crate) fn table_without_empty(header: &[&str], rows: &[Vec<String>], keep: usize) -> String {
-    let used: Vec<bool> = (0..header.len()).map(|i| i < keep || rows.iter().any(|row| !row[i].is_empty())).collect();
+pub(crate) fn table_without_empty<C: AsRef<str>>(header: &[&str], rows: &[Vec<C>], keep: usize) -> String {
+    let used: Vec<bool> =
+        (0..header.len()).map(|i| i < keep || rows.iter().any(|row| !row[i].as_ref().is_empty())).collect();
     columns(header, rows, &used)
 }
 
 /// The same as [`table_without_empty`] in at most `width` columns: the longest cells of the columns `may_shrink` are cut
 /// until it fits, or nothing more can be cut.
-pub(crate) fn table_within(
+pub(crate) fn table_within<C: AsRef<str> + From<String>>(
     width: usize,
     may_shrink: &[usize],
     header: &[&str],
-    mut rows: Vec<Vec<String>>,
+    mut rows: Vec<Vec<C>>,
     keep: usize,
 ) -> String {
     loop {
         let text = table_without_empty(header, &rows, keep);
         let excess = text.lines().map(|line| line.chars().count()).max().unwrap_or(0).saturating_sub(width);
-        let longest = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let longest = |column: usize| rows.iter().map(|row| length(&row[column])).max().unwrap_or(0);
         let widest = may_shrink.iter().map(|column| (longest(*column), *column)).max();
-        let Some((length, column)) = widest.filter(|(length, _)| excess > 0 && *length > CELL_MIN) else {
+        let Some((longest, column)) = widest.filter(|(longest, _)| excess > 0 && *longest > CELL_MIN) else {
             return text;
         };
         for row in &mut rows {
-            cut(&mut row[column], length - 1);
+            if length(&row[column]) >= longest {
+                row[column] = cut(row[column].as_ref(), longest - 1).into();
+            }
         }
     }
 }
 
-/// `cell` with at most `length` characters, the last of them saying that there were more.
-fn cut(cell: &mut String, length: usize) {
-    if cell.chars().count() > length {
-        let kept: String = cell.chars().take(length.saturating_sub(1)).collect();
-        *cell = kept + "…";
-    }
+fn length(cell: &impl AsRef<str>) -> usize {
+    cell.as_ref().chars().count()
+}
+
+/// The first characters of a longer `cell`, and one that says that there were more: `length` in all.
+fn cut(cell: &str, length: usize) -> String {
+    let kept: String = cell.chars().take(length.saturating_sub(1)).collect();
+    kept + "…"
 }
 
 /// Adds a line of cells, each padded to its column's width.

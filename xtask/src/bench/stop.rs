@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::host::{Host, pairs, runs, time, until};
+use super::host::{Host, pairs, rest, runs, time, until};
 use super::table::Row;
 
 pub(super) fn rows(host: &Host, count: usize) -> Result<Vec<Row>> {
@@ -41,6 +41,7 @@ fn boot(host: &Host) -> Result<()> {
         host.ok(&["vm", "start", "off"])?;
     }
     host.ok(&["vm", "exec", "off", "--", "sh", "-c", IDLE])?;
+    rest();
     Ok(())
 }
 

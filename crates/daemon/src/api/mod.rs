@@ -39,15 +39,17 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::HeaderValue;
-use axum::http::header::SERVER;
+use axum::http::header::{CONTENT_TYPE, SERVER};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use wire::api::{Configuration, DoctorReport, VersionInfo};
+use wire::api::{Configuration, DoctorReport, ErrorCode, VersionInfo};
 
+use crate::ops::failure::caused;
 use crate::ops::{Engine, Host};
 use crate::supervise::activity::Activity;
 
@@ -154,6 +156,12 @@ async fn awake(State(api): State<Api>, request: Request, next: Next) -> Response
     let mut response = next.run(request).await;
     response.headers_mut().insert(SERVER, HeaderValue::from_static(concat!("bangerd/", env!("CARGO_PKG_VERSION"))));
     response
+}
+
+/// A record as the body of an answer. For long ones: [`axum::Json`] writes each word of it by itself.
+fn answer(record: &impl Serialize) -> Result<Response, error::Refusal> {
+    let bytes = serde_json::to_vec(record).map_err(|error| caused(ErrorCode::Internal, &error))?;
+    Ok(([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response())
 }
 
 async fn unknown(request: Request) -> error::Refusal {

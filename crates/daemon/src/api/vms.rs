@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::response::Response;
 use wire::agent::message::Level;
 use wire::api::{
     ApiError, Begun, CreateVm, DeleteVm, ErrorBody, ErrorCode, KillVm, ListVms, Ready, ResetVm, StartVm, StopVm, Vm,
@@ -14,7 +15,7 @@ use wire::api::{
 
 use super::error::Refusal;
 use super::view::{self, Around};
-use super::{Api, guests};
+use super::{Api, answer, guests};
 use crate::ops::world::blocking;
 use crate::saga::Cause;
 use crate::store::StoreError;
@@ -46,7 +47,7 @@ pub(super) async fn seen(api: &Api, record: VmRecord) -> Result<Vm, StoreError> 
     ),
     responses((status = 200, body = VmList), (status = "default", body = ErrorBody))
 )]
-pub async fn list(State(api): State<Api>, Query(query): Query<ListVms>) -> Result<Json<VmList>, Refusal> {
+pub async fn list(State(api): State<Api>, Query(query): Query<ListVms>) -> Result<Response, Refusal> {
     let storage = Arc::clone(&api.host.storage);
     // Two looks at the same time: many VMs have many files.
     let (listed, allocated) = tokio::join!(api.host.store.listing(), blocking(move || Ok(storage.allocated())));
@@ -56,7 +57,7 @@ pub async fn list(State(api): State<Api>, Query(query): Query<ListVms>) -> Resul
         seen_with(&api, vm, boot, bytes)
     };
     let vms = listed?.into_iter().map(seen).collect();
-    Ok(Json(VmList { vms: query.apply(vms) }))
+    answer(&VmList { vms: query.apply(vms) })
 }
 
 /// One VM

@@ -19,8 +19,10 @@ use super::{StoreError, schema, sql};
 
 /// How long the first look waits for another process (an earlier daemon, a person with `sqlite3`) to let go of the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Page cache of each connection, KiB: the whole working set of some thousand VMs, and small beside the daemon.
-const CACHE_KIB: i64 = 512;
+/// Page cache of the connection that writes, KiB: what an operation touches is next to nothing.
+const WRITER_CACHE_KIB: i64 = 512;
+/// Page cache of the one that reads: the rows of a thousand VMs. It takes what is read, and no more.
+const READER_CACHE_KIB: i64 = 2048;
 /// What the log has on the disk before it is needed: some twenty deletions of VMs on a full disk, if no checkpoint
 /// succeeds in between, beside [`CHECKPOINT_PAGES`].
 pub(super) const RESERVE_BYTES: u64 = 4 << 20;
@@ -39,7 +41,7 @@ const _: () = assert!(CHECKPOINT_PAGES as u64 * 4096 <= RESERVE_BYTES / 4);
 /// The connection that writes, with everything in place. Nothing is changed in a file that is refused.
 pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
     let opened = |source| refused(path, source);
-    let mut connection = open(path).map_err(opened)?;
+    let mut connection = open(path, WRITER_CACHE_KIB).map_err(opened)?;
     schema::check(&connection, path)?;
     look_over(&connection, path)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(opened)?;
@@ -56,18 +58,18 @@ pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
 /// A connection that only reads; it waits for no write.
 pub(super) fn reader(path: &Path) -> Result<Connection, StoreError> {
     let opened = |source| refused(path, source);
-    let connection = open(path).map_err(opened)?;
+    let connection = open(path, READER_CACHE_KIB).map_err(opened)?;
     connection.pragma_update(None, "query_only", true).map_err(opened)?;
     Ok(connection)
 }
 
-fn open(path: &Path) -> Result<Connection, rusqlite::Error> {
+fn open(path: &Path, cache_kib: i64) -> Result<Connection, rusqlite::Error> {
     let connection = Connection::open_with_flags_and_vfs(path, OpenFlags::default(), c"unix-excl")?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     let (mut persists, mut chunk) = (1, CHUNK_BYTES);
     connection.file_control(None::<&str>, FileControl::PersistWal(&mut persists))?;
     connection.file_control(None::<&str>, FileControl::ChunkSize(&mut chunk))?;
-    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "cache_size", -cache_kib)?;
     // Sorting and undoing a statement need no file.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     Ok(connection)

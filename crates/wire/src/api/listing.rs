@@ -6,7 +6,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::vm::{Vm, VmState};
+use super::vm::{Publish, Vm, VmState, Workspace};
+use crate::id::VmId;
+use crate::naming::VmName;
 
 /// The query of `GET /v1/vms`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -45,6 +47,38 @@ impl ListVms {
         let mut vms: Vec<Option<Vm>> = vms.into_iter().map(Some).collect();
         places.into_iter().filter_map(|place| vms[place].take()).collect()
     }
+}
+
+/// A list of VMs as far as a table shows it: the same answer, of which less is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct VmLines {
+    /// The VMs.
+    pub vms: Vec<VmLine>,
+}
+
+/// A [`Vm`] as far as a table shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct VmLine {
+    /// Its id.
+    pub id: VmId,
+    /// Its name.
+    pub name: VmName,
+    /// What it is doing.
+    pub state: VmState,
+    /// The image's name when it was created.
+    pub image: String,
+    /// Virtual processors.
+    pub vcpus: u16,
+    /// Guest memory.
+    pub memory_mib: u64,
+    /// The disk's size as the guest sees it.
+    pub disk_bytes: u64,
+    /// Published ports.
+    pub publish: Vec<Publish>,
+    /// The workspace put into it.
+    pub workspace: Option<Workspace>,
+    /// When it was created.
+    pub created_at_ms: u64,
 }
 
 /// By what VMs are sorted.
@@ -260,6 +294,27 @@ mod tests {
             reset_pending: false,
             created_at_ms,
         }
+    }
+
+    #[test]
+    fn a_line_is_read_from_a_whole_vm() {
+        let publish = vec![Publish { host_port: 8080, guest_port: 80 }];
+        let vm = Vm { publish: publish.clone(), ..vm("web", VmState::Running, 2, 512) };
+        let json = serde_json::json!({ "vms": [vm] }).to_string();
+        let lines: VmLines = serde_json::from_str(&json).unwrap();
+        let line = VmLine {
+            id: vm.id,
+            name: vm.name,
+            state: VmState::Running,
+            image: vm.image,
+            vcpus: 1,
+            memory_mib: 512,
+            disk_bytes: 1,
+            publish,
+            workspace: None,
+            created_at_ms: 2,
+        };
+        assert_eq!(lines.vms, [line]);
     }
 
     fn names(filter: &str, query: ListVms) -> String {

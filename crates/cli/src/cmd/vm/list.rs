@@ -1,8 +1,11 @@
 //! `banger list`: which VMs there are: all, or those asked for.
 
+use std::borrow::Cow;
 use std::str::FromStr;
 
-use wire::api::{BASE, FilterTerm, ListVms, STATES, Vm, VmFilter, VmList, VmSort, VmState, parse_state};
+use wire::api::{
+    BASE, FilterTerm, ListVms, Publish, STATES, VmFilter, VmLine, VmLines, VmList, VmSort, VmState, parse_state,
+};
 use wire::size::human;
 
 use crate::args::Records;
@@ -11,7 +14,7 @@ use crate::clock;
 use crate::cmd::App;
 use crate::complete;
 use crate::error::Failure;
-use crate::output;
+use crate::output::{self, Format};
 use crate::table::{age, table_within};
 use crate::terminal;
 
@@ -107,13 +110,18 @@ fn target(query: ListVms) -> String {
 /// Prints them.
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     let target = target(args.query());
-    let list: VmList = app.interrupts.guard(app.interrupts.start(), app.client.get(&target)).await?;
-    if args.records.quiet {
-        app.out.text(&list.vms.iter().map(|vm| format!("{}\n", vm.id)).collect::<String>())?;
+    if app.out.format == Format::Json && !args.records.quiet {
+        let list: VmList = app.interrupts.guard(app.interrupts.start(), app.client.get(&target)).await?;
+        app.out.json(&list)?;
         return Ok(0);
     }
-    let names = |list: &VmList| list.vms.iter().map(|vm| format!("{}\n", vm.name)).collect();
-    app.out.record(&list, |list| render(&list.vms, clock::unix_ms()), names)?;
+    let list: VmLines = app.interrupts.guard(app.interrupts.start(), app.client.get(&target)).await?;
+    let text = match app.out.format {
+        _ if args.records.quiet => list.vms.iter().map(|vm| format!("{}\n", vm.id)).collect(),
+        Format::Name => list.vms.iter().map(|vm| format!("{}\n", vm.name)).collect(),
+        Format::Table | Format::Json => render(&list.vms, clock::unix_ms()),
+    };
+    app.out.text(&text)?;
     Ok(0)
 }
 
@@ -123,27 +131,30 @@ pub(crate) fn state(state: VmState) -> &'static str {
 }
 
 /// A VM's published ports.
-pub(crate) fn ports(vm: &Vm) -> String {
-    vm.publish.iter().map(|port| format!("{}:{}", port.host_port, port.guest_port)).collect::<Vec<_>>().join(",")
+pub(crate) fn ports(publish: &[Publish]) -> String {
+    publish.iter().map(|port| format!("{}:{}", port.host_port, port.guest_port)).collect::<Vec<_>>().join(",")
 }
 
-fn render(vms: &[Vm], now_ms: u64) -> String {
+fn row(vm: &VmLine, now_ms: u64) -> Vec<Cow<'_, str>> {
+    let workspace = vm.workspace.as_ref().map_or("", |workspace| workspace.host_path.as_str());
+    vec![
+        vm.id.as_str()[..SHORT_ID_LEN].into(),
+        vm.name.as_str().into(),
+        state(vm.state).into(),
+        vm.image.as_str().into(),
+        vm.vcpus.to_string().into(),
+        human(vm.memory_mib << 20).into(),
+        human(vm.disk_bytes).into(),
+        age(vm.created_at_ms, now_ms).into(),
+        ports(&vm.publish).into(),
+        workspace.into(),
+    ]
+}
+
+fn render(vms: &[VmLine], now_ms: u64) -> String {
     let header = ["ID", "NAME", "STATE", "IMAGE", "VCPU", "MEM", "DISK", "CREATED", "PORTS", "WORKSPACE"];
-    let row = |vm: &Vm| {
-        vec![
-            vm.id.as_str()[..SHORT_ID_LEN].to_owned(),
-            vm.name.to_string(),
-            state(vm.state).to_owned(),
-            vm.image.clone(),
-            vm.vcpus.to_string(),
-            human(vm.memory_mib << 20),
-            human(vm.disk_bytes),
-            age(vm.created_at_ms, now_ms),
-            ports(vm),
-            vm.workspace.as_ref().map_or_else(String::new, |workspace| workspace.host_path.clone()),
-        ]
-    };
+    let rows = vms.iter().map(|vm| row(vm, now_ms)).collect();
     // Whoever reads a pipe or a file gets the whole.
     let width = if output::stdout_is_terminal() { usize::from(terminal::size().cols) } else { usize::MAX };
-    table_within(width, &MAY_SHRINK, &header, vms.iter().map(row).collect(), ALWAYS)
+    table_within(width, &MAY_SHRINK, &header, rows, ALWAYS)
 }

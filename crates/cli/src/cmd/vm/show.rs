@@ -55,7 +55,7 @@ pub(crate) fn render(vm: &Vm) -> String {
         ("nat", if vm.nat { "on" } else { "off" }.to_owned()),
     ];
     if !vm.publish.is_empty() {
-        rows.push(("ports", list::ports(vm)));
+        rows.push(("ports", list::ports(&vm.publish)));
     }
     rows.push(("stop after", stop_after(vm, now_ms)));
     rows.push(("restart", restart(vm, now_ms)));
