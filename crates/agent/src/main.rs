@@ -101,7 +101,7 @@ impl Hosted {
 
 /// A listening Unix socket at `path`.
 fn listen(path: &Path) -> std::io::Result<std::os::fd::OwnedFd> {
-    let listener = std::os::unix::net::UnixListener::bind(path)?;
+    let listener = sys::socket::listen_at(path)?;
     listener.set_nonblocking(true)?;
     Ok(listener.into())
 }

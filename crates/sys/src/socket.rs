@@ -1,7 +1,26 @@
-//! What a socket knows that `std` does not tell.
+//! What a socket knows that `std` does not tell, and one that whoever sees it can connect to.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+/// Listens on a Unix socket at `path`, which appears when connections are taken: bind(2) alone makes a file that still
+/// refuses them until listen(2). Until then it is called `path` with the extension `new`; one left under that name by a
+/// process that died is replaced.
+///
+/// # Errors
+/// When it cannot be made. A file that `path` names already is replaced.
+pub fn listen_at(path: &Path) -> io::Result<UnixListener> {
+    let unready = path.with_extension("new");
+    match std::fs::remove_file(&unready) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(&unready)?;
+    std::fs::rename(&unready, path)?;
+    Ok(listener)
+}
 
 /// Bytes written to a Unix stream socket that the peer has not read, as the kernel accounts for them (0 means none):
 /// SIOCOUTQ, unix(7).
@@ -20,6 +39,33 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_socket_that_is_seen_takes_connections() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        std::thread::scope(|scope| {
+            let calls = scope.spawn(|| {
+                for _ in 0..2000 {
+                    while let Err(error) = UnixStream::connect(&path) {
+                        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+                    }
+                    std::fs::remove_file(&path).unwrap();
+                }
+            });
+            for _ in 0..2000 {
+                let listener = listen_at(&path).unwrap();
+                listener.accept().unwrap();
+                while path.exists() && !calls.is_finished() {
+                    std::hint::spin_loop();
+                }
+            }
+            calls.join().unwrap();
+        });
+        drop(UnixListener::bind(dir.path().join("a.new")).unwrap());
+        listen_at(&path).expect("what a process that died left behind is no hindrance");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
 
     #[test]
     fn it_falls_to_zero_when_the_peer_has_read() {

@@ -23,7 +23,7 @@ mod handshake;
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
@@ -75,7 +75,7 @@ impl Filter {
     fn serve(&self) -> io::Result<()> {
         limit_files()?;
         let carrier = Carrier::start(self)?;
-        let served = UnixListener::bind(&self.socket).and_then(|listener| {
+        let served = sys::socket::listen_at(&self.socket).and_then(|listener| {
             let (vmm, _) = listener.accept()?;
             drop(listener);
             relay(&vmm, &carrier.wire);

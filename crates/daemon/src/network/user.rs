@@ -131,6 +131,8 @@ impl UserNetwork {
 /// The files of a boot's network.
 struct Files {
     socket: PathBuf,
+    /// What it is called before it takes connections: [`sys::socket::listen_at`].
+    unready: PathBuf,
     filter_pid: PathBuf,
     carrier_pid: PathBuf,
     /// What slirp4netns makes: `filter/carrier.rs`.
@@ -143,6 +145,7 @@ impl Files {
     fn of(boot_dir: &Path) -> Files {
         Files {
             socket: boot_dir.join("net.sock"),
+            unready: boot_dir.join("net.new"),
             filter_pid: boot_dir.join("net.pid"),
             carrier_pid: boot_dir.join("carrier.pid"),
             packets: boot_dir.join("net.pkts"),
@@ -258,7 +261,8 @@ impl NetworkDriver for UserNetwork {
                 kill_and_wait(identity).await?;
             }
         }
-        for left in [files.socket, files.filter_pid, files.carrier_pid, files.packets, files.api, files.log] {
+        let Files { socket, unready, filter_pid, carrier_pid, packets, api, log } = files;
+        for left in [socket, unready, filter_pid, carrier_pid, packets, api, log] {
             sys::fs::remove_file(&left)?;
         }
         Ok(())
