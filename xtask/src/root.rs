@@ -10,3 +10,8 @@ pub(crate) fn repository() -> PathBuf {
         std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     manifest.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
+
+/// Where cargo puts what it builds.
+pub(crate) fn target() -> PathBuf {
+    repository().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
+}

@@ -45,8 +45,7 @@ impl Host {
 
     fn of(prefix: &str, default: &str, name: &str) -> Result<Host> {
         let seed = PathBuf::from(std::env::var_os("BANGER_TEST_HOME").context("run this with `make bench`")?);
-        let prefix =
-            std::env::var_os(prefix).map_or_else(|| root::repository().join("target").join(default), PathBuf::from);
+        let prefix = std::env::var_os(prefix).map_or_else(|| root::target().join(default), PathBuf::from);
         // In /tmp, because a Unix socket's address is short.
         let home = PathBuf::from(format!("/tmp/bench-{}-{name}", std::process::id()));
         let state = home.join("state");
@@ -238,7 +237,7 @@ fn compile_as(source: &str, kind: &[&str]) -> Result<PathBuf> {
 
 /// `target/bench/`: where the bench's own things are, on a disk and not in memory.
 pub(super) fn scratch() -> Result<PathBuf> {
-    let dir = root::repository().join("target/bench");
+    let dir = root::target().join("bench");
     std::fs::create_dir_all(&dir)?;
     Ok(dir)
 }

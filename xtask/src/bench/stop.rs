@@ -9,7 +9,7 @@ use super::host::{Host, pairs, rest, runs, time, until};
 use super::table::Row;
 
 pub(super) fn rows(host: &Host, count: usize) -> Result<Vec<Row>> {
-    host.ok(&["vm", "create", "--name", "off"])?;
+    host.ok(&["vm", "create", "--no-start", "--name", "off"])?;
     let stop = || {
         boot(host)?;
         time(&mut host.banger(&["vm", "stop", "off"]))
@@ -25,6 +25,7 @@ pub(super) fn rows(host: &Host, count: usize) -> Result<Vec<Row>> {
         let took = begun.elapsed();
         asked.wait()?;
         ended?;
+        until("the daemon has seen it", || Ok(host.show("off")?["state"] == "stopped"))?;
         Ok(took)
     };
     let measured: Vec<(Duration, Duration)> = pairs(count, stop, power_off)?;
@@ -32,14 +33,9 @@ pub(super) fn rows(host: &Host, count: usize) -> Result<Vec<Row>> {
     Ok(vec![Row::ratio("`vm stop` of an idle guest", "its own `systemctl poweroff`, until QEMU ends", 1.3, &measured)])
 }
 
-/// Has the VM run and its guest idle: booted, with nothing left to do.
+/// Starts the VM and waits until its guest idles: booted, with nothing left to do.
 fn boot(host: &Host) -> Result<()> {
-    until("the VM is off or runs", || {
-        Ok(matches!(host.show("off")?["state"].as_str(), Some("running" | "created" | "stopped")))
-    })?;
-    if host.show("off")?["state"] != "running" {
-        host.ok(&["vm", "start", "off"])?;
-    }
+    host.ok(&["vm", "start", "off"])?;
     host.ok(&["vm", "exec", "off", "--", "sh", "-c", IDLE])?;
     rest();
     Ok(())
