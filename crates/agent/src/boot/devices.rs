@@ -27,8 +27,10 @@ const MODULES_LIST: &str = "/modules.list";
 pub struct Modules {
     /// The way to every device.
     pub transport: Vec<String>,
-    /// The drives, and the filesystems on them.
-    pub storage: Vec<String>,
+    /// The filesystems, which need no device.
+    pub filesystems: Vec<String>,
+    /// The drives.
+    pub drives: Vec<String>,
     /// The port to the host.
     pub channel: Vec<String>,
     /// What the guest needs later.
@@ -116,7 +118,7 @@ pub fn modules() -> Modules {
 }
 
 fn grouped(list: &str) -> Modules {
-    let mut groups = [const { Vec::new() }; 4];
+    let mut groups = [const { Vec::new() }; 5];
     let mut at = 0;
     for line in list.lines() {
         match groups.get_mut(at) {
@@ -124,8 +126,8 @@ fn grouped(list: &str) -> Modules {
             _ => at += 1,
         }
     }
-    let [transport, storage, channel, others] = groups;
-    Modules { transport, storage, channel, others }
+    let [transport, filesystems, drives, channel, others] = groups;
+    Modules { transport, filesystems, drives, channel, others }
 }
 
 /// Loads modules, in their order.
@@ -207,10 +209,10 @@ mod tests {
 
     #[test]
     fn modules_come_in_groups() {
-        let all = grouped("/a\n/b\n\n/c\n\n\n/d\n");
-        assert_eq!((all.transport.len(), all.storage, all.channel.len()), (2, vec!["/c".to_owned()], 0));
-        assert_eq!(all.others, ["/d"]);
-        assert_eq!(grouped("\n/c\n\n").storage, ["/c"]);
+        let all = grouped("/a\n/b\n\n/c\n\n\n/d\n\n/e\n\n");
+        assert_eq!((all.transport.len(), all.filesystems, all.drives.len()), (2, vec!["/c".to_owned()], 0));
+        assert_eq!((all.channel, all.others), (vec!["/d".to_owned()], vec!["/e".to_owned()]));
+        assert_eq!(grouped("\n\n/c\n\n").drives, ["/c"]);
         assert_eq!(grouped(""), Modules::default());
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! devices      pseudo filesystems, modules, the port to the host       devices.rs
 //! configure    the host says what this boot is                         serve
-//!   layers       meanwhile: drives found, image and disk mounted       root.rs disk.rs
+//!   layers       beside both: drives found, image and disk mounted     root.rs disk.rs
 //! root         overlay of image and disk                               root.rs
 //! identity     names, network, keys, files, clock, entropy             identity.rs network.rs
 //! drop-ins     settings for the image's init, below /run               dropins.rs
@@ -23,6 +23,7 @@ pub mod network;
 pub mod root;
 
 use std::io::{self, Write};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use wire::agent::message::{BootConfig, Configured, Failure, Reply, Stage};
@@ -121,9 +122,13 @@ pub fn boot() -> BootError {
         return error;
     }
     let modules = devices::modules();
+    let (filesystems, drives) = (modules.filesystems, modules.drives);
+    let (up, transport) = mpsc::channel();
+    let layers = Beside::begin("layers", move |report| root::layers(&filesystems, &drives, &transport, report));
     devices::load(&modules.transport, &mut report);
     report.reached("transport");
-    let layers = Beside::begin("layers", move |report| root::layers(&modules.storage, report));
+    // Nobody waits only where the thread could not be started, which its end tells.
+    let _: Result<(), mpsc::SendError<()>> = up.send(());
     devices::mount_optional(&mut report);
     devices::load(&modules.channel, &mut report);
     let (name, port) = match devices::channel(&mut report) {

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::mpsc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_move, unmount};
@@ -59,12 +60,21 @@ pub struct Layers {
 }
 
 /// Mounts the image and the disk, and gives the disk what it keeps of the image. Asks the host nothing, so it is done while
-/// the host is.
+/// the host is. `filesystems` and `drives` are modules; the drives' are of use once `transport` has told that devices can
+/// be found.
 ///
 /// # Errors
 /// When a drive is not there or cannot be mounted, or `/root` cannot be copied.
-pub fn layers(modules: &[String], report: &mut Report) -> Result<Layers, BootError> {
-    devices::load(modules, report);
+pub fn layers(
+    filesystems: &[String],
+    drives: &[String],
+    transport: &mpsc::Receiver<()>,
+    report: &mut Report,
+) -> Result<Layers, BootError> {
+    devices::load(filesystems, report);
+    report.reached("filesystems");
+    transport.recv().map_err(|gone| BootError::during("wait for the way to the drives")(io::Error::other(gone)))?;
+    devices::load(drives, report);
     report.reached("modules");
     let drives = devices::drives()?;
     report.reached("drives");

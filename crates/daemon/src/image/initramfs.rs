@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/init` | the agent's binary |
 //! | `/modules/<n>-<name>.ko` | modules, uncompressed |
-//! | `/modules.list` | their paths, one a line, in the order to load them; a blank line ends a group |
+//! | `/modules.list` | their paths, one a line, in the order to load them; a blank line ends a group (`kernel/modules.rs`) |
 //! | `/dev/console`, `/dev/null` | nodes for the moments before a devtmpfs is mounted |
 //! | `/dev /proc /sys /run /newroot` | where the agent mounts |
 //!
@@ -16,7 +16,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::kernel::modules::group_ends;
+use super::kernel::modules::grouped;
 use super::newc::Archive;
 use super::stream::Bounded;
 use crate::model::digest::Digest;
@@ -113,17 +113,19 @@ fn build(agent: &Path, kernel_dir: &Path, manifest: &KernelManifest) -> Result<V
     archive.file("init", 0o755, &init);
     let is_signed = manifest.options.get(SIG_FORCE) != Some(&OptionState::Absent);
     let mut list = String::new();
-    let ends = group_ends(manifest.load_order.iter().map(|module| module.name.as_str()));
-    for (index, module) in manifest.load_order.iter().enumerate() {
-        ends.iter().filter(|end| **end == index).for_each(|_| list.push('\n'));
-        if module.file.is_empty() || module.file.contains(['/', '\0', '\n']) {
-            return Err(InitramfsError::ModuleName { file: module.file.clone() });
+    let names: Vec<&str> = manifest.load_order.iter().map(|module| module.name.as_str()).collect();
+    for group in grouped(&names) {
+        for module in group.into_iter().map(|index| &manifest.load_order[index]) {
+            if module.file.is_empty() || module.file.contains(['/', '\0', '\n']) {
+                return Err(InitramfsError::ModuleName { file: module.file.clone() });
+            }
+            let path = kernel_dir.join("needed-modules").join(&module.file);
+            let name = format!("modules/{}", module.file);
+            let module = read("module", &path, MODULE_MAX_BYTES)?;
+            archive.file(&name, 0o644, if is_signed { &module } else { unsigned(&module) });
+            list.push_str(&format!("/{name}\n"));
         }
-        let path = kernel_dir.join("needed-modules").join(&module.file);
-        let name = format!("modules/{}", module.file);
-        let module = read("module", &path, MODULE_MAX_BYTES)?;
-        archive.file(&name, 0o644, if is_signed { &module } else { unsigned(&module) });
-        list.push_str(&format!("/{name}\n"));
+        list.push('\n');
     }
     archive.file("modules.list", 0o644, list.as_bytes());
     Ok(archive.finish())
@@ -215,7 +217,7 @@ mod tests {
         let find = |path: &str| entries.iter().find(|entry| entry.path == path).unwrap();
         assert_eq!(find("init").mode, 0o100_755);
         assert_eq!(find("init").content, b"\x7fELF agent");
-        assert_eq!(find("modules.list").content, b"\n\n\n/modules/00-b.ko\n/modules/01-a.ko\n");
+        assert_eq!(find("modules.list").content, b"\n\n\n\n/modules/00-b.ko\n/modules/01-a.ko\n\n");
         assert_eq!(find("modules/01-a.ko").content, b"01-a.ko");
         assert_eq!((find("dev/console").device, find("dev/null").device), ((5, 1), (1, 3)));
         let of = |path: &str| entries.iter().position(|entry| entry.path == path).unwrap();

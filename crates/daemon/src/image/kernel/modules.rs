@@ -22,9 +22,10 @@ const MODULE_MAX_BYTES: u64 = 64 << 20;
 /// the agent's channel, the rest.
 const WANTED: &[&str] =
     &["virtio", "virtio_mmio", "virtio_blk", "ext4", "overlay", "virtio_console", "unix", "virtio_net", "virtio_rng"];
-/// What the groups but the last hold.
-const GROUPS: [&[&str]; 3] =
-    [&["virtio", "virtio_mmio", "virtio_pci"], &["virtio_blk", "ext4", "overlay"], &["virtio_console"]];
+/// What the groups but the last hold, in the order of the initramfs' list: the way to every device, what is on the drives,
+/// the drives, the agent's channel.
+const GROUPS: [&[&str]; 4] =
+    [&["virtio", "virtio_mmio", "virtio_pci"], &["ext4", "overlay"], &["virtio_blk"], &["virtio_console"]];
 /// ext4 as a module asks for these by a soft dependency, which modules.dep does not list.
 const WANTED_BY_EXT4: &[&str] = &["crc32c_generic", "crc32c_intel"];
 
@@ -146,21 +147,20 @@ impl ModuleTree {
     }
 }
 
-/// Where, in a load order, each group but the last ends: the transport's, the drives', the channel's. A module that is built
-/// in is in no list, and a group may be empty.
-pub(crate) fn group_ends<'a>(names: impl Iterator<Item = &'a str>) -> [usize; 3] {
-    let mut ends = [0; 3];
-    for (index, name) in names.enumerate() {
-        for (end, group) in ends.iter_mut().zip(GROUPS) {
-            if group.contains(&name) {
-                *end = index + 1;
-            }
+/// The positions of a load order by group: those of [`GROUPS`], and the rest. A module stands with the next one that is
+/// wanted for itself, which it was placed for; one that is built in is in no list, and a group may be empty.
+pub(crate) fn grouped(names: &[&str]) -> [Vec<usize>; GROUPS.len() + 1] {
+    let mut groups = [const { Vec::new() }; GROUPS.len() + 1];
+    let mut group = GROUPS.len();
+    for (index, name) in names.iter().enumerate().rev() {
+        if let Some(found) = GROUPS.iter().position(|group| group.contains(name)) {
+            group = found;
+        } else if WANTED.contains(name) {
+            group = GROUPS.len();
         }
+        groups[group].insert(0, index);
     }
-    // A kernel's record may be older than the order of the groups; then a group is larger, and loaded earlier.
-    ends[1] = ends[1].max(ends[0]);
-    ends[2] = ends[2].max(ends[1]);
-    ends
+    groups
 }
 
 /// A topological walk: dependencies first, each module once.
@@ -275,9 +275,14 @@ kernel/drivers/net/dummy.ko:
             ["virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "overlay", "failover", "net_failover", "virtio_net"]
         );
         assert!(tree.is_builtin("ext4") && !tree.has("ext4"));
-        assert_eq!(group_ends(names(&tree).iter().map(String::as_str)), [3, 5, 5]);
-        assert_eq!(group_ends(["overlay", "virtio_console", "unix"].into_iter()), [0, 1, 2]);
-        assert_eq!(group_ends(["virtio_console", "virtio_blk"].into_iter()), [0, 2, 2]);
+        let names = names(&tree);
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert_eq!(grouped(&names), [vec![0, 1, 2], vec![4], vec![3], vec![], vec![5, 6, 7]]);
+        assert_eq!(
+            grouped(&["jbd2", "ext4", "overlay", "virtio_console", "x"]),
+            [vec![], vec![0, 1, 2], vec![], vec![3], vec![4]]
+        );
+        assert_eq!(grouped(&["virtio_console", "virtio_blk"]), [vec![], vec![], vec![1], vec![0], vec![]]);
     }
 
     #[test]
