@@ -177,8 +177,7 @@ impl<W: Write> Packer<W> {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory if is_kernels(&place) => {
                 if is_top && is_mounted(&place).map_err(TreeError::during("look at", path))? {
-                    let why =
-                        "all of it is the kernel's, which makes it up for whoever looks: name what is wanted of it";
+                    let why = "the kernel makes up all of it as it is read; name what is wanted of it";
                     return Err(TreeError::during("read", &name)(io::Error::other(why)));
                 }
                 self.append(&name, &place, &stat, EntryType::Directory, None)?;

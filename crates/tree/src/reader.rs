@@ -14,7 +14,7 @@ const BLOCK_BYTES: usize = 512;
 /// PAX headers and long names of one entry, together; the largest real ones hold a few extended attributes of 64 KiB.
 const EXTENSION_BYTES_MAX: u64 = 1 << 20;
 /// What is wrong with a stream that is over too early.
-const BREAKS_OFF: &str = "it breaks off";
+const BREAKS_OFF: &str = "it ends too early";
 /// How what people take for tar streams begins, and what it is.
 const PACKED: [(&[u8], &str); 6] = [
     (b"\x1f\x8b", "gzip"),
@@ -183,8 +183,10 @@ impl<R: Read> Reader<R> {
             return Err(malformed("extension headers of more than 1 MiB for one entry"));
         }
         let mut bytes = Vec::new();
-        self.content().read_to_end(&mut bytes)?;
-        Ok(bytes)
+        match self.content().read_to_end(&mut bytes) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(broken_off(BREAKS_OFF)),
+            read => read.map(|_| bytes),
+        }
     }
 
     fn entry(&mut self, header: &Header, records: Records) -> io::Result<Entry> {
@@ -295,7 +297,7 @@ fn field<T>(name: &str, value: io::Result<T>) -> io::Result<T> {
 /// What a stream is that does not begin as a tar stream does.
 fn no_tar(begin: &[u8]) -> String {
     match PACKED.iter().find(|(magic, _)| begin.starts_with(magic)) {
-        Some((_, name)) => format!("it is compressed, by {name}, and is to be unpacked from that first"),
+        Some((_, name)) => format!("it is compressed ({name}): decompress it first"),
         None => "it is no tar stream".to_owned(),
     }
 }
@@ -338,7 +340,7 @@ impl<R: Read> Read for Content<'_, R> {
             return Ok(0);
         }
         match self.reader.inner.read(&mut buffer[..want])? {
-            0 => Err(broken_off("the stream breaks off in the middle")),
+            0 => Err(broken_off("the stream ends in the middle of it")),
             count => {
                 self.reader.data -= count as u64;
                 Ok(count)

@@ -393,9 +393,7 @@ fn clear(parent: &OwnedFd, name: &[u8]) -> io::Result<()> {
 /// Why nothing was made in `parent`. Filesystems of the kernel's answer as if the directory were not there, or closed.
 pub(crate) fn refusal(parent: &OwnedFd, errno: Errno) -> io::Error {
     if is_kernels(parent) {
-        return io::Error::other(
-            "it is the kernel's, which takes no files: a command in place can write to those there are",
-        );
+        return io::Error::other("the kernel's own directories take no files; a command can write to those in them");
     }
     errno.into()
 }
