@@ -192,8 +192,7 @@ fn of_the_kernels_files_what_is_asked_for_comes_or_is_an_error() {
     let error = packed(&format!("{task}/mem")).unwrap_err();
     assert!(told(&error).starts_with("cannot read mem: "), "{}", told(&error));
     // One file there can only be written.
-    let (packed, stream) =
-        packed("/proc/sys/net/ipv4/route").map_or_else(|error| panic!("{}", told(&error)), |both| both);
+    let (packed, stream) = packed("/proc/sys/net/ipv4/route").unwrap_or_else(|error| panic!("{}", told(&error)));
     assert_eq!((packed.left_out.count, packed.left_out.names.as_slice()), (1, &["route/flush".to_owned()][..]));
     let to = tempfile::tempdir().unwrap();
     let unpacked = unpack(open(to.path()), Policy::hostile(false), stream.as_slice()).unwrap();
