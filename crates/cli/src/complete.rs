@@ -11,7 +11,7 @@ use clap_complete::engine::{
 use clap_complete::env::CompleteEnv;
 use serde::de::DeserializeOwned;
 use wire::agent::session::is_session_name;
-use wire::api::{BASE, ImageList, KernelList, KillSignal, OperationList, STATES, SessionList, VmList};
+use wire::api::{BASE, ImageList, KernelList, KillSignal, OperationList, RestartPolicy, STATES, SessionList, VmList};
 
 use crate::client::{Client, encode, within};
 use crate::cmd::runtime;
@@ -58,6 +58,11 @@ pub(crate) fn states() -> ArgValueCandidates {
 /// Signals of `banger kill`.
 pub(crate) fn signals() -> ArgValueCandidates {
     ArgValueCandidates::new(|| KillSignal::ALL.iter().map(|(name, _)| CompletionCandidate::new(name)).collect())
+}
+
+/// When a VM is started again.
+pub(crate) fn restarts() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| RestartPolicy::ALL.iter().map(|(name, _)| CompletionCandidate::new(name)).collect())
 }
 
 /// Paths of this host, and names of VMs with the colon behind which a path in them is typed.

@@ -61,6 +61,17 @@ impl Failure {
         }
     }
 
+    /// A failure of the work itself as a part of `act`, which says between what and what it was done.
+    pub(crate) fn part_of(self, act: &str) -> Failure {
+        match self {
+            Failure::Told(mut error) if error.code == ErrorCode::OperationFailed => {
+                error.message = format!("cannot {act}: {}", error.message);
+                Failure::Told(error)
+            }
+            other => other,
+        }
+    }
+
     /// The kind, when it is one that is told.
     pub(crate) fn code(&self) -> Option<ErrorCode> {
         match self {

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::unpack::refusal;
+
 /// How many names are tried: others may have taken them, and left them behind when they were killed.
 const TRIES: u32 = 64;
 /// So that no two threads try the same.
@@ -39,14 +41,15 @@ impl<'a> Arrival<'a> {
             Ok(file) => Ok(Arrival { parent, file: file.into(), hidden: None }),
             // NFS has no files without names, nor have older overlays.
             Err(Errno::OPNOTSUPP | Errno::ISDIR) => Arrival::hidden(parent),
-            Err(errno) => Err(errno.into()),
+            Err(errno) => Err(refusal(parent, errno)),
         }
     }
 
     /// A new file with a name that nobody looks for.
     pub(crate) fn hidden(parent: &'a OwnedFd) -> io::Result<Arrival<'a>> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let (file, hidden) = unused(|name| rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600)))?;
+        let made = unused(|name| rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600)));
+        let (file, hidden) = made.map_err(|errno| refusal(parent, errno))?;
         Ok(Arrival { parent, file: file.into(), hidden: Some(hidden) })
     }
 
@@ -90,22 +93,22 @@ impl Drop for Arrival<'_> {
 }
 
 /// Makes something under a name that nothing has.
-fn unused<T>(mut make: impl FnMut(&str) -> rustix::io::Result<T>) -> io::Result<(T, String)> {
+fn unused<T>(mut make: impl FnMut(&str) -> rustix::io::Result<T>) -> rustix::io::Result<(T, String)> {
     for _ in 0..TRIES {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!(".banger-{}-{number}", rustix::process::getpid().as_raw_nonzero());
         match make(&name) {
             Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno.into()),
+            Err(errno) => return Err(errno),
             Ok(made) => return Ok((made, name)),
         }
     }
-    Err(Errno::EXIST.into())
+    Err(Errno::EXIST)
 }
 
 /// The refusal to put a file in a directory's place.
 pub(crate) fn in_place() -> io::Error {
-    io::Error::new(io::ErrorKind::AlreadyExists, "a directory is in its place")
+    io::Error::new(io::ErrorKind::AlreadyExists, "there is a directory, and a file does not replace it")
 }
 
 #[cfg(test)]

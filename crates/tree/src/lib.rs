@@ -70,7 +70,14 @@ impl LeftOut {
 /// A path for people, whatever bytes it has: bounded, and nothing in it drives a terminal.
 #[must_use]
 pub fn shown(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).chars().take(400).collect::<String>().escape_debug().to_string()
+    let mut shown = String::new();
+    for letter in String::from_utf8_lossy(path).chars().take(400) {
+        match letter {
+            '\'' | '"' => shown.push(letter),
+            _ => shown.extend(letter.escape_debug()),
+        }
+    }
+    shown
 }
 
 /// Directory and last component.
@@ -83,6 +90,25 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
 
 fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
+}
+
+/// A stream that is over before it should be.
+fn broken_off(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, what.to_owned())
+}
+
+/// Fills `buffer`, as far as there is something to fill it with: how many bytes.
+fn fill(from: &mut impl io::Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match from.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 #[cfg(test)]

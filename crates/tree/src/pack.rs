@@ -2,18 +2,19 @@
 //!
 //! Names are relative to the parent of what is packed. Symbolic links are packed as links. Sockets are left out and named:
 //! they mean nothing elsewhere. Other filesystems below are packed as well, as `cp -a` does, but the kernel's own (`/proc`, `/sys`)
-//! stay empty directories, and a file of theirs that is asked for by name is read to its end, whatever size it claims.
+//! stay empty directories, and are refused where they are asked for. A file of theirs that is asked for by name is read to its
+//! end, whatever size it claims; below a directory of theirs, what cannot be read is left out and named.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, StatxAttributes, StatxFlags};
 use tar::{Builder, EntryType, Header};
 
 use crate::sparse::{RunsReader, runs_of, write_map};
-use crate::{LeftOut, TreeError, pax, split};
+use crate::{LeftOut, TreeError, malformed, pax, split};
 
 /// Bytes of a name in a header; longer ones go into a PAX record.
 const NAME_BYTES: usize = 100;
@@ -74,7 +75,7 @@ impl Fidelity {
 pub struct Packed {
     /// Bytes of file content, holes not counted.
     pub bytes: u64,
-    /// Sockets.
+    /// Sockets, and files of the kernel's that cannot be read.
     pub left_out: LeftOut,
 }
 
@@ -172,21 +173,58 @@ impl<W: Write> Packer<W> {
     fn put(&mut self, path: &[u8], place: OwnedFd, waiting: &mut Vec<Vec<u8>>) -> Result<(), TreeError> {
         let stat = rustix::fs::fstat(&place).map_err(TreeError::during("look at", path))?;
         let name = [&self.called, path.strip_prefix(self.top.as_slice()).unwrap_or_default()].concat();
+        let is_top = path == self.top;
         match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory if is_kernels(&place) => {
+                if is_top && is_mounted(&place).map_err(TreeError::during("look at", path))? {
+                    let why = "the kernel makes up all of it as it is read; name what is wanted of it";
+                    return Err(TreeError::during("read", &name)(io::Error::other(why)));
+                }
+                self.append(&name, &place, &stat, EntryType::Directory, None)?;
+                if stat.st_dev != self.device {
+                    return Ok(());
+                }
+                let listed = list(&place, path, waiting);
+                self.or_left_out(&name, is_top, listed).map(drop)
+            }
             FileType::Directory => {
                 self.append(&name, &place, &stat, EntryType::Directory, None)?;
-                if stat.st_dev != self.device && is_kernels(&place) { Ok(()) } else { list(&place, path, waiting) }
+                list(&place, path, waiting)
             }
-            FileType::RegularFile if is_kernels(&place) => self.kernel_file(&name, &place, &stat),
+            FileType::RegularFile if is_kernels(&place) => {
+                let content = kernels(&place).map_err(TreeError::during("read", &name));
+                match self.or_left_out(&name, is_top, content)? {
+                    Some(content) => self.kernel_file(&name, &place, &stat, &content),
+                    None => Ok(()),
+                }
+            }
             FileType::RegularFile => self.file(&name, &place, &stat),
             FileType::Symlink => {
-                let target = rustix::fs::readlinkat(&place, "", Vec::new()).map_err(TreeError::during("read", path))?;
-                self.append(&name, &place, &stat, EntryType::Symlink, Some(target.as_bytes()))
+                let target = rustix::fs::readlinkat(&place, "", Vec::new()).map_err(TreeError::during("read", &name));
+                let is_asked_for = is_top || !is_kernels(&place);
+                match self.or_left_out(&name, is_asked_for, target)? {
+                    Some(target) => self.append(&name, &place, &stat, EntryType::Symlink, Some(target.as_bytes())),
+                    None => Ok(()),
+                }
             }
             FileType::CharacterDevice => self.append(&name, &place, &stat, EntryType::Char, None),
             FileType::BlockDevice => self.append(&name, &place, &stat, EntryType::Block, None),
             FileType::Fifo => self.append(&name, &place, &stat, EntryType::Fifo, None),
             FileType::Socket | FileType::Unknown => self.leave_out(&name),
+        }
+    }
+
+    /// What was read of a file of the kernel's; one that nobody asked for by name is left out when it cannot be read.
+    fn or_left_out<T>(
+        &mut self,
+        name: &[u8],
+        is_asked_for: bool,
+        read: Result<T, TreeError>,
+    ) -> Result<Option<T>, TreeError> {
+        match read {
+            Ok(read) => Ok(Some(read)),
+            Err(error) if is_asked_for => Err(error),
+            Err(_) => self.leave_out(name).map(|()| None),
         }
     }
 
@@ -207,18 +245,12 @@ impl<W: Write> Packer<W> {
     }
 
     /// A file whose size is known once it is read.
-    fn kernel_file(&mut self, path: &[u8], place: &OwnedFd, stat: &Stat) -> Result<(), TreeError> {
-        let file = reopen(place, OFlags::RDONLY | OFlags::NONBLOCK).map_err(TreeError::during("read", path))?;
-        let mut content = Vec::new();
-        File::from(file)
-            .take(KERNEL_FILE_BYTES_MAX)
-            .read_to_end(&mut content)
-            .map_err(TreeError::during("read", path))?;
+    fn kernel_file(&mut self, path: &[u8], place: &OwnedFd, stat: &Stat, content: &[u8]) -> Result<(), TreeError> {
         self.records(path, place, stat, None)?;
         let mut header = header(path, stat, EntryType::Regular, None, self.fidelity);
         header.set_size(content.len() as u64);
         header.set_cksum();
-        self.builder.append(&header, content.as_slice()).map_err(TreeError::during("send", path))?;
+        self.builder.append(&header, content).map_err(TreeError::during("send", path))?;
         self.packed.bytes += content.len() as u64;
         Ok(())
     }
@@ -335,8 +367,25 @@ fn reopen(place: &OwnedFd, flags: OFlags) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())?)
 }
 
+/// The content of a file of the kernel's.
+fn kernels(place: &OwnedFd) -> io::Result<Vec<u8>> {
+    let file = reopen(place, OFlags::RDONLY | OFlags::NONBLOCK)?;
+    let mut content = Vec::new();
+    File::from(file).take(KERNEL_FILE_BYTES_MAX + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > KERNEL_FILE_BYTES_MAX {
+        return Err(malformed("it does not end within 64 MiB, as files of the kernel's do that can be copied"));
+    }
+    Ok(content)
+}
+
+/// Whether a filesystem begins here.
+fn is_mounted(place: &OwnedFd) -> io::Result<bool> {
+    let told = rustix::fs::statx(place, "", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
+    Ok(told.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
 /// Whether it is on a filesystem whose files the kernel makes up.
-fn is_kernels(place: &OwnedFd) -> bool {
+pub(crate) fn is_kernels(place: &OwnedFd) -> bool {
     rustix::fs::fstatfs(place).is_ok_and(|stat| {
         // The type has another sign on each architecture.
         u64::try_from(stat.f_type & 0xffff_ffff).is_ok_and(|magic| KERNEL_FILESYSTEMS.contains(&magic))

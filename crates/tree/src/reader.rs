@@ -8,11 +8,22 @@ use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
 
 use crate::pax::{Records, number, owner};
 use crate::sparse::Run;
-use crate::{LeftOut, malformed};
+use crate::{LeftOut, broken_off, fill, malformed};
 
 const BLOCK_BYTES: usize = 512;
 /// PAX headers and long names of one entry, together; the largest real ones hold a few extended attributes of 64 KiB.
 const EXTENSION_BYTES_MAX: u64 = 1 << 20;
+/// What is wrong with a stream that is over too early.
+const BREAKS_OFF: &str = "it ends too early";
+/// How what people take for tar streams begins, and what it is.
+const PACKED: [(&[u8], &str); 6] = [
+    (b"\x1f\x8b", "gzip"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"BZh", "bzip2"),
+    (b"PK\x03\x04", "zip"),
+    (b"\x04\x22\x4d\x18", "lz4"),
+];
 /// Pieces of one sparse file.
 const RUNS_MAX: usize = 1_000_000;
 
@@ -54,6 +65,8 @@ pub struct Attributes {
 #[derive(Debug)]
 pub struct Reader<R> {
     inner: R,
+    /// A header was read.
+    is_begun: bool,
     /// Bytes of the entry's content that were not read.
     data: u64,
     /// Bytes that fill up its last block.
@@ -64,7 +77,7 @@ pub struct Reader<R> {
 impl<R: Read> Reader<R> {
     /// A reader of `inner`, from its beginning.
     pub fn new(inner: R) -> Reader<R> {
-        Reader { inner, data: 0, padding: 0, left_out: LeftOut::default() }
+        Reader { inner, is_begun: false, data: 0, padding: 0, left_out: LeftOut::default() }
     }
 
     /// The next entry; none at the end mark. What was not read of the one before is skipped.
@@ -77,7 +90,7 @@ impl<R: Read> Reader<R> {
         loop {
             self.skip()?;
             let Some(header) = self.header()? else { return Ok(None) };
-            self.expect(header.entry_size()?)?;
+            self.expect(field("size", header.entry_size())?)?;
             match header.entry_type() {
                 EntryType::XHeader => {
                     let bytes = self.extension(&mut extended)?;
@@ -111,16 +124,24 @@ impl<R: Read> Reader<R> {
 
     fn header(&mut self) -> io::Result<Option<Header>> {
         let mut header = Header::new_old();
-        self.inner.read_exact(header.as_mut_bytes())?;
+        let filled = fill(&mut self.inner, header.as_mut_bytes())?;
         let bytes = header.as_bytes();
+        if filled < bytes.len() {
+            let is_tar = self.is_begun || filled == 0;
+            let why = if self.is_begun { BREAKS_OFF } else { "it is empty" };
+            return Err(if is_tar { broken_off(why) } else { broken_off(&no_tar(bytes)) });
+        }
         if bytes.iter().all(|byte| *byte == 0) {
             return Ok(None);
         }
         let sum = |range: &[u8]| range.iter().map(|byte| u32::from(*byte)).sum::<u32>();
         // The checksum field itself counts as eight spaces.
-        if header.cksum()? != sum(&bytes[..148]) + 8 * 32 + sum(&bytes[156..]) {
-            return Err(malformed("a header's checksum is wrong"));
+        let is_right = header.cksum().is_ok_and(|said| said == sum(&bytes[..148]) + 8 * 32 + sum(&bytes[156..]));
+        if !is_right {
+            let why = if self.is_begun { "a header's checksum is wrong".to_owned() } else { no_tar(bytes) };
+            return Err(malformed(&why));
         }
+        self.is_begun = true;
         Ok(Some(header))
     }
 
@@ -135,7 +156,7 @@ impl<R: Read> Reader<R> {
     fn skip(&mut self) -> io::Result<()> {
         let left = self.data.saturating_add(self.padding);
         if io::copy(&mut self.inner.by_ref().take(left), &mut io::sink())? < left {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return Err(broken_off(BREAKS_OFF));
         }
         (self.data, self.padding) = (0, 0);
         Ok(())
@@ -162,17 +183,19 @@ impl<R: Read> Reader<R> {
             return Err(malformed("extension headers of more than 1 MiB for one entry"));
         }
         let mut bytes = Vec::new();
-        self.content().read_to_end(&mut bytes)?;
-        Ok(bytes)
+        match self.content().read_to_end(&mut bytes) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(broken_off(BREAKS_OFF)),
+            read => read.map(|_| bytes),
+        }
     }
 
     fn entry(&mut self, header: &Header, records: Records) -> io::Result<Entry> {
-        let seconds = header.mtime()?;
+        let seconds = field("time", header.mtime())?;
         let mtime = Timespec { tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX), tv_nsec: 0 };
         let attributes = Attributes {
-            mode: header.mode()? & 0o7777,
-            uid: records.uid.map_or_else(|| header.uid().map(owner), Ok)?,
-            gid: records.gid.map_or_else(|| header.gid().map(owner), Ok)?,
+            mode: field("mode", header.mode())? & 0o7777,
+            uid: records.uid.map_or_else(|| field("owner", header.uid()).map(owner), Ok)?,
+            gid: records.gid.map_or_else(|| field("group", header.gid()).map(owner), Ok)?,
             mtime: records.mtime.unwrap_or(mtime),
             xattrs: records.xattrs,
         };
@@ -185,11 +208,12 @@ impl<R: Read> Reader<R> {
         }
         let device = match kind {
             EntryType::Char | EntryType::Block => {
-                (header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0))
+                let half = |number| field("device number", number).map(Option::unwrap_or_default);
+                (half(header.device_major())?, half(header.device_minor())?)
             }
             _ => (0, 0),
         };
-        let size = records.size.map_or_else(|| header.entry_size(), Ok)?;
+        let size = records.size.map_or_else(|| field("size", header.entry_size()), Ok)?;
         let (length, runs) = if kind == EntryType::GNUSparse {
             // The rest of the map stands before the content and is not counted in it.
             let (length, runs) = self.gnu_map(header)?;
@@ -215,7 +239,7 @@ impl<R: Read> Reader<R> {
         let mut runs = Vec::new();
         let mut take = |slots: &[GnuSparseHeader]| -> io::Result<()> {
             for slot in slots.iter().filter(|slot| !slot.is_empty()) {
-                runs.push((slot.offset()?, slot.length()?));
+                runs.push((field("map", slot.offset())?, field("map", slot.length())?));
             }
             if runs.len() > RUNS_MAX { Err(malformed("a sparse file in too many pieces")) } else { Ok(()) }
         };
@@ -224,11 +248,13 @@ impl<R: Read> Reader<R> {
         let mut block = GnuExtSparseHeader::new();
         // Empty blocks add no run, and each costs its sender as many bytes as it costs us.
         while is_extended {
-            self.inner.read_exact(block.as_mut_bytes())?;
+            if fill(&mut self.inner, block.as_mut_bytes())? < BLOCK_BYTES {
+                return Err(broken_off(BREAKS_OFF));
+            }
             take(block.sparse())?;
             is_extended = block.is_extended();
         }
-        Ok((gnu.real_size()?, runs))
+        Ok((field("size", gnu.real_size())?, runs))
     }
 
     /// The map of PAX version 1.0: decimal numbers, one a line, their count first, padded to whole blocks.
@@ -239,7 +265,9 @@ impl<R: Read> Reader<R> {
         let mut wanted = None;
         let mut block = [0; BLOCK_BYTES];
         while wanted.is_none_or(|wanted| numbers.len() < wanted) {
-            self.content().read_exact(&mut block)?;
+            if fill(&mut self.content(), &mut block)? < BLOCK_BYTES {
+                return Err(wrong());
+            }
             for byte in block {
                 if byte != b'\n' {
                     line.push(byte);
@@ -258,6 +286,19 @@ impl<R: Read> Reader<R> {
             }
         }
         Ok(numbers.as_chunks::<2>().0.iter().map(|[offset, bytes]| (*offset, *bytes)).collect())
+    }
+}
+
+/// What a header says in `name`; an error does not repeat what stands there instead of a number.
+fn field<T>(name: &str, value: io::Result<T>) -> io::Result<T> {
+    value.map_err(|_| malformed(&format!("the {name} in a header is no number")))
+}
+
+/// What a stream is that does not begin as a tar stream does.
+fn no_tar(begin: &[u8]) -> String {
+    match PACKED.iter().find(|(magic, _)| begin.starts_with(magic)) {
+        Some((_, name)) => format!("it is compressed ({name}): decompress it first"),
+        None => "it is no tar stream".to_owned(),
     }
 }
 
@@ -299,7 +340,7 @@ impl<R: Read> Read for Content<'_, R> {
             return Ok(0);
         }
         match self.reader.inner.read(&mut buffer[..want])? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            0 => Err(broken_off("the stream ends in the middle of it")),
             count => {
                 self.reader.data -= count as u64;
                 Ok(count)

@@ -8,6 +8,8 @@ use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 use tar::{GnuExtSparseHeader, Header};
 
+use crate::broken_off;
+
 /// A run of data: offset and length.
 pub type Run = (u64, u64);
 
@@ -137,7 +139,7 @@ pub fn write_content(from: &mut impl Read, file: &File, length: u64, runs: Optio
             let want = usize::try_from(end - at).map_or(buffer.len(), |left| left.min(buffer.len()));
             let count = from.read(&mut buffer[..want])?;
             if count == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+                return Err(broken_off("its content ends too early"));
             }
             file.write_all_at(&buffer[..count], at)?;
             at += count as u64;

@@ -1,5 +1,6 @@
 //! Round trips through real filesystems.
 
+mod broken;
 mod hostile;
 
 use std::fs::{self, File};

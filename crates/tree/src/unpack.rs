@@ -3,7 +3,7 @@
 //! Every parent is opened by openat2(2) beneath the destination, so no name and no link, of the stream or of the tree,
 //! leads out of it. A file or a link in an entry's way is replaced, by a file once that is whole; directories are merged into
 //! and keep what they have; a directory and something else in one place are an error. Directories made here get their mode
-//! and time last.
+//! and time last, also when what was to go into them did not all arrive.
 //!
 //! | [`Policy`] | for | links below the destination | owners | devices, pipes | modes, xattrs |
 //! |---|---|---|---|---|---|
@@ -21,6 +21,7 @@ use tar::EntryType;
 
 use crate::arrival::{Arrival, in_place};
 use crate::dress::{Wardrobe, Xattrs, opened, replaced, umask};
+use crate::pack::is_kernels;
 use crate::reader::{Attributes, Entry, Reader};
 use crate::sparse::write_content;
 use crate::{LeftOut, TreeError, malformed, split};
@@ -126,16 +127,19 @@ pub fn unpack(destination: OwnedFd, policy: Policy, from: impl Read) -> Result<U
         entries: 0,
         bytes: 0,
     };
-    let broken = || TreeError::during::<io::Error>("read", b"the stream");
     let mut reader = Reader::new(from);
-    while let Some(entry) = reader.next_entry().map_err(broken())? {
-        unpacker.entry(&entry, &mut reader)?;
-    }
-    unpacker.finish()?;
+    let filled = unpacker.fill(&mut reader);
+    let dressed = unpacker.finish();
+    filled?;
+    dressed?;
     let left_out = std::mem::take(reader.left_out());
     // A sender is not left with a broken pipe.
-    reader.drain().map_err(broken())?;
+    reader.drain().map_err(unread())?;
     Ok(Unpacked { bytes: unpacker.bytes, left_out })
+}
+
+fn unread() -> impl FnOnce(io::Error) -> TreeError {
+    TreeError::during("read", b"the stream")
 }
 
 struct Unpacker {
@@ -160,13 +164,24 @@ struct Directory {
 }
 
 impl Unpacker {
+    fn fill<R: Read>(&mut self, reader: &mut Reader<R>) -> Result<(), TreeError> {
+        while let Some(entry) = reader.next_entry().map_err(unread())? {
+            self.entry(&entry, reader)?;
+        }
+        Ok(())
+    }
+
     fn entry<R: Read>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Result<(), TreeError> {
         self.entries += 1;
         if self.entries > self.policy.limits.entries {
             return Err(TreeError::during("unpack", &entry.path)(malformed("too many files")));
         }
         let path = self.place_of(&entry.path)?;
-        let during = |verb: &str| TreeError::during::<io::Error>(verb, &entry.path);
+        let shown = match entry.path.as_slice() {
+            [name @ .., b'/'] if !name.is_empty() => name,
+            name => name,
+        };
+        let during = |verb: &str| TreeError::during::<io::Error>(verb, shown);
         if path.is_empty() || entry.kind == EntryType::Directory {
             return self.directory(path, &entry.attributes).map_err(during("make"));
         }
@@ -246,6 +261,7 @@ impl Unpacker {
                 Err(Errno::LOOP) if self.policy.resolve.contains(ResolveFlags::NO_SYMLINKS) => {
                     return Err(malformed("a symbolic link is in its way"));
                 }
+                Err(Errno::NOTDIR) => return Err(malformed("something that is no directory is in its way")),
                 Err(errno) => return Err(errno.into()),
             }
         };
@@ -257,7 +273,7 @@ impl Unpacker {
             match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
                 Ok(()) => self.remember(&path[..at])?,
                 Err(Errno::EXIST) => {}
-                Err(errno) => return Err(errno.into()),
+                Err(errno) => return Err(refusal(&parent, errno)),
             }
             // What has got in its way meanwhile is no directory of ours.
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -276,10 +292,10 @@ impl Unpacker {
                 let parent = self.open_parent(parent)?;
                 match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700)) {
                     Err(Errno::EXIST) => {
-                        let why = "something that is no directory is in its place";
+                        let why = "something there is no directory, and a directory does not replace it";
                         return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
                     }
-                    other => other?,
+                    other => other.map_err(|errno| refusal(&parent, errno))?,
                 }
                 self.remember(&path)?;
                 opened(&parent, name, FileType::Directory)?
@@ -340,8 +356,9 @@ impl Unpacker {
         self.policy.wardrobe.dress(&opened(parent, name, kind)?, kind, &entry.attributes)
     }
 
-    /// Gives directories what would have been in the way of filling them.
+    /// Gives directories what would have been in the way of filling them. All of them: what one refuses is told at the end.
     fn finish(&mut self) -> Result<(), TreeError> {
+        let mut finished = Ok(());
         for Directory { path, inode: made, attributes } in std::mem::take(&mut self.directories).into_iter().rev() {
             let opened = self.open(&path, OFlags::PATH | OFlags::DIRECTORY).map_err(io::Error::from);
             let dressed = opened.and_then(|fd| {
@@ -351,9 +368,10 @@ impl Unpacker {
                     Err(replaced())
                 }
             });
-            dressed.map_err(TreeError::during("set the mode and time of", &path))?;
+            let dressed = dressed.map_err(TreeError::during("set the mode and time of", &path));
+            finished = finished.and(dressed);
         }
-        Ok(())
+        finished
     }
 }
 
@@ -368,8 +386,16 @@ fn clear(parent: &OwnedFd, name: &[u8]) -> io::Result<()> {
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(Errno::ISDIR) => Err(in_place()),
-        Err(errno) => Err(errno.into()),
+        Err(errno) => Err(refusal(parent, errno)),
     }
+}
+
+/// Why nothing was made in `parent`. Filesystems of the kernel's answer as if the directory were not there, or closed.
+pub(crate) fn refusal(parent: &OwnedFd, errno: Errno) -> io::Error {
+    if is_kernels(parent) {
+        return io::Error::other("the kernel's own directories take no files; a command can write to those in them");
+    }
+    errno.into()
 }
 
 /// The components of a name, relative and without `.`; `..` is refused.

@@ -21,7 +21,7 @@ use super::signal_group;
 /// How long output is awaited from others who hold a command's pipe after the command itself has ended. What was in the
 /// pipe when it ended is delivered however long that takes.
 pub const GRACE: Duration = Duration::from_millis(250);
-/// How long a command whose client went away may take to heed `SIGHUP`.
+/// How long a command whose client went away may take to heed `SIGHUP`, or a worker the end of its input.
 pub const HANGUP: Duration = Duration::from_secs(5);
 /// Granted at once rather than in crumbs.
 const GRANT_BYTES: u32 = WINDOW_BYTES / 4;
@@ -48,6 +48,8 @@ pub struct Answer {
     pub pipe: Option<OwnedFd>,
     /// JSON of a [`wire::agent::message::Reply`].
     pub bytes: Vec<u8>,
+    /// It works on what the host sends, and stops where that ends.
+    pub takes_in: bool,
 }
 
 /// Where a host's bytes go.
@@ -170,7 +172,8 @@ impl Job {
     }
 
     /// Nobody listens any more: its pipes are closed, it is told as a terminal that hangs up tells, and killed when it
-    /// does not heed that. A worker has nothing to heed.
+    /// does not heed that. A worker that takes something in heeds the end of it, and leaves what it made in order; others
+    /// have nothing to heed.
     pub fn abandon(&mut self) {
         self.stream = None;
         self.input = None;
@@ -184,7 +187,11 @@ impl Job {
             }
             Task::Worker(answer) => {
                 answer.pipe = None;
-                self.kill();
+                if answer.takes_in {
+                    self.kill_at = Some(monotonic() + HANGUP);
+                } else {
+                    self.kill();
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Work that takes time and is not a command: done in a forked copy of the agent, so that the loop never waits and a
-//! transfer that goes wrong ends alone. Whoever resets the stream kills the copy.
+//! transfer that goes wrong ends alone. Whoever resets the stream ends the copy: one that reads reads an end, any other is
+//! killed.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -53,7 +54,8 @@ pub fn start(
     })?;
     let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let pidfd = pidfd_open(number.ok_or(io::ErrorKind::InvalidData)?, PidfdFlags::empty())?;
-    let answer = Answer { pipe: Some(unblocked(answer_reader)?), bytes: Vec::new() };
+    let answer =
+        Answer { pipe: Some(unblocked(answer_reader)?), bytes: Vec::new(), takes_in: channels == Channels::Input };
     let mut job = Job::new(Some(stream), Task::Worker(answer), pid, pidfd);
     match channels {
         Channels::Neither => {}

@@ -71,6 +71,29 @@ fn a_reset_ends_a_transfer() {
 }
 
 #[test]
+fn a_reset_leaves_directories_as_they_were_to_be() {
+    let agent = Agent::start();
+    let mut host = agent.host();
+    let from = agent.root().join("from");
+    std::fs::create_dir_all(from.join("sub")).unwrap();
+    std::fs::write(from.join("sub/file"), vec![7; 100_000]).unwrap();
+    for (path, mode) in [("", 0o755), ("sub", 0o2751)] {
+        std::fs::set_permissions(from.join(path), std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let (tar, _) = get(&mut host, "/from");
+    let stream = host.begin(&Request::PutTree { path: "/to".into() });
+    host.send(Kind::Data, Channel::Input, stream, &tar[..30_000]);
+    until("it fills", || agent.root().join("to/from/sub").exists().then_some(()));
+    host.reset(stream);
+    until("it is gone", || agent.children().is_empty().then_some(()));
+    for (path, mode) in [("", 0o755), ("sub", 0o2751)] {
+        let there = std::fs::metadata(agent.root().join("to/from").join(path)).unwrap();
+        assert_eq!(there.mode() & 0o7777, mode, "{path:?}");
+    }
+    assert_eq!(std::fs::read_dir(agent.root().join("to/from/sub")).unwrap().count(), 0, "no part of a file");
+}
+
+#[test]
 fn what_is_at_a_path_is_told_without_leaving_the_root() {
     let agent = Agent::start();
     let mut host = agent.host();

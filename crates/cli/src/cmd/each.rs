@@ -53,7 +53,8 @@ fn find(kind: &str, things: &[Thing], reference: &str) -> Result<Thing, ApiError
         [thing] => Ok(thing.clone()),
         [] => {
             let error = ApiError::new(ErrorCode::NotFound, format!("there is no {kind} of that name or id"));
-            Err(error.with_hint(format!("see what there is: banger {} list", kind.to_ascii_lowercase())))
+            let list = if kind == "VM" { "list".to_owned() } else { format!("{kind} list") };
+            Err(error.with_hint(format!("banger {list} shows the {kind}s there are")))
         }
         _ => {
             let names: Vec<&str> = fitting.iter().map(|thing| thing.name.as_str()).collect();

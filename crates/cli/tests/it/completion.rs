@@ -50,6 +50,17 @@ fn names_as_they_are_now() {
 }
 
 #[test]
+fn values_that_are_a_closed_list() {
+    let home = Home::empty();
+    for verb in ["run", "create", "set"] {
+        assert_eq!(names(&home, &["banger", "vm", verb, "--restart", ""]), ["no", "on-failure", "always"], "{verb}");
+    }
+    assert_eq!(names(&home, &["banger", "set", "web", "--restart", "a"]), ["always"]);
+    assert_eq!(names(&home, &["banger", "kill", "--signal", "K"]), ["KILL"]);
+    assert_eq!(names(&home, &["banger", "list", "--state", "ru"]), ["running"]);
+}
+
+#[test]
 fn without_a_daemon_there_is_nothing_and_none_is_started() {
     let home = Home::empty();
     std::fs::write(home.path().join("file"), "").unwrap();

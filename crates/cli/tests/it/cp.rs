@@ -80,7 +80,7 @@ fn a_socket_stays_here_and_is_named() {
     let _socket = std::os::unix::net::UnixListener::bind(home.path().join("tree/sub/socket")).unwrap();
     let output = home.banger(&["cp", "--format", "json", "tree", "web:/srv"]).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("warning: not copied from tree: tree/sub/socket (devices, pipes or sockets)"), "{stderr}");
+    assert!(stderr.contains("warning: not copied from tree: tree/sub/socket (devices, pipes, sockets or"), "{stderr}");
     let copied: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(copied["left_out"], 1);
     assert_eq!(names(&home.log.wait_for("PUT /v1/vms/web/tree").body).len(), 4, "what else is there goes");
@@ -92,6 +92,7 @@ fn refusals() {
     tree(&home);
     rustix::fs::mkfifoat(rustix::fs::CWD, home.path().join("pipe"), rustix::fs::Mode::RUSR).unwrap();
     symlink("nowhere", home.path().join("dangling")).unwrap();
+    symlink("turns", home.path().join("turns")).unwrap();
     let mut told = String::new();
     for args in [
         &["none", "web:/srv"][..],
@@ -111,12 +112,67 @@ fn refusals() {
         &["web:/", "/tmp/.."],
         &["pipe", "web:/srv"],
         &["-", "web:/srv/file"],
+        &["-", "web:/none"],
+        &["-L", "turns", "web:/srv/"],
+        &["web:/srv/file", "turns"],
+        &["web:/srv/file", "turns/x"],
     ] {
         told.push_str(&format!("$ banger cp {}\n", args.join(" ")));
         told.push_str(&home.transcript(&[&["cp"], args].concat()));
     }
     assert_snapshot!(told);
     assert!(home.log.lines().iter().all(|line| !line.contains("/tree")), "nothing was moved");
+}
+
+#[test]
+fn work_that_fails_is_told_with_both_ends_and_its_cause() {
+    let home = guest()
+        .refuse(
+            "GET /v1/vms/web/file?path=%2Fturns&",
+            500,
+            "operation_failed",
+            "cannot look at /turns: too many levels",
+        )
+        .refuse("PUT /v1/vms/web/tree", 500, "operation_failed", "cannot write tree/sub/file: no space left on device")
+        .run();
+    tree(&home);
+    assert_eq!(
+        home.transcript(&["cp", "web:/turns", "."]),
+        "status 1\n--- stdout\n--- stderr\n\
+         banger: cannot copy web:/turns to .: cannot look at /turns: too many levels\n"
+    );
+    assert_eq!(
+        home.transcript(&["cp", "tree", "web:/srv"]),
+        "status 1\n--- stdout\n--- stderr\n\
+         banger: cannot copy tree to web:/srv: cannot write tree/sub/file: no space left on device\n"
+    );
+    // A directory where a file is to be, and a stream that is none.
+    let home = sends(hostile(&[("file", tar::EntryType::Regular, "")]), "complete").run();
+    std::fs::create_dir_all(home.path().join("got/file")).unwrap();
+    assert_eq!(
+        home.transcript(&["cp", "web:/srv/file", "got"]),
+        "status 1\n--- stdout\n--- stderr\n\
+         banger: cannot copy web:/srv/file to got: \
+         cannot write file: there is a directory, and a file does not replace it\n"
+    );
+    let home = sends(vec![0x1b; 1024], "complete").run();
+    assert_eq!(
+        home.transcript(&["cp", "web:/srv/file", "got"]),
+        "status 1\n--- stdout\n--- stderr\n\
+         banger: cannot copy web:/srv/file to got: cannot read the stream: it is no tar stream\n"
+    );
+}
+
+#[test]
+fn standard_input_that_cannot_be_read_is_told() {
+    let home = guest().run();
+    let here = std::fs::File::open(home.path()).unwrap();
+    let output = home.banger(&["cp", "-", "web:/srv"]).stdin(here).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "banger: cannot copy - to web:/srv: cannot read standard input: is a directory\n"
+    );
 }
 
 #[test]

@@ -120,13 +120,22 @@ fn what_vms_use() {
     let output = home.banger(&["stats", "--format", "json", "web", "7765"]).output().unwrap();
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&found["stats"][0]["cpu_percent"], &found["stats"][1]), (&json!(50.0), &json!(null)));
+    let nothing = home.transcript(&["stats", "nope"]);
+    assert_snapshot!(nothing, @"
+    status 1
+    --- stdout
+    --- stderr
+    banger: cannot look at nope: there is no VM of that name or id
+    hint: banger list shows the VMs there are
+    ");
+    assert_eq!(home.transcript(&["stats", "--watch", "nope"]), nothing, "nothing is waited for");
     assert_snapshot!(home.transcript(&["stats", "nope", "--format", "name", "web"]), @"
     status 1
     --- stdout
     web
     --- stderr
     banger: cannot look at nope: there is no VM of that name or id
-    hint: see what there is: banger vm list
+    hint: banger list shows the VMs there are
     ");
 }
 
@@ -143,6 +152,26 @@ fn a_watch_in_a_pipe_is_a_line_each_time() {
     }
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0), "an end that was asked for is none to complain about");
+}
+
+#[test]
+fn nobody_is_asked_about_what_is_not_there() {
+    let home = Script::new().run();
+    assert_snapshot!(home.transcript(&["reset", "nope"]), @"
+    status 1
+    --- stdout
+    --- stderr
+    banger: cannot reset nope: there is no VM of that name or id
+    hint: banger list shows the VMs there are
+    ");
+    assert_snapshot!(home.transcript(&["reset", "nope", "web"]), @"
+    status 1
+    --- stdout
+    --- stderr
+    banger: cannot reset VMs: nobody is there to confirm it
+    hint: banger reset --yes does not ask
+    ");
+    assert!(home.log.lines().iter().all(|line| !line.contains("/reset")), "nothing was reset");
 }
 
 #[test]
@@ -168,8 +197,15 @@ fn where_vms_are_reached() {
     db   tcp    5432  ?           127.0.0.1:5432
     --- stderr
     banger: cannot list the ports of nope: there is no VM of that name or id
-    hint: see what there is: banger vm list
+    hint: banger list shows the VMs there are
     db: its guest is not running
+    ");
+    assert_snapshot!(home.transcript(&["ports", "nope"]), @"
+    status 1
+    --- stdout
+    --- stderr
+    banger: cannot list the ports of nope: there is no VM of that name or id
+    hint: banger list shows the VMs there are
     ");
     let output = home.banger(&["ports", "web", "--format", "json"]).output().unwrap();
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -59,12 +59,29 @@ fn a_stuck_operation_is_listed_with_what_to_do() {
     for quiet in [&["op", "list", "--format", "json"][..], &["op", "list", "--format", "name"], &["op", "ls", "-q"]] {
         assert!(home.banger(quiet).output().unwrap().stderr.is_empty(), "{quiet:?}");
     }
-    let home = Script::new().answer(&format!("GET /v1/operations/{OP}"), &operation("stuck", &error)).run();
+    let mut stuck = operation("stuck", &error);
+    (stuck["started_at_ms"], stuck["ended_at_ms"]) = (json!(1000), json!(9000));
+    let step = |name, state, began: Value, ended: Value| json!({"name": name, "state": state, "started_at_ms": began, "ended_at_ms": ended});
+    stuck["steps"] = json!([
+        step("mark_starting", "undone", json!(1000), json!(1400)),
+        step("spawn_vmm", "undo_failed", json!(1500), Value::Null),
+        step("await_agent", "pending", Value::Null, Value::Null),
+    ]);
+    let home = Script::new().answer(&format!("GET /v1/operations/{OP}"), &stuck).run();
     let shown = home.banger(&["op", "show", OP]).output().unwrap();
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(
         shown.lines().any(|line| line.starts_with("hint") && line.ends_with("put it right, then once more")),
         "{shown}"
+    );
+    let steps: Vec<&str> = shown.lines().filter(|line| line.starts_with("step")).collect();
+    assert_eq!(
+        steps,
+        [
+            "step     mark_starting  undone       0.4 s",
+            "step     spawn_vmm      undo failed  7.5 s",
+            "step     await_agent    pending",
+        ]
     );
 }
 

@@ -51,7 +51,6 @@ impl From<StoreError> for Refusal {
             Some(what @ ("image" | "kernel")) => {
                 api.with_hint(format!("banger {what} list shows the {what}s there are"))
             }
-            Some("operation") => api.with_hint("banger op list shows the latest operations"),
             Some(_) | None => api,
         })
     }

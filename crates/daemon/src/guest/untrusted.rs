@@ -3,6 +3,7 @@
 
 use wire::agent::message::{Configured, Event, Failure, FileStat, Health, Hello, LISTENERS_MAX, Readiness, Reply};
 use wire::agent::session::{COMMAND_LEN_MAX, NAME_LEN_MAX, SESSIONS_MAX, SessionRecord, SessionReply};
+use wire::api::plain;
 
 /// Most characters of a name or a version.
 const NAME_CHARS: usize = 128;
@@ -129,14 +130,16 @@ impl Tame for SessionRecord {
 impl Tame for Failure {
     fn tame(self) -> Failure {
         let short = |text: String| line(&text, LINE_CHARS);
+        // As it reads behind a colon.
+        let cause = |text: String| plain(&short(text));
         match self {
             Failure::ProgramNotFound { program } => Failure::ProgramNotFound { program: short(program) },
             Failure::ProgramNotExecutable { program, why } => {
-                Failure::ProgramNotExecutable { program: short(program), why: short(why) }
+                Failure::ProgramNotExecutable { program: short(program), why: cause(why) }
             }
             Failure::NoSuchUser { user } => Failure::NoSuchUser { user: short(user) },
-            Failure::Directory { path, why } => Failure::Directory { path: short(path), why: short(why) },
-            Failure::Os { act, why } => Failure::Os { act: short(act), why: short(why) },
+            Failure::Directory { path, why } => Failure::Directory { path: short(path), why: cause(why) },
+            Failure::Os { act, why } => Failure::Os { act: short(act), why: cause(why) },
             Failure::Refused { why } => Failure::Refused { why: short(why) },
             Failure::NoSuchSession { name } => Failure::NoSuchSession { name: line(&name, NAME_LEN_MAX) },
             Failure::SessionExists { name } => Failure::SessionExists { name: line(&name, NAME_LEN_MAX) },
@@ -157,6 +160,13 @@ mod tests {
         let Event::Warning { message } = event.tame() else { panic!() };
         assert!(message.starts_with("\u{fffd}[2J\u{fffd}x"), "{message}");
         assert_eq!(message.chars().count(), LINE_CHARS + 1);
+    }
+
+    #[test]
+    fn causes_read_on_behind_a_colon() {
+        let failure =
+            Failure::Os { act: "cannot write x".to_owned(), why: "No space\x1b left (os error 28)".to_owned() };
+        assert_eq!(failure.tame().to_string(), "cannot write x: no space\u{fffd} left");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::live::{Live, Watch, reports};
 use super::plan::Plan;
 use super::world::Host;
 use super::{create, delete, image_build, image_delete, kernel_delete, kernel_import, restart, start, stop};
-use crate::saga::{Cause, Driven, Outcome};
+use crate::saga::{Cause, Driven, Outcome, UndoFailure};
 use crate::store::records::{OperationRecord, VmRecord};
 use crate::store::{self, StoreError};
 use crate::supervise::activity::Activity;
@@ -214,10 +214,7 @@ impl Engine {
             Ok(Outcome::Succeeded) => (OperationState::Succeeded, None),
             Ok(Outcome::Unwound { cause, .. }) => (OperationState::Unwound, Some(explain(plan, cause))),
             Ok(Outcome::Stuck { cause, failures, .. }) => {
-                let mut cause = explain(plan, cause);
-                for failure in failures {
-                    cause.message.push_str(&format!("; {} could not be taken back: {}", failure.step, failure.cause));
-                }
+                let cause = with_failures(&cause.message, explain(plan, cause.clone()), &failures);
                 (OperationState::Stuck, Some(with_way_out(cause, &record.id)))
             }
             Err(error) => (OperationState::Stuck, Some(explain(plan, caused(ErrorCode::Internal, &error)))),
@@ -382,6 +379,15 @@ impl Engine {
     }
 }
 
+/// A cause with what could not be taken back. What is in the way of both, `first`, is told once.
+fn with_failures(first: &str, mut cause: Cause, failures: &[UndoFailure]) -> Cause {
+    for UndoFailure { step, cause: why } in failures {
+        let why = if why.message == first { "for the same reason" } else { &why.message };
+        cause.message.push_str(&format!("; {step} could not be taken back: {why}"));
+    }
+    cause
+}
+
 /// A cause with what a person can do about the operation that is stuck because of it.
 fn with_way_out(mut cause: Cause, operation: &OpId) -> Cause {
     let way_out = format!(
@@ -424,5 +430,24 @@ fn to_wire(
         error: record.error.clone(),
         started_at_ms: record.started_at_ms,
         ended_at_ms: record.ended_at_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = Cause::new("operation_failed", "no room");
+        let failure = |step: &str, why: &str| UndoFailure { step: step.to_owned(), cause: Cause::new("internal", why) };
+        let explained = Cause { message: format!("cannot delete web: {}", cause.message), ..cause.clone() };
+        let told =
+            with_failures(&cause.message, explained, &[failure("remove", "no room"), failure("mark", "no disk")]);
+        assert_eq!(
+            told.message,
+            "cannot delete web: no room; remove could not be taken back: for the same reason; \
+             mark could not be taken back: no disk"
+        );
     }
 }

@@ -193,7 +193,7 @@ fn directories_and_files_do_not_replace_each_other() {
         let stream = hostile_stream(&[Hostile { kind, name: "x".into(), link: String::new(), mode: 0o755 }]);
         for policy in [Policy::inside(false), Policy::hostile(false)] {
             let error = unpack(open(to.path()), policy, stream.as_slice()).unwrap_err();
-            assert!(error.source.to_string().contains("in its place"), "{}", error.source);
+            assert!(error.source.to_string().contains("does not replace it"), "{}", error.source);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Verbs about operations, one file each.
 
-use wire::api::{Operation, OperationState};
+use std::time::Duration;
+
+use wire::api::{Operation, OperationState, StepReport};
 
 use crate::clock;
 use crate::cmd::App;
@@ -88,7 +90,7 @@ fn state(state: OperationState) -> &'static str {
 
 fn took(operation: &Operation, now_ms: u64) -> String {
     let end_ms = operation.ended_at_ms.unwrap_or(now_ms);
-    elapsed(std::time::Duration::from_millis(end_ms.saturating_sub(operation.started_at_ms)))
+    elapsed(Duration::from_millis(end_ms.saturating_sub(operation.started_at_ms)))
 }
 
 fn print_one(app: &App, operation: &Operation) -> Result<(), Failure> {
@@ -117,10 +119,22 @@ fn render(operation: &Operation, now_ms: u64) -> String {
             rows.push(("hint", printable_lines(hint)));
         }
     }
-    for step in &operation.steps {
-        let state = serde_json::to_value(step.state).expect("a state is plain data");
-        let state = state.as_str().unwrap_or_default().replace('_', " ");
-        rows.push(("step", format!("{} {state}", printable(&step.name))));
-    }
+    rows.extend(steps(operation, now_ms).into_iter().map(|step| ("step", step)));
     pairs(&rows)
+}
+
+/// One line for each step: its name, how it stands, how long it took.
+fn steps(operation: &Operation, now_ms: u64) -> Vec<String> {
+    let end_ms = operation.ended_at_ms.unwrap_or(now_ms);
+    let parts = |step: &StepReport| {
+        let state = serde_json::to_value(step.state).expect("a state is plain data");
+        let ms = step.started_at_ms.map(|started| step.ended_at_ms.unwrap_or(end_ms).saturating_sub(started));
+        let took = ms.map(|ms| elapsed(Duration::from_millis(ms))).unwrap_or_default();
+        (printable(&step.name), state.as_str().unwrap_or_default().replace('_', " "), took)
+    };
+    let parts: Vec<_> = operation.steps.iter().map(parts).collect();
+    let width = |length: fn(&(String, String, String)) -> usize| parts.iter().map(length).max().unwrap_or(0);
+    let (names, states) = (width(|step| step.0.len()), width(|step| step.1.len()));
+    let line = |(name, state, took): &(String, String, String)| format!("{name:names$}  {state:states$}  {took}");
+    parts.iter().map(|step| line(step).trim_end().to_owned()).collect()
 }

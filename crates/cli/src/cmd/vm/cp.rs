@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use serde::Serialize;
 use tree::pack::{Fidelity, Packed, What, pack};
 use tree::unpack::{Policy, Unpacked, unpack};
@@ -49,7 +50,8 @@ Examples:
 Where things go is as with docker cp; paths in a VM begin at its root.
 Symbolic links are copied as links. Without -a, what arrives is yours on this
 host and root's in a VM. Devices and pipes do not come out of a VM, sockets go
-nowhere; what is not copied is named.
+nowhere; what is not copied is named. Of /proc and /sys, files and directories
+in them come out, and nothing goes in.
 
 A file is replaced once the new one is whole: a copy that breaks off leaves the
 old one. Of a tree, the files that had arrived stay.";
@@ -80,7 +82,7 @@ struct Copied {
     destination: String,
     /// Of file content, holes not counted.
     bytes: u64,
-    /// Devices, pipes and sockets.
+    /// Devices, pipes, sockets, and files of the kernel's that cannot be read.
     left_out: u64,
 }
 
@@ -100,11 +102,14 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
         Ends::Out { from, to: Here::Path(to) } => pull(app, &args, from, to, since).await,
         Ends::Out { from, to: Here::Tar } => return pull_tar(app, &args, from, since).await,
     };
+    let (source, destination) = args.ends.shown();
     let (bytes, left_out) = match copied {
         Ok(copied) => copied,
-        Err(failure) => return Err(offer_start(app, failure, &vm, since).await),
+        Err(failure) => {
+            let failure = failure.part_of(&format!("copy {source} to {destination}"));
+            return Err(offer_start(app, failure, &vm, since).await);
+        }
     };
-    let (source, destination) = args.ends.shown();
     if let Some(warning) = missing(&source, &left_out) {
         app.out.warn(&warning);
     }
@@ -125,7 +130,9 @@ fn missing(source: &str, left_out: &LeftOut) -> Option<String> {
         more => format!(" and {more} more"),
     };
     let names = left_out.names.join(", ");
-    (left_out.count > 0).then(|| format!("not copied from {source}: {names}{more} (devices, pipes or sockets)"))
+    (left_out.count > 0).then(|| {
+        format!("not copied from {source}: {names}{more} (devices, pipes, sockets or unreadable files of the kernel)")
+    })
 }
 
 fn refused(why: impl Into<String>) -> Failure {
@@ -133,6 +140,9 @@ fn refused(why: impl Into<String>) -> Failure {
 }
 
 fn unreadable(path: &Path, error: io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::NotFound {
+        return Failure::new(ErrorCode::NotFound, "there is no such file on this host");
+    }
     Failure::new(ErrorCode::OperationFailed, format!("cannot look at {}: {}", path.display(), Io(error)))
 }
 
@@ -193,7 +203,8 @@ async fn push(app: &App, args: &Args, from: &Path, to: &There, since: Since) -> 
     let fidelity = if args.archive { Fidelity::Whole } else { Fidelity::Plain };
     let packing = Packing { path: packed, follow: follow && called.is_some(), called, fidelity };
     let total = meta.is_file().then_some(meta.len());
-    send(app, to, directory, packing, total, since).await
+    let (bytes, packed) = send(app, to, directory, move |to| packing.run(to), total, since).await?;
+    Ok((bytes, packed.unwrap_or_default().left_out))
 }
 
 /// What a thread is to pack.
@@ -213,21 +224,22 @@ impl Packing {
     }
 }
 
-async fn send(
+/// Sends what `fill` writes: what it says at its end, and how many bytes of content arrived.
+async fn send<T: Send + 'static>(
     app: &App,
     to: &There,
     directory: &str,
-    packing: Packing,
+    fill: impl FnOnce(Counting) -> Result<T, TreeError> + Send + 'static,
     total: Option<u64>,
     since: Since,
-) -> Result<Moved, Failure> {
+) -> Result<(u64, Option<T>), Failure> {
     let sent = Arc::new(AtomicU64::new(0));
     let outcome = Arc::new(Mutex::new(None));
     let (counter, result) = (Arc::clone(&sent), Arc::clone(&outcome));
     let body = pipe::filled_by(move |pipe| {
-        let packed = packing.run(Counting { pipe, sent: counter });
-        let shown = packed.as_ref().map(drop).map_err(|error| io::Error::other(error.to_string()));
-        *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(packed);
+        let filled = fill(Counting { pipe, sent: counter });
+        let shown = filled.as_ref().map(drop).map_err(|error| io::Error::other(error.to_string()));
+        *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(filled);
         shown
     });
     let put = put(app, to, directory, body, &sent, total, since).await;
@@ -236,7 +248,7 @@ async fn send(
         (Err(Failure::Told(_)), Some(Err(error))) if error.source.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::from_error(ErrorCode::OperationFailed, &error))
         }
-        (put, packed) => Ok((put?, packed.and_then(Result::ok).unwrap_or_default().left_out)),
+        (put, filled) => Ok((put?, filled.and_then(Result::ok))),
     }
 }
 
@@ -295,17 +307,16 @@ async fn push_tar(app: &App, to: &There, since: Since) -> Result<Moved, Failure>
     if terminal::stdin_is_terminal() {
         return Err(refused("a tar stream is expected on standard input, which is a terminal"));
     }
-    if look(app, &to.vm, &to.path, true, since).await?.kind != FileKind::Directory {
-        return Err(refused("the destination is not a directory"));
+    match look(app, &to.vm, &to.path, true, since).await?.kind {
+        FileKind::Directory => {}
+        FileKind::Missing => return Err(refused(format!("there is no directory {} in {}", to.path, to.vm))),
+        _ => return Err(refused("the destination is not a directory")),
     }
-    let sent = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&sent);
-    let body = pipe::filled_by(move |pipe| {
-        let mut to = Counting { pipe, sent: counter };
-        io::copy(&mut io::stdin().lock(), &mut to)?;
-        to.flush()
-    });
-    let bytes = put(app, to, &to.path, body, &sent, None, since).await?;
+    let fill = |mut to: Counting| {
+        let copied = io::copy(&mut io::stdin().lock(), &mut to).and_then(|_| to.flush());
+        copied.map_err(TreeError::during("read", b"standard input"))
+    };
+    let (bytes, _) = send(app, to, &to.path, fill, None, since).await?;
     Ok((bytes, LeftOut::default()))
 }
 
@@ -375,7 +386,8 @@ async fn pull(app: &App, args: &Args, from: &There, to: &Path, since: Since) -> 
         (true, None) => (format!("{asked}/."), Target { directory: opened, policy }),
         (false, _) => (asked.to_owned(), Target { directory: opened, policy }),
     };
-    let total = (file.kind == FileKind::File).then_some(file.bytes);
+    // Files of the kernel's claim to have none.
+    let total = (file.kind == FileKind::File && file.bytes > 0).then_some(file.bytes);
     let unpacked = receive(app, &from.vm, &asked, follow, policy, total, since).await?;
     Ok((unpacked.bytes, unpacked.left_out))
 }
@@ -388,9 +400,9 @@ struct Target {
 
 fn open_directory(directory: &Path) -> Result<OwnedFd, Failure> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat(CWD, directory, flags, Mode::empty()).map_err(|errno| {
-        let message = format!("cannot open the directory {}: {}", directory.display(), Io(errno.into()));
-        Failure::new(ErrorCode::BadRequest, message)
+    rustix::fs::openat(CWD, directory, flags, Mode::empty()).map_err(|errno| match errno {
+        Errno::NOENT => refused(format!("there is no directory {} on this host", directory.display())),
+        errno => unreadable(directory, errno.into()),
     })
 }
 
@@ -457,7 +469,10 @@ async fn pull_tar(app: &App, args: &Args, from: &There, since: Since) -> Result<
     };
     match written.await {
         Ok(()) => Ok(0),
-        Err(failure) => Err(offer_start(app, failure, &from.vm, since).await),
+        Err(failure) => {
+            let failure = failure.part_of(&format!("copy {} to -", from.shown()));
+            Err(offer_start(app, failure, &from.vm, since).await)
+        }
     }
 }
 

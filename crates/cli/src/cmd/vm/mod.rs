@@ -90,7 +90,7 @@ pub(crate) struct Machine {
     #[arg(long, value_name = "TIME", value_parser = values::stop_after_ms)]
     pub(crate) stop_after: Option<u64>,
     /// Start it again after a reboot of this host or a crash: always, on-failure (a crash only), no
-    #[arg(long, value_name = "WHEN", value_parser = values::restart, default_value = "no", hide_default_value = true)]
+    #[arg(long, value_name = "WHEN", value_parser = values::restart, add = complete::restarts(), default_value = "no", hide_default_value = true)]
     pub(crate) restart: RestartPolicy,
 }
 

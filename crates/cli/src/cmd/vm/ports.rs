@@ -14,6 +14,7 @@ use crate::cmd::each;
 use crate::cmd::vm::things;
 use crate::complete;
 use crate::error::Failure;
+use crate::output::Format;
 use crate::table::table;
 use crate::values;
 
@@ -53,6 +54,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
         if let Some(note) = &one.note {
             app.out.aside(&format!("{}: {note}", one.name));
         }
+    }
+    if ports.is_empty() && app.out.format == Format::Table {
+        // What is wrong was said; a header above nothing says no more.
+        return Ok(status);
     }
     let names = |all: &All| all.ports.iter().map(|one| format!("{}\n", one.name)).collect();
     app.out.record(&All { ports }, |all| render(&all.ports), names)?;

@@ -12,8 +12,8 @@ use crate::cmd::App;
 use crate::cmd::each::{self, Thing};
 use crate::cmd::vm::{list, list_all};
 use crate::error::Failure;
-use crate::output::{Format, fragment};
-use crate::table::{age, table};
+use crate::output::{self, Format, fragment};
+use crate::table::{age, table_within};
 use crate::terminal;
 
 const EXAMPLES: &str = "\
@@ -78,7 +78,9 @@ async fn confirm(app: &App, vms: &[Vm]) -> Result<bool, Failure> {
     } else {
         format!("these {} VMs and their disks", vms.len())
     };
-    fragment(&table(&["NAME", "STATE", "IMAGE", "TAKES", "CREATED"], &rows));
+    let width = if output::stderr_is_terminal() { usize::from(terminal::size().cols) } else { usize::MAX };
+    let header = ["NAME", "STATE", "IMAGE", "TAKES", "CREATED"];
+    fragment(&table_within(width, &[0, 2], &header, rows, header.len()));
     fragment(&format!("Delete {what}, {}? [y/N] ", human(total)));
     let line = tokio::task::spawn_blocking(|| {
         let mut line = String::new();

@@ -34,6 +34,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     let target = path("vms", &args.vm, "/rename");
     let request = RenameVm { name: args.name };
+    let is_new = request.name.as_str() != args.vm;
     let renamed = app.client.send::<_, Vm>(&target, &request);
     let vm = app.interrupts.guard_twice(app.interrupts.start(), renamed).await?;
     if app.out.format == Format::Json {
@@ -41,7 +42,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     } else {
         app.out.line(vm.name.as_str())?;
     }
-    if !matches!(vm.state, VmState::Created | VmState::Stopped) {
+    if is_new && !matches!(vm.state, VmState::Created | VmState::Stopped) {
         app.out.aside(&format!("its guest takes the host name {} at its next boot", vm.name));
     }
     Ok(0)

@@ -44,7 +44,10 @@ pub(crate) struct Args {
 /// Resets them, all at the same time.
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     let things = things(app).await?;
-    if !args.yes && !confirm(app, &args.vms).await? {
+    let found = each::resolve("VM", &things, &args.vms).into_iter().filter_map(|(_, vm)| Some(vm.ok()?.name));
+    let found: Vec<String> = found.collect();
+    // Nobody is asked about what is not there.
+    if !args.yes && !found.is_empty() && !confirm(app, &found).await? {
         app.out.note("Nothing was reset.");
         return Ok(1);
     }

@@ -22,7 +22,7 @@ Examples:
 
 /// Which ones, and what.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, override_usage = "banger set [OPTIONS] <VM>...")]
 pub(crate) struct Args {
     /// VMs, by name or id
     #[arg(required = true, value_name = "VM", value_parser = values::reference, add = complete::vms())]
@@ -62,7 +62,7 @@ struct Change {
     #[arg(long, value_name = "TIME", value_parser = values::stop_after_ms)]
     stop_after: Option<u64>,
     /// Start it again after a reboot of this host or a crash: always, on-failure (a crash only), no
-    #[arg(long, value_name = "WHEN", value_parser = values::restart)]
+    #[arg(long, value_name = "WHEN", value_parser = values::restart, add = complete::restarts())]
     restart: Option<RestartPolicy>,
 }
 

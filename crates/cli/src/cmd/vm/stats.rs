@@ -66,6 +66,14 @@ struct Lines {
 /// Prints them once, or again and again.
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     let (first, _) = look(app, &args.vms).await?;
+    if first.is_empty()
+        && !args.vms.is_empty()
+        && app.out.format == Format::Table
+        && told_missing(app, &args.vms).await?
+    {
+        // Nothing to wait for, and a header above nothing says no more.
+        return Ok(1);
+    }
     pause(app, APART).await?;
     let (second, status) = look(app, &args.vms).await?;
     if !args.watch {
@@ -160,7 +168,8 @@ fn percent(then: &VmStats, now: &VmStats) -> Option<f64> {
 
 fn print(app: &App, lines: &Lines) -> Result<(), Failure> {
     let names = |lines: &Lines| lines.stats.iter().map(|line| format!("{}\n", line.stats.name)).collect();
-    app.out.record(lines, |lines| render(lines, usize::MAX), names)
+    let width = if output::stdout_is_terminal() { usize::from(terminal::size().cols) } else { usize::MAX };
+    app.out.record(lines, |lines| render(lines, width), names)
 }
 
 fn render(lines: &Lines, width: usize) -> String {
