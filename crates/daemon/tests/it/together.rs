@@ -70,3 +70,19 @@ async fn opposite_verbs_on_one_vm_are_refused_by_name_or_happen_in_turn() {
         assert_clean_slate(&daemon).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_told_of_an_operations_end_finds_nothing_held() {
+    let world = World::new();
+    let daemon = Daemon::start(&world, "").await.with_artifacts().await;
+    let engine = &daemon.engine;
+    let vm = engine.create(request("web", true)).await.unwrap();
+    engine.wait(&vm.operation).await.unwrap();
+    // Many times: between the word and the deed was a moment only.
+    for round in 0..300 {
+        let begun = if round % 2 == 0 { engine.pause("web").await } else { engine.resume("web").await };
+        assert_eq!(ended(&daemon, begun).await.state, OperationState::Succeeded);
+        assert_eq!(engine.holder(vm.vm.as_ref().unwrap()), None, "round {round}");
+    }
+    assert_clean_slate(&daemon).await;
+}
