@@ -13,6 +13,8 @@ use crate::guest::host::{Host, eventually, kill};
 
 /// A command works again so soon after a daemon's death, the next daemon's start included.
 const BACK_WITHIN: Duration = Duration::from_secs(1);
+/// The same on a host so busy that the command alone takes long: so many times that.
+const BACK_WITHIN_COMMANDS: u32 = 10;
 /// Daemons one after the other over the same VMs.
 const DAEMONS: usize = 6;
 
@@ -89,7 +91,12 @@ pub(crate) fn of_the_daemon_again_and_again(host: Host, vms: &[&str]) {
         log.matches("took over a running VM").count()
     };
     let before = adoptions();
-    let mut soonest = Duration::MAX;
+    let alive = || {
+        let began = Instant::now();
+        assert_eq!(host.ok(&["exec", vms[0], "--", "echo", "alive"]), "alive");
+        began.elapsed()
+    };
+    let (mut soonest, mut undisturbed) = (Duration::MAX, Duration::MAX);
     for daemon in 1..=DAEMONS {
         if daemon % 2 == 0 {
             host.ok(&["daemon", "stop"]);
@@ -97,9 +104,8 @@ pub(crate) fn of_the_daemon_again_and_again(host: Host, vms: &[&str]) {
         } else {
             host.kill_daemon();
         }
-        let began = Instant::now();
-        assert_eq!(host.ok(&["exec", vms[0], "--", "echo", "alive"]), "alive");
-        soonest = soonest.min(began.elapsed());
+        soonest = soonest.min(alive());
+        undisturbed = undisturbed.min(alive());
         for name in vms {
             assert_eq!(host.ok(&["exec", name, "--", "echo", name]), *name);
         }
@@ -107,8 +113,9 @@ pub(crate) fn of_the_daemon_again_and_again(host: Host, vms: &[&str]) {
         assert_eq!(host.guests(), vms.len());
         assert_eq!(adoptions() - before, daemon * vms.len(), "each VM is taken over once by each daemon");
     }
-    // Others use the processor too: one of the daemons had it for itself.
-    assert!(soonest < BACK_WITHIN, "a command worked again after {soonest:?} at the soonest");
+    // Others use the processor too: one of the daemons had it for itself, or they slow everything down.
+    let within = BACK_WITHIN.max(undisturbed * BACK_WITHIN_COMMANDS);
+    assert!(soonest < within, "a command worked again after {soonest:?} at the soonest, else after {undisturbed:?}");
     host.leaves_nothing();
 }
 

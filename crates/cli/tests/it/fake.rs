@@ -14,8 +14,8 @@ use tempfile::TempDir;
 use wire::agent::message::ExitStatus;
 use wire::attach::{self, Ended, HEADER_BYTES, Kind};
 
-/// How long anything may take.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+/// How long anything may take: it ends what hangs, also where many other programs want the processor.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A request as it arrived.
 #[derive(Debug, Clone)]

@@ -1,9 +1,14 @@
 //! Verbs that begin operations, on one VM and on several.
 
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+use std::sync::{Mutex, mpsc};
+use std::time::Duration;
+
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 
-use crate::fake::{Home, OP, Script, finished, step};
+use crate::fake::{DEADLINE, Home, OP, Script, finished, step};
 
 fn begun(subject: &str) -> Value {
     json!({"operation": OP, "vm": null, "subject": subject})
@@ -202,24 +207,39 @@ fn an_operation_that_is_stuck() {
 
 #[test]
 fn a_stage_of_over_a_second_is_one_line() {
+    let (go, gone) = mpsc::channel();
+    let gone = Mutex::new(gone);
     let home = two_vms()
-        .on("GET /v1/operations/", |_, connection| {
+        .on("GET /v1/operations/", move |_, connection| {
             connection.open();
             connection.event(&step("fetch_packages", "running"));
-            std::thread::sleep(std::time::Duration::from_millis(1_300));
+            gone.lock().unwrap().recv_timeout(DEADLINE).unwrap();
             connection.event(&json!({"event": "progress", "step": "fetch_packages", "stage": null, "done": 5, "total": 10, "unit": "bytes"}));
             connection.event(&step("fetch_packages", "succeeded"));
             connection.event(&step("commit", "running"));
             connection.event(&finished("succeeded", &Value::Null));
         })
         .run();
-    let output = home.banger(&["stop", "web"]).output().unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    let (start, time) = stderr.split_once(" ... ").unwrap();
+    let mut child = home.banger(&["stop", "web"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut said = Vec::new();
+    while !said.ends_with(b" ... ") {
+        assert!(stderr.read_until(b' ', &mut said).unwrap() > 0, "{}", String::from_utf8_lossy(&said));
+    }
+    go.send(()).unwrap();
+    stderr.read_to_end(&mut said).unwrap();
+    assert!(child.wait().unwrap().success());
+    let said = String::from_utf8(said).unwrap();
+    let (start, time) = said.split_once(" ... ").unwrap();
     assert_eq!(start, "web: fetch packages");
-    assert!(time.starts_with("1.") && time.ends_with(" s\n"), "{stderr:?}");
-    let output = home.banger(&["stop", "-q", "web"]).output().unwrap();
-    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+    let seconds: f64 = time.strip_suffix(" s\n").expect(&said).parse().unwrap();
+    assert!(seconds >= 1.0, "{said:?}");
+
+    let quiet = home.banger(&["stop", "-q", "web"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(1_300));
+    go.send(()).unwrap();
+    let output = quiet.wait_with_output().unwrap();
+    assert_eq!((output.status.success(), String::from_utf8(output.stderr).unwrap()), (true, String::new()));
 }
 
 #[test]

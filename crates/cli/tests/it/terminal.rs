@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, mpsc};
+use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, kill_process};
@@ -58,12 +58,21 @@ fn sit_down(home: &Home, args: &[&str]) -> Person {
 
 impl Person {
     fn sees(&mut self, text: &str) {
+        self.sees_what(text, |seen| seen.windows(text.len()).any(|bytes| bytes == text.as_bytes()));
+    }
+
+    /// Sees `label` and behind it that it has lasted over a second.
+    fn sees_over_a_second_of(&mut self, label: &str) {
+        self.sees_what(label, |seen| is_over_a_second_of(&String::from_utf8_lossy(seen), label));
+    }
+
+    fn sees_what(&mut self, what: &str, is_there: impl Fn(&[u8]) -> bool) {
         let end = Instant::now() + DEADLINE;
-        while !self.seen.windows(text.len()).any(|bytes| bytes == text.as_bytes()) {
+        while !is_there(&self.seen) {
             let left = end.saturating_duration_since(Instant::now());
             match self.screen.recv_timeout(left) {
                 Ok(bytes) => self.seen.extend(bytes),
-                Err(error) => panic!("{text:?} never appeared ({error}): {}", String::from_utf8_lossy(&self.seen)),
+                Err(error) => panic!("{what:?} never appeared ({error}): {}", String::from_utf8_lossy(&self.seen)),
             }
         }
     }
@@ -81,8 +90,13 @@ impl Person {
 
     fn leaves(mut self) -> (Option<i32>, String) {
         let status = self.child.wait().unwrap();
-        while let Ok(bytes) = self.screen.recv_timeout(Duration::from_millis(200)) {
-            self.seen.extend(bytes);
+        // Nobody else has the terminal open, so what is on its way ends.
+        loop {
+            match self.screen.recv_timeout(DEADLINE) {
+                Ok(bytes) => self.seen.extend(bytes),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("somebody still has the terminal"),
+            }
         }
         let modes = tcgetattr(&self.keyboard).unwrap().local_modes;
         assert!(
@@ -91,6 +105,14 @@ impl Person {
         );
         (status.code(), String::from_utf8_lossy(&self.seen).into_owned())
     }
+}
+
+/// Whether `text` says somewhere that `label` has lasted over a second; what is said is rounded.
+fn is_over_a_second_of(text: &str, label: &str) -> bool {
+    text.split(label).skip(1).any(|rest| {
+        let seconds = rest.split_once(" s").and_then(|(number, _)| number.parse::<f64>().ok());
+        seconds.is_some_and(|seconds| seconds > 1.0)
+    })
 }
 
 /// A shell that says what it is told, and ends at `q`.
@@ -208,22 +230,27 @@ fn run_opens_a_shell_and_says_how_to_come_back() {
 
 #[test]
 fn progress_is_drawn_and_cleared() {
+    let (go, gone) = mpsc::channel();
+    let gone = Mutex::new(gone);
     let home = Script::new()
-        .on("GET /v1/operations/", |_, connection| {
+        .on("GET /v1/operations/", move |_, connection| {
             connection.open();
             connection.event(&step("fetch", "running"));
             for done in [1_u64 << 20, 3 << 20] {
                 connection.event(&json!({"event": "progress", "step": "fetch", "stage": "download", "done": done, "total": 4 << 20, "unit": "bytes"}));
-                std::thread::sleep(Duration::from_millis(700));
+                gone.lock().unwrap().recv_timeout(DEADLINE).unwrap();
             }
             connection.event(&finished("succeeded", &Value::Null));
         })
         .run();
     let mut person = sit_down(&home, &["create", "--wait", "agent"]);
+    person.sees("1.00 MiB/4.00 MiB");
+    go.send(()).unwrap();
     person.sees("3.00 MiB/4.00 MiB");
+    person.sees_over_a_second_of("fox: download ");
+    go.send(()).unwrap();
     let (status, screen) = person.leaves();
     assert_eq!(status, Some(0));
-    assert!(screen.contains("fox: download 1."), "{screen}");
     assert!(screen.ends_with("fox\r\n"), "{screen:?}");
 }
 
@@ -240,7 +267,7 @@ fn a_terminal_that_hangs_up_cancels() {
         .run();
     let mut person = sit_down(&home, &["create"]);
     // A stage of over a second leaves a line behind when it ends: that is written to nobody.
-    person.sees("spawn vmm 1.");
+    person.sees_over_a_second_of("spawn vmm ");
     let Person { keyboard, mut child, screen, .. } = person;
     drop((keyboard, screen));
     assert_eq!(child.wait().unwrap().code(), Some(129));

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use wire::api::{ApiError, Begun, BuildImage, CreateVm, ErrorCode, ImportKernel, Operation, OperationState};
 use wire::id::{OpId, VmId};
 
@@ -177,8 +177,17 @@ impl Engine {
             ended_at_ms: None,
         };
         let begun = Begun { operation: id, vm: plan.vm().cloned(), subject: plan.subject() };
-        self.host.store.begin_operation(record.clone()).await?;
-        self.drive_in_task(record, plan, &[]);
+        let (engine, (told, recorded)) = (Arc::clone(self), oneshot::channel());
+        // In a task of its own: a client that goes away takes its request with it, and what is on record must be driven.
+        spawn(format!("begin {}", record.id), async move {
+            let done = engine.host.store.begin_operation(record.clone()).await;
+            if done.is_ok() {
+                engine.drive_in_task(record, plan, &[]);
+            }
+            // Whoever asked may be gone.
+            drop(told.send(done));
+        });
+        recorded.await.map_err(|_| StoreError::Closed)??;
         Ok(begun)
     }
 
@@ -191,7 +200,6 @@ impl Engine {
         let name = format!("{} {}", record.kind, record.id);
         spawn(name, async move {
             engine.drive(&record, &plan, &live).await;
-            engine.live().remove(&record.id);
             engine.open.send_modify(|open| *open -= 1);
             engine.host.supervisors.stir();
             drop(busy);
@@ -235,6 +243,8 @@ impl Engine {
             tracing::error!(op = %record.id, error = %failure, "the end of an operation is not recorded");
         }
         let ended = Operation { state, error, ended_at_ms: Some(ended_at_ms), ..live.operation() };
+        // First, so that whoever is told of its end finds nothing held by it.
+        self.live().remove(&record.id);
         live.finish(ended);
     }
 

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use wire::api::{BuildImage, CreateVm, ImportKernel, KernelSource, KillSignal, OperationState, RestartPolicy, SetVm};
 use wire::id::OpId;
 
-use crate::fake::{Daemon, World, soon};
+use crate::fake::{Daemon, SOON, World, soon};
 use crate::ops::request;
 use crate::slate::assert_clean_slate;
 
@@ -374,11 +374,11 @@ async fn stuck_and_retried(verb: &'static str, faults: &str, end: OperationState
     assert_clean_slate(&daemon).await;
 }
 
-/// One life of a daemon: all its tasks end with it, as with a process.
+/// One life of a daemon: all its tasks end with it, as with a process, and have ended when the next one begins.
 pub(crate) async fn life<T: Send + 'static>(act: impl Future<Output = T> + Send + 'static) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let lived = soon("a life of the daemon", runtime.spawn(act)).await.unwrap();
-    runtime.shutdown_background();
+    tokio::task::spawn_blocking(move || runtime.shutdown_timeout(SOON)).await.unwrap();
     lived
 }
 

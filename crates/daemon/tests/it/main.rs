@@ -8,6 +8,7 @@ mod agent;
 mod crash;
 mod fake;
 mod full;
+mod gone;
 mod lives;
 mod network;
 mod ops;

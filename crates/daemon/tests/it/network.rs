@@ -13,7 +13,8 @@ use daemon::network::{NetworkDriver, NetworkError};
 use sys::process::Identity;
 use wire::api::Publish;
 
-const SOON: Duration = Duration::from_secs(20);
+use crate::fake::SOON;
+
 const MAC: [u8; 6] = [0x52, 0x54, 0, 0x11, 0x22, 0x33];
 const GUEST_V4: &str = "10.0.2.15";
 const GUEST_V6: &str = "fd62:616e:6765:72::15";

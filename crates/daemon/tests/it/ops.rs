@@ -9,7 +9,7 @@ use wire::api::{ApiError, BuildImage, CreateVm, ErrorCode, ImportKernel, KernelS
 use wire::api::{OperationState, Publish, RestartPolicy, StepState, VmState};
 
 use crate::fake::guest::Behaviour;
-use crate::fake::{Daemon, World, soon};
+use crate::fake::{Daemon, SOON, World, soon};
 use crate::slate::assert_clean_slate;
 
 pub(crate) fn request(name: &str, start: bool) -> CreateVm {
@@ -143,9 +143,11 @@ async fn a_cut_image_is_found_before_a_guest_boots_it() {
 
 #[tokio::test]
 async fn a_guest_that_never_answers_leaves_nothing_but_its_console() {
-    for behaviour in [Behaviour::Silent, Behaviour::Dies] {
+    // One that is silent is waited for to the end; of one that dies nobody waits for more than its death.
+    let cases = [(Behaviour::Silent, Duration::from_millis(200)), (Behaviour::Dies, SOON)];
+    for (behaviour, boot_timeout) in cases {
         let world = World::new();
-        let daemon = Daemon::start_with(&world, "", Duration::from_millis(200)).await.with_artifacts().await;
+        let daemon = Daemon::start_with(&world, "", boot_timeout).await.with_artifacts().await;
         world.behave(behaviour);
         let operation = daemon.create("web", true).await;
         assert_eq!(operation.state, OperationState::Unwound, "{operation:?}");
@@ -166,7 +168,7 @@ async fn a_guest_that_never_answers_leaves_nothing_but_its_console() {
 #[tokio::test]
 async fn a_failed_start_leaves_the_vm_and_says_why() {
     let world = World::new();
-    let daemon = Daemon::start_with(&world, "", Duration::from_millis(200)).await.with_artifacts().await;
+    let daemon = Daemon::start(&world, "").await.with_artifacts().await;
     daemon.create("web", false).await;
     world.behave(Behaviour::Dies);
     let operation = daemon.ended(daemon.engine.start("web").await.unwrap()).await;

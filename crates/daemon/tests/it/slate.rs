@@ -7,12 +7,12 @@ use daemon::model::vm::VmState;
 use daemon::ops::Host;
 use daemon::reconcile::{self, Swept};
 
-use crate::fake::Daemon;
+use crate::fake::{Daemon, SOON};
 
 /// Waits until nobody tidies up after a VMM that ended by itself: a guest that was asked to power off does so also when the
 /// stop that asked was taken back.
 async fn owners_are_done(daemon: &Daemon) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = std::time::Instant::now() + SOON;
     loop {
         let states: Vec<VmState> = daemon.host.store.vms().await.unwrap().into_iter().map(|vm| vm.state).collect();
         let on_record = states.iter().filter(|state| state.boot().is_some()).count();

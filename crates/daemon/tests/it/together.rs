@@ -1,7 +1,5 @@
 //! Many at once: operations on different VMs do not disturb each other, operations on one are refused by name.
 
-use std::time::{Duration, Instant};
-
 use daemon::saga::Cause;
 use wire::api::{Begun, Operation, OperationState};
 
@@ -24,21 +22,11 @@ async fn create_and_delete(daemon: &Daemon, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_at_once_all_succeed_and_are_no_slower_than_one_after_another() {
+async fn fifty_at_once_all_succeed() {
     let world = World::new();
     let daemon = Daemon::start(&world, "").await.with_artifacts().await;
     let names: Vec<String> = (0..VMS).map(|n| format!("vm{n}")).collect();
-    let began = Instant::now();
-    for name in &names {
-        create_and_delete(&daemon, name).await;
-    }
-    let one_after_another = began.elapsed();
-    let began = Instant::now();
     futures_util::future::join_all(names.iter().map(|name| create_and_delete(&daemon, name))).await;
-    let at_once = began.elapsed();
-    println!("{VMS} VMs one after another {one_after_another:?}, at once {at_once:?}");
-    // A neighbour may take the processor from either half.
-    assert!(at_once < one_after_another * 2 + Duration::from_secs(1), "{at_once:?} after {one_after_another:?}");
     assert!(daemon.host.store.vms().await.unwrap().is_empty());
     assert_clean_slate(&daemon).await;
 }
@@ -81,4 +69,20 @@ async fn opposite_verbs_on_one_vm_are_refused_by_name_or_happen_in_turn() {
         }
         assert_clean_slate(&daemon).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_told_of_an_operations_end_finds_nothing_held() {
+    let world = World::new();
+    let daemon = Daemon::start(&world, "").await.with_artifacts().await;
+    let engine = &daemon.engine;
+    let vm = engine.create(request("web", true)).await.unwrap();
+    engine.wait(&vm.operation).await.unwrap();
+    // Many times: between the word and the deed was a moment only.
+    for round in 0..300 {
+        let begun = if round % 2 == 0 { engine.pause("web").await } else { engine.resume("web").await };
+        assert_eq!(ended(&daemon, begun).await.state, OperationState::Succeeded);
+        assert_eq!(engine.holder(vm.vm.as_ref().unwrap()), None, "round {round}");
+    }
+    assert_clean_slate(&daemon).await;
 }

@@ -1,7 +1,5 @@
 //! The verbs beside create, start, stop and delete.
 
-use std::time::Duration;
-
 use daemon::store::StoreError;
 use wire::api::{ApiError, ErrorCode, KillSignal, OperationEvent, OperationState, Publish, SetVm, VmState};
 
@@ -52,7 +50,7 @@ async fn a_vmm_that_ignores_the_signal_is_killed() {
 #[tokio::test]
 async fn a_name_changes_unless_it_is_taken_or_the_vm_is_busy() {
     let world = World::new();
-    let daemon = Daemon::start_with(&world, "", Duration::from_secs(10)).await.with_artifacts().await;
+    let daemon = Daemon::start(&world, "").await.with_artifacts().await;
     daemon.create("web", true).await;
     daemon.create("db", false).await;
     let store = &daemon.host.store;

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use super::host::Host;
+use rustix::process::Signal;
+
+use super::host::{Host, eventually, kill};
 
 #[test]
 fn bad_input_is_refused_before_anything_happens() {
@@ -39,10 +41,21 @@ fn bad_input_is_refused_before_anything_happens() {
 #[test]
 fn a_guest_that_never_answers_is_given_up_with_its_console() {
     let host = Host::new();
-    host.configure("boot_timeout_s = 1\n");
-    let ran = host.run(&["run", "--rm", "--", "true"]).code(125);
-    assert!(ran.stderr.contains("did not answer"), "{}", ran.stderr);
-    assert!(ran.stderr.contains("console"), "the console log is named: {}", ran.stderr);
+    host.configure("boot_timeout_s = 5\n");
+    let run = host.command(&["run", "--rm", "--", "true"]).spawn().unwrap();
+    eventually("its first words are waited for", || {
+        let list: serde_json::Value = serde_json::from_str(&host.ok(&["op", "list", "--format", "json"])).unwrap();
+        let steps = list["operations"].as_array().unwrap().iter().flat_map(|op| op["steps"].as_array().unwrap());
+        steps.into_iter().any(|step| step["name"] == "await_agent" && step["state"] == "running")
+    });
+    // It stands still before it has any.
+    let vmm = host.processes().into_iter().find(|(_, line)| line.contains("qemu-system")).expect("it runs");
+    kill(vmm.0, Signal::STOP);
+    let ran = run.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(125), "{said}");
+    assert!(said.contains("did not answer within 5 s"), "{said}");
+    assert!(said.contains("console"), "the console log is named: {said}");
     host.ends_clean();
 }
 

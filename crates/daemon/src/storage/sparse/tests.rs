@@ -1,7 +1,6 @@
 //! Disks on the host's own filesystem.
 
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::time::Duration;
 
 use super::*;
 
@@ -110,18 +109,12 @@ async fn a_template_that_cannot_be_made_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn size_costs_no_time() {
+async fn size_costs_nothing() {
     let Place { dir: _dir, driver } = place();
-    driver.ensure_disk(&vm(0), 1 << 30).await.unwrap();
-    let mut best = [Duration::MAX; 2];
-    for round in 0..10 {
-        for (which, bytes) in [1_u64 << 30, 1 << 40].into_iter().enumerate() {
-            let id = vm(100 + round * 2 + which as u64);
-            let began = sys::clock::monotonic();
-            driver.ensure_disk(&id, bytes).await.unwrap();
-            best[which] = best[which].min(began.elapsed());
-            driver.ensure_deleted(&id).await.unwrap();
-        }
+    for (number, bytes) in [(1, 1_u64 << 30), (2, 1 << 40)] {
+        driver.ensure_disk(&vm(number), bytes).await.unwrap();
+        // What is written is what takes time.
+        let written = driver.allocated_bytes(&vm(number));
+        assert!(written < 8 << 20, "{written} bytes of {bytes}");
     }
-    assert!(best[1] < best[0] * 3, "1 GiB took {:?}, 1 TiB {:?}", best[0], best[1]);
 }

@@ -36,8 +36,10 @@ use wire::layout::UserDirs;
 
 use guest::{Behaviour, Machine};
 
-/// Longest a test waits for anything.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+/// Longest a test waits for anything: it ends what hangs, also where many other programs want the processor.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// What a guest that is well is given: less than [`SOON`], so that the daemon's own words are seen.
+const GIVEN: Duration = Duration::from_secs(30);
 
 /// The host: its directories, its machines, its NICs.
 pub(crate) struct World {
@@ -155,7 +157,7 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Opens the store and takes over what is there, as `main` does, up to the recovery of operations.
     pub(crate) async fn start(world: &Arc<World>, faults: &str) -> Daemon {
-        Daemon::start_with(world, faults, Duration::from_secs(10)).await
+        Daemon::start_with(world, faults, GIVEN).await
     }
 
     pub(crate) async fn start_with(world: &Arc<World>, faults: &str, boot_timeout: Duration) -> Daemon {
@@ -173,7 +175,7 @@ impl Daemon {
             disk_bytes: 1 << 30,
             stop_after_ms: None,
         };
-        let settings = Settings { defaults, boot_timeout, stop_timeout: Duration::from_secs(5) };
+        let settings = Settings { defaults, boot_timeout, stop_timeout: GIVEN };
         let asked = Arc::clone(world);
         let host = Arc::new(Host {
             store,
