@@ -8,6 +8,7 @@ use std::time::Duration;
 use daemon::config::{self, Config, ConfigError, HostSize, LogLevel, Overrides};
 use daemon::doctor::autostart::{self, Places};
 use daemon::network::user::UserNetwork;
+use daemon::ops::ssh_key::KeyPair;
 use daemon::ops::world::{GuestSettings, Settings};
 use daemon::ops::{Engine, Host};
 use daemon::saga::Faults;
@@ -325,27 +326,23 @@ pub(crate) fn wire(
     Ok(Daemon { host, engine, activity, reboots, kvm, configuration })
 }
 
-/// The public key that opens every guest's root account to this user, made on first use. A host without ssh-keygen(1) has
-/// none, and its guests are entered through their agent only.
+/// The public key that opens every guest's root account to this user, made on first use. Without one, guests are entered
+/// through their agent only.
 fn own_ssh_key(key: &Path) -> Option<PathBuf> {
     let public = public_half(key);
+    // A disk that was full may have left an empty file.
     if std::fs::metadata(&public).is_ok_and(|meta| meta.len() > 0) {
         return Some(public);
     }
-    let dir = key.parent().unwrap_or(Path::new("/"));
-    // A disk that was full left empty files, which ssh-keygen would ask about.
-    let drop_empty = |path: &Path| match std::fs::metadata(path) {
-        Ok(meta) if meta.len() == 0 => sys::fs::remove_file(path),
-        Ok(_) | Err(_) => Ok(()),
+    let make = || -> Result<(), Box<dyn std::error::Error>> {
+        let pair = KeyPair::new("banger")?;
+        sys::fs::create_private_dir(key.parent().unwrap_or(Path::new("/")))?;
+        // The public half is last: a private one without it was never given to a guest, and is replaced.
+        sys::fs::write_atomic(key, pair.private.as_bytes(), 0o600)?;
+        Ok(sys::fs::write_atomic(&public, pair.public.as_bytes(), 0o644)?)
     };
-    let begun = sys::fs::create_private_dir(dir).and_then(|()| drop_empty(key)).and_then(|()| drop_empty(&public));
-    let made = begun.map_err(|error| error.to_string()).and_then(|()| {
-        let mut command = sys::process::command("ssh-keygen");
-        command.args(["-q", "-t", "ed25519", "-N", "", "-C", "banger", "-f"]).arg(key);
-        sys::process::run(&mut command).map_err(|error| error.to_string())
-    });
-    match made {
-        Ok(_) => Some(public),
+    match make() {
+        Ok(()) => Some(public),
         Err(error) => {
             tracing::warn!(%error, "no SSH key of this user is put into guests");
             None
@@ -353,7 +350,7 @@ fn own_ssh_key(key: &Path) -> Option<PathBuf> {
     }
 }
 
-/// The public half of a private key, as ssh-keygen(1) names it.
+/// The public half of a private key, as ssh-keygen(1) would name it.
 fn public_half(key: &Path) -> PathBuf {
     key.with_added_extension("pub")
 }

@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+use crate::fs;
+
 /// Listens on a Unix socket at `path`, which appears when connections are taken: bind(2) alone makes a file that still
 /// refuses them until listen(2). Until then it is called `path` with the extension `new`; one left under that name by a
 /// process that died is replaced.
@@ -13,12 +15,9 @@ use std::path::Path;
 /// When it cannot be made. A file that `path` names already is replaced.
 pub fn listen_at(path: &Path) -> io::Result<UnixListener> {
     let unready = path.with_extension("new");
-    match std::fs::remove_file(&unready) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
+    fs::remove_file(&unready).map_err(|error| error.source)?;
     let listener = UnixListener::bind(&unready)?;
-    std::fs::rename(&unready, path)?;
+    fs::rename(&unready, path).map_err(|error| error.source)?;
     Ok(listener)
 }
 

@@ -11,8 +11,9 @@ use wire::naming::{self, VmName};
 use super::console;
 use super::failure::{caused, refused};
 use super::policies;
+use super::ssh_key::KeyPair;
 use super::start::{self, Booting, StartPlan};
-use super::world::{Host, blocking};
+use super::world::Host;
 use crate::config::{DEFAULT_IMAGE, DEFAULT_KERNEL};
 use crate::model::vm::{VmEvent, VmState};
 use crate::model::{limits, nickname};
@@ -85,7 +86,7 @@ pub async fn plan(host: &Host, request: CreateVm) -> Result<CreatePlan, Cause> {
         spec: VmSpec { image: image.name.clone(), kernel: kernel.name.clone(), ..spec },
         image_id: image.id.clone(),
         kernel_id: kernel.id.clone(),
-        identity: mint_identity().await?,
+        identity: mint_identity()?,
         workspace: request.workspace,
         reset_pending: false,
         last_error: None,
@@ -121,33 +122,11 @@ fn missing(error: StoreError, default: &str) -> Cause {
 }
 
 /// A new guest's identity. The SSH host key is made here so that it is the same over all boots and known to the host.
-async fn mint_identity() -> Result<GuestIdentity, Cause> {
+fn mint_identity() -> Result<GuestIdentity, Cause> {
     let machine_id = sys::rand::bytes::<16>().iter().map(|byte| format!("{byte:02x}")).collect();
-    let ssh_host_keys = blocking(|| Ok(mint_host_key())).await?;
-    Ok(GuestIdentity { machine_id, ssh_host_keys })
-}
-
-/// One ed25519 key by ssh-keygen(1). Without that program the image's own SSH service has no key before it makes one.
-fn mint_host_key() -> Vec<SshHostKey> {
-    let make = || -> Result<SshHostKey, Box<dyn std::error::Error>> {
-        let dir = tempfile::tempdir()?;
-        let path = dir.path().join("key");
-        let mut command = sys::process::command("ssh-keygen");
-        command.args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]).arg(&path);
-        sys::process::run(&mut command)?;
-        Ok(SshHostKey {
-            algorithm: "ed25519".to_owned(),
-            private: std::fs::read_to_string(&path)?,
-            public: std::fs::read_to_string(path.with_extension("pub"))?,
-        })
-    };
-    match make() {
-        Ok(key) => vec![key],
-        Err(error) => {
-            tracing::warn!(%error, "no SSH host key is made for a new VM");
-            Vec::new()
-        }
-    }
+    let KeyPair { private, public } = KeyPair::new("").map_err(|error| caused(ErrorCode::Internal, &error))?;
+    let host_key = SshHostKey { algorithm: "ed25519".to_owned(), private, public };
+    Ok(GuestIdentity { machine_id, ssh_host_keys: vec![host_key] })
 }
 
 /// Claims the name and the id.

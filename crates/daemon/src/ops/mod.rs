@@ -42,6 +42,7 @@ pub mod reset;
 pub mod restart;
 pub mod resume;
 pub mod set;
+pub mod ssh_key;
 mod staging;
 pub mod start;
 pub mod stop;
