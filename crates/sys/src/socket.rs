@@ -13,7 +13,6 @@ use crate::fs;
 ///
 /// # Errors
 /// When it cannot be made. A file that `path` names already is replaced.
-#[expect(clippy::disallowed_methods, reason = "a socket is a file that no other function here makes")]
 pub fn listen_at(path: &Path) -> io::Result<UnixListener> {
     let unready = path.with_extension("new");
     fs::remove_file(&unready).map_err(|error| error.source)?;

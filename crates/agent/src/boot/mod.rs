@@ -4,6 +4,7 @@
 //! devices      pseudo filesystems, modules, the port to the host       devices.rs
 //! configure    the host says what this boot is                         serve
 //!   layers       beside both: drives found, image and disk mounted     root.rs disk.rs
+//!     warm         and what the first command needs is read ahead      root.rs
 //! root         overlay of image and disk                               root.rs
 //! identity     names, network, keys, files, clock, entropy             identity.rs network.rs
 //! drop-ins     settings for the image's init, below /run               dropins.rs
@@ -175,7 +176,8 @@ fn build(
     let root = root::assemble(&layers)?;
     report.reached("root");
     let same = root.try_clone().map_err(BootError::during("share the new root"))?;
-    let extended = Beside::begin("extend", move |report| root::extend(&same, &layers, report));
+    let root::Layers { drives, lower, disk, warm } = layers;
+    let extended = Beside::begin("extend", move |report| root::extend(&same, &drives, [&lower, &disk], report));
     identity::apply(&root, config, report);
     if let Some(network) = &config.network {
         network::configure(network, report);
@@ -184,11 +186,13 @@ fn build(
     dropins::write(&root, config, init.as_ref(), report);
     report.reached("identity");
     extended.end(report)?;
+    warm.end(report)?;
     Ok(handover::Built { root, init })
 }
 
 /// Work in a thread of its own, with its own report.
-struct Beside<T> {
+#[derive(Debug)]
+pub struct Beside<T> {
     name: &'static str,
     thread: io::Result<JoinHandle<(T, Report)>>,
 }

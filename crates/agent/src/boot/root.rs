@@ -7,11 +7,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Advice, Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_move, unmount};
 
 use super::devices::{self, Drives, release};
-use super::{BootError, Report, disk};
+use super::{Beside, BootError, Report, disk};
 use crate::root_dir::{RootDir, path_of};
 use crate::seed;
 
@@ -53,10 +53,14 @@ pub(super) fn mount_point(path: &str) -> std::io::Result<()> {
 /// What the root is built of.
 #[derive(Debug)]
 pub struct Layers {
-    drives: Drives,
-    lower: RootDir,
+    /// Where they are.
+    pub drives: Drives,
+    /// The image.
+    pub lower: RootDir,
     /// The VM's disk.
     pub disk: RootDir,
+    /// Ends when what the first command needs is on its way to memory.
+    pub warm: Beside<()>,
 }
 
 /// Mounts the image and the disk, and gives the disk what it keeps of the image. Asks the host nothing, so it is done while
@@ -81,11 +85,35 @@ pub fn layers(
     mount_point(LOWER).map_err(BootError::during("make a mount point"))?;
     mount(&drives.rootfs, LOWER, "ext4", MountFlags::RDONLY, c"").map_err(BootError::during("mount the image"))?;
     let lower = RootDir::open(LOWER).map_err(BootError::during("open the image"))?;
+    let image = lower.try_clone().map_err(BootError::during("share the image"))?;
+    let warm = Beside::begin("warm", move |_| read_ahead(&image));
     let disk = disk::mount(&drives, report)?;
     report.reached("disk");
     keep(&lower, &disk, "/root").map_err(BootError::during("copy the image's /root"))?;
     report.reached("layers");
-    Ok(Layers { drives, lower, disk })
+    Ok(Layers { drives, lower, disk, warm })
+}
+
+/// What nearly every program of an image needs: its shell, what links it, what says who is who; and the init.
+const NEEDED_FIRST: [&str; 8] = [
+    "/lib64/ld-linux-x86-64.so.2",
+    "/etc/ld.so.cache",
+    "/lib/x86_64-linux-gnu/libc.so.6",
+    "/lib64/libc.so.6",
+    "/etc/passwd",
+    "/etc/group",
+    "/bin/sh",
+    "/sbin/init",
+];
+
+/// Has the kernel read what the first command will wait for, while the boot is busy with other things.
+fn read_ahead(image: &RootDir) {
+    for path in NEEDED_FIRST {
+        // An image need not have it, and nothing but time is lost.
+        if let Ok(file) = image.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
+            let _: rustix::io::Result<()> = rustix::fs::fadvise(&file, 0, None, Advice::WillNeed);
+        }
+    }
 }
 
 /// The name on the disk of a path that it keeps.
@@ -126,12 +154,12 @@ pub fn assemble(layers: &Layers) -> Result<RootDir, BootError> {
 }
 
 /// Adds what the image's init needs, and nothing before it: the direct paths, the kernel's modules, `/tmp`.
-pub fn extend(root: &RootDir, layers: &Layers, report: &mut Report) {
+pub fn extend(root: &RootDir, drives: &Drives, [lower, disk]: [&RootDir; 2], report: &mut Report) {
     for path in DIRECT {
-        let bound = keep(&layers.lower, &layers.disk, path).and_then(|()| bind_kept(root, &layers.disk, path));
+        let bound = keep(lower, disk, path).and_then(|()| bind_kept(root, disk, path));
         report.note(&format!("mount {path} directly"), bound);
     }
-    bind_modules(&layers.drives, root, report);
+    bind_modules(drives, root, report);
     report.note("mount /tmp", mount_tmp(root));
     report.reached("direct paths");
 }
