@@ -158,7 +158,7 @@ fn serve_in_child(server: &mut Server) -> io::Result<(Option<Pid>, UnixStream)> 
         return Ok((Pid::from_raw(i32::try_from(pid).unwrap_or_default()), ours));
     }
     drop(ours);
-    become_server();
+    become_server(false);
     let joined = theirs.write_all(&[1]).and_then(|()| join(&mut theirs));
     if let Err(error) = joined {
         log(&format!("commands cannot run beside the init: {}", plain(&error)));

@@ -8,9 +8,13 @@
 //! signal settings and OOM score, gives up privileges, enters its directory, becomes the program. Between clone and exec it
 //! calls the kernel only: no allocation, no lock, no libc state. **The calling process must have one thread.**
 
+mod fork;
+
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+pub use fork::{children_in_new_pid_namespace, exit_at_once, fork, fork_into, fork_with, keep_inherited_private};
 
 /// Whose rights a program runs with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -317,100 +321,6 @@ fn execute(state: &Shared) -> i32 {
 /// When there is a zero byte, which no argument, path or variable can carry.
 pub fn c_string(bytes: impl Into<Vec<u8>>) -> io::Result<CString> {
     CString::new(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a zero byte in a string"))
-}
-
-/// Makes a copy of this process: fork(2). `None` in the child. **The calling process must have one thread.**
-///
-/// # Errors
-/// When the kernel makes no further process.
-pub fn fork() -> io::Result<Option<u32>> {
-    // SAFETY: with one thread the child's copy of every lock is free and its memory whole.
-    match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error()),
-        0 => Ok(None),
-        pid => Ok(Some(u32::try_from(pid).unwrap_or_default())),
-    }
-}
-
-/// From here on every child of this process is born into a new PID namespace, whose process 1 is the first: unshare(2).
-///
-/// # Errors
-/// When this process may not, or the kernel has no such namespaces.
-pub fn children_in_new_pid_namespace() -> io::Result<()> {
-    // SAFETY: only CLONE_FILES changes what descriptors other threads have.
-    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWPID) }?;
-    Ok(())
-}
-
-/// Ends this process at once, running no destructor: the way out of a forked child.
-pub fn exit_at_once(code: i32) -> ! {
-    // SAFETY: _exit(2) does nothing but end the process.
-    unsafe { libc::_exit(code) }
-}
-
-/// First descriptor behind the standard ones.
-const FIRST_FD: RawFd = 3;
-
-/// Runs `body` in a copy of this process that holds only the standard descriptors and `fds`, and ends with its result as
-/// exit code. Gives the copy's process id. **The calling process must have one thread.**
-///
-/// # Errors
-/// When the kernel makes no further process.
-pub fn fork_with<const N: usize>(fds: [OwnedFd; N], body: impl FnOnce([OwnedFd; N]) -> i32) -> io::Result<u32> {
-    if let Some(pid) = fork()? {
-        return Ok(pid);
-    }
-    let code = match keep_only(fds) {
-        Ok(kept) => body(kept),
-        Err(_) => 127,
-    };
-    exit_at_once(code)
-}
-
-/// Keeps what this process inherited, but for the standard descriptors, from the programs it starts: close_range(2).
-///
-/// # Errors
-/// When the kernel does not know the call (Linux before 5.11).
-pub fn keep_inherited_private() -> io::Result<()> {
-    const CLOSE_RANGE_CLOEXEC: usize = 4;
-    // SAFETY: sets a flag on descriptors, closing none.
-    if unsafe { libc::syscall(libc::SYS_close_range, FIRST_FD, u32::MAX, CLOSE_RANGE_CLOEXEC) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
-}
-
-/// Moves `fds` to the numbers behind the standard ones and closes all others. Only for a forked child that never returns
-/// to what owned them.
-fn keep_only<const N: usize>(fds: [OwnedFd; N]) -> io::Result<[OwnedFd; N]> {
-    let count = RawFd::try_from(N).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let above = FIRST_FD + count;
-    let mut high = [0; N];
-    for (to, from) in high.iter_mut().zip(&fds) {
-        // SAFETY: duplicates a descriptor that is owned here; the copy is closed below.
-        *to = unsafe { libc::fcntl(from.as_raw_fd(), libc::F_DUPFD, above) };
-        if *to < 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    // Their numbers are given to others now.
-    std::mem::forget(fds);
-    for (to, from) in (FIRST_FD..).zip(&high) {
-        // SAFETY: both numbers are descriptors or free; what `to` was belongs to memory this child never returns to.
-        if unsafe { libc::dup3(*from, to, libc::O_CLOEXEC) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    // SAFETY: nothing but the descriptors below `above` is used by this child.
-    if unsafe { libc::syscall(libc::SYS_close_range, above, u32::MAX, 0_usize) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let mut next = FIRST_FD;
-    Ok([(); N].map(|()| {
-        next += 1;
-        // SAFETY: made just above, and owned by nobody else.
-        unsafe { OwnedFd::from_raw_fd(next - 1) }
-    }))
 }
 
 /// Replaces this process by a program: execve(2), with no signal blocked and `SIGPIPE` as programs expect it. Returns only

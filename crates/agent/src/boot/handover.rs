@@ -3,12 +3,13 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::mount_move;
 use rustix::process::{Resource, Rlimit, setrlimit};
-use sys::spawn::{c_string, exec, exit_at_once, fork};
+use sys::spawn::{c_string, exec, exit_at_once, fork, fork_into};
 
 use super::root::{NEW_ROOT, detach_layers, move_pseudo};
 use super::{BootError, log, plain};
@@ -77,18 +78,38 @@ pub fn hand_over(mut server: Server, built: Built) -> BootError {
     let Some(init) = init else {
         return process_one::stay(server, other.as_ref());
     };
-    match fork() {
-        Ok(None) => {
-            become_server();
+    match fork_server() {
+        Ok(Forked::Server { in_cgroup }) => {
+            become_server(in_cgroup);
             let error = server.run();
             log(&format!("the agent ends: {error:?}"));
             exit_at_once(1);
         }
-        Ok(Some(_)) => {}
+        Ok(Forked::Init) => {}
         Err(source) => return BootError { act: "fork the serving agent".to_owned(), source },
     }
     drop(server);
     run_init(&init)
+}
+
+/// Who one is after the fork.
+enum Forked {
+    /// Process 1, that becomes the init.
+    Init,
+    /// The one that serves; in its own cgroup already, or not yet.
+    Server { in_cgroup: bool },
+}
+
+fn fork_server() -> io::Result<Forked> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let cgroup = rustix::fs::open(format!("{CGROUPS}/agent"), flags, Mode::empty());
+    let born_there = cgroup.map_err(io::Error::from).and_then(|cgroup| fork_into(cgroup.as_fd()));
+    let (pid, in_cgroup) = match born_there {
+        Ok(pid) => (pid, true),
+        // No cgroups, or a kernel that gives birth in none of them.
+        Err(_) => (fork()?, false),
+    };
+    Ok(if pid.is_some() { Forked::Init } else { Forked::Server { in_cgroup } })
 }
 
 fn switch_root(root: &RootDir) -> Result<(), BootError> {
@@ -118,8 +139,9 @@ fn prepare_server(server: &mut Server, init: Option<&Init>) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes this process what an init leaves alone: a session, a cgroup, a name and a score of its own.
-pub fn become_server() {
+/// Makes this process what an init leaves alone: a session, a cgroup (unless it is `in_cgroup` already), a name and a
+/// score of its own.
+pub fn become_server(in_cgroup: bool) {
     let note = |act: &str, result: io::Result<()>| {
         if let Err(error) = result {
             log(&format!("cannot {act}: {}", plain(&error)));
@@ -127,7 +149,9 @@ pub fn become_server() {
     };
     let write = |path: &str, text: &str| File::options().write(true).open(path)?.write_all(text.as_bytes());
     note("start a session", rustix::process::setsid().map(|_| ()).map_err(io::Error::from));
-    note("enter its cgroup", write(&format!("{CGROUPS}/agent/cgroup.procs"), "0"));
+    if !in_cgroup {
+        note("enter its cgroup", write(&format!("{CGROUPS}/agent/cgroup.procs"), "0"));
+    }
     // What newer versions of systemd look at besides the name: systemd.kill(5), SurviveFinalKillSignal=.
     let survive = rustix::fs::setxattr(
         format!("{CGROUPS}/agent"),

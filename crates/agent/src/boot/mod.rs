@@ -4,11 +4,11 @@
 //! devices      pseudo filesystems, modules, the port to the host       devices.rs
 //! configure    the host says what this boot is                         serve
 //!   layers       beside both: drives found, image and disk mounted     root.rs disk.rs
-//!     warm         and what the first command needs is read ahead      root.rs
+//!   warm         until drop-ins: what the first command needs is read  root.rs
 //! root         overlay of image and disk                               root.rs
+//!   extend       until drop-ins: homes, direct paths, modules, /tmp    root.rs
 //! identity     names, network, keys, files, clock, entropy             identity.rs network.rs
 //! drop-ins     settings for the image's init, below /run               dropins.rs
-//!   extend       meanwhile: direct paths, kernel modules, /tmp         root.rs
 //! handover     root switched, the agent forked off, the init executed  handover.rs
 //! ```
 //! What is indented runs in a thread of its own, ended before the agent forks.
@@ -24,7 +24,7 @@ pub mod network;
 pub mod root;
 
 use std::io::{self, Write};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use wire::agent::message::{BootConfig, Configured, Failure, Reply, Stage};
@@ -162,22 +162,29 @@ pub fn boot() -> BootError {
 fn build(
     config: &BootConfig,
     modules: &[String],
-    layers: Beside<Result<root::Layers, BootError>>,
+    layers: Beside<Result<(root::Layers, Beside<()>), BootError>>,
     report: &mut Report,
 ) -> Result<handover::Built, BootError> {
     identity::set_clock_and_entropy(config, report);
     devices::load(modules, report);
     // While the layers are waited for; without systemd it is removed again.
     report.note("install the shutdown hook", ending::install_hook());
-    let layers = layers.end(report)??;
+    let (layers, warm) = layers.end(report)??;
     if config.reset_system {
         disk::reset_system(&layers.disk, report)?;
     }
-    let root = root::assemble(&layers)?;
+    let layers = Arc::new(layers);
+    let ((home, home_is_kept), (standing, stands)) = (mpsc::channel(), mpsc::channel());
+    let (same, meanwhile) = (Arc::clone(&layers), root::Meanwhile { home, root: stands });
+    let extended = Beside::begin("extend", move |report| root::extend(&same, &meanwhile, report));
+    let root = root::assemble()?;
+    let kept = home_is_kept.recv().unwrap_or_else(|gone| Err(io::Error::other(gone)));
+    kept.map_err(BootError::during("copy the image's /root"))?;
+    root::bind_home(&root, &layers)?;
     report.reached("root");
     let same = root.try_clone().map_err(BootError::during("share the new root"))?;
-    let root::Layers { drives, lower, disk, warm } = layers;
-    let extended = Beside::begin("extend", move |report| root::extend(&same, &drives, [&lower, &disk], report));
+    // Nobody waits only where the thread could not be started, which its end tells.
+    let _: Result<(), mpsc::SendError<_>> = standing.send(same);
     identity::apply(&root, config, report);
     if let Some(network) = &config.network {
         network::configure(network, report);

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::mpsc;
 
 use rustix::fs::{Advice, Mode, OFlags};
@@ -53,28 +54,24 @@ pub(super) fn mount_point(path: &str) -> std::io::Result<()> {
 /// What the root is built of.
 #[derive(Debug)]
 pub struct Layers {
-    /// Where they are.
-    pub drives: Drives,
-    /// The image.
-    pub lower: RootDir,
+    drives: Drives,
+    lower: RootDir,
     /// The VM's disk.
     pub disk: RootDir,
-    /// Ends when what the first command needs is on its way to memory.
-    pub warm: Beside<()>,
 }
 
-/// Mounts the image and the disk, and gives the disk what it keeps of the image. Asks the host nothing, so it is done while
-/// the host is. `filesystems` and `drives` are modules; the drives' are of use once `transport` has told that devices can
-/// be found.
+/// Mounts the image and the disk, and has what the first command needs read ahead, which is over when the second one given
+/// back is. Asks the host nothing, so it is done while the host is. `filesystems` and `drives` are modules; the drives' are
+/// of use once `transport` has told that devices can be found.
 ///
 /// # Errors
-/// When a drive is not there or cannot be mounted, or `/root` cannot be copied.
+/// When a drive is not there or cannot be mounted.
 pub fn layers(
     filesystems: &[String],
     drives: &[String],
     transport: &mpsc::Receiver<()>,
     report: &mut Report,
-) -> Result<Layers, BootError> {
+) -> Result<(Layers, Beside<()>), BootError> {
     devices::load(filesystems, report);
     report.reached("filesystems");
     transport.recv().map_err(|gone| BootError::during("wait for the way to the drives")(io::Error::other(gone)))?;
@@ -89,9 +86,7 @@ pub fn layers(
     let warm = Beside::begin("warm", move |_| read_ahead(&image));
     let disk = disk::mount(&drives, report)?;
     report.reached("disk");
-    keep(&lower, &disk, "/root").map_err(BootError::during("copy the image's /root"))?;
-    report.reached("layers");
-    Ok(Layers { drives, lower, disk, warm })
+    Ok((Layers { drives, lower, disk }, warm))
 }
 
 /// What nearly every program of an image needs: its shell, what links it, what says who is who; and the init.
@@ -136,8 +131,8 @@ fn keep(lower: &RootDir, disk: &RootDir, path: &str) -> io::Result<()> {
 /// Builds the root at [`NEW_ROOT`], but for what [`extend`] adds.
 ///
 /// # Errors
-/// When the overlay or the VM's home cannot be mounted.
-pub fn assemble(layers: &Layers) -> Result<RootDir, BootError> {
+/// When the overlay cannot be mounted.
+pub fn assemble() -> Result<RootDir, BootError> {
     mount_point(NEW_ROOT).map_err(BootError::during("make a mount point"))?;
     mount("overlay", NEW_ROOT, "overlay", MountFlags::empty(), OVERLAY)
         .map_err(BootError::during("mount the overlay of image and disk"))?;
@@ -147,21 +142,51 @@ pub fn assemble(layers: &Layers) -> Result<RootDir, BootError> {
     {
         root.ensure_dir(path, mode).map_err(BootError::during(format!("make {path} in the guest's root")))?;
     }
-    bind_kept(&root, &layers.disk, HOME).map_err(BootError::during("mount the VM's /root"))?;
     // The rest of the boot writes below the guest's /run.
     move_into(&root, "/run").map_err(BootError::during("move /run into the guest's root"))?;
     Ok(root)
 }
 
-/// Adds what the image's init needs, and nothing before it: the direct paths, the kernel's modules, `/tmp`.
-pub fn extend(root: &RootDir, drives: &Drives, [lower, disk]: [&RootDir; 2], report: &mut Report) {
-    for path in DIRECT {
-        let bound = keep(lower, disk, path).and_then(|()| bind_kept(root, disk, path));
-        report.note(&format!("mount {path} directly"), bound);
+/// The two ends of [`extend`] that are elsewhere.
+#[derive(Debug)]
+pub struct Meanwhile {
+    /// Tells that the disk has the VM's home, or why not.
+    pub home: mpsc::Sender<io::Result<()>>,
+    /// Gets the root, with that home in it, when it stands.
+    pub root: mpsc::Receiver<RootDir>,
+}
+
+/// Gives the disk what it keeps of the image, and the root what the image's init needs and nothing before it: the direct
+/// paths, the kernel's modules, `/tmp`. What needs no root is done while that is made.
+pub fn extend(layers: &Layers, meanwhile: &Meanwhile, report: &mut Report) {
+    let Layers { drives, lower, disk } = layers;
+    // Nobody listens, or sends, in a boot that failed.
+    if meanwhile.home.send(keep(lower, disk, HOME)).is_err() {
+        return;
     }
-    bind_modules(drives, root, report);
-    report.note("mount /tmp", mount_tmp(root));
+    report.reached("home");
+    let kept = DIRECT.map(|path| keep(lower, disk, path));
+    let modules = drives.modules.as_deref().map(mount_modules);
+    report.reached("kept");
+    let Ok(root) = meanwhile.root.recv() else {
+        return;
+    };
+    for (path, kept) in DIRECT.into_iter().zip(kept) {
+        report.note(&format!("mount {path} directly"), kept.and_then(|()| bind_kept(&root, disk, path)));
+    }
+    if let Some(mounted) = modules {
+        report.note("bind the kernel's modules", mounted.and_then(|()| bind_modules(&root)));
+    }
+    report.note("mount /tmp", mount_tmp(&root));
     report.reached("direct paths");
+}
+
+/// Mounts the VM's own home, which the disk has.
+///
+/// # Errors
+/// When it cannot be mounted.
+pub fn bind_home(root: &RootDir, layers: &Layers) -> Result<(), BootError> {
+    bind_kept(root, &layers.disk, HOME).map_err(BootError::during("mount the VM's /root"))
 }
 
 /// Moves the filesystems that the boot itself looks into, as its last act on its own root.
@@ -194,26 +219,23 @@ fn bind_kept(root: &RootDir, disk: &RootDir, path: &str) -> io::Result<()> {
     Ok(mount_bind(path_of(&kept), path_of(&target))?)
 }
 
+fn mount_modules(device: &Path) -> io::Result<()> {
+    mount_point(MODULES)?;
+    Ok(mount(device, MODULES, "ext4", MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV, c"")?)
+}
+
 /// Binds the kernel's module tree at `/lib/modules/<release>`. The drive holds the tree itself, or holds it below the
 /// release's name.
-fn bind_modules(drives: &Drives, root: &RootDir, report: &mut Report) {
-    let Some(device) = &drives.modules else {
-        return;
-    };
+fn bind_modules(root: &RootDir) -> io::Result<()> {
     let release = release();
-    let bound = (|| -> io::Result<()> {
-        mount_point(MODULES)?;
-        mount(device, MODULES, "ext4", MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV, c"")?;
-        let drive = RootDir::open(MODULES)?;
-        let inner = [format!("/{release}"), format!("/lib/modules/{release}")];
-        let tree = inner.iter().find(|path| drive.exists(path)).map_or("/", String::as_str);
-        let source = drive.ensure_dir(tree, 0o755)?;
-        let target: OwnedFd = root.ensure_dir(&format!("/lib/modules/{release}"), 0o755)?;
-        mount_bind(path_of(&source), path_of(&target))?;
-        drop((drive, source));
-        Ok(unmount(MODULES, UnmountFlags::DETACH)?)
-    })();
-    report.note("bind the kernel's modules", bound);
+    let drive = RootDir::open(MODULES)?;
+    let inner = [format!("/{release}"), format!("/lib/modules/{release}")];
+    let tree = inner.iter().find(|path| drive.exists(path)).map_or("/", String::as_str);
+    let source = drive.ensure_dir(tree, 0o755)?;
+    let target: OwnedFd = root.ensure_dir(&format!("/lib/modules/{release}"), 0o755)?;
+    mount_bind(path_of(&source), path_of(&target))?;
+    drop((drive, source));
+    Ok(unmount(MODULES, UnmountFlags::DETACH)?)
 }
 
 /// Mounts a tmpfs at `/tmp` where the image's systemd would: what early commands put there would vanish below a later one.

@@ -6,7 +6,7 @@
 //! what one of 1 GiB does. A disk of the usual size needs no growing, which is a third of a second of an emulated boot.
 //!
 //! What the template has, for whoever mounts it: label [`LABEL`], 4 KiB blocks, 64-bit block numbers (a grown one may
-//! exceed 16 TiB), a journal of [`JOURNAL_MIB`] MiB, no reserved blocks, nothing in it but `lost+found`.
+//! exceed 16 TiB), a journal of [`JOURNAL_MIB`] MiB, no reserved blocks, nothing in it but `lost+found` and [`DIRECTORIES`].
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -32,10 +32,15 @@ pub const LABEL: &str = "banger-disk";
 pub const JOURNAL_MIB: u64 = 64;
 
 /// What the templates' names in the cache begin with; another recipe gets another name.
-const TEMPLATE_NAME: &str = "disk-template-2";
+const TEMPLATE_NAME: &str = "disk-template-3";
 /// The program that makes it.
 const PROGRAM: &str = "mke2fs";
-/// The Debian package that brings it.
+/// What makes its directories.
+const EDITOR: &str = "debugfs";
+/// Directories of a new disk, with their modes: what the agent's first boot would make, one by one, while it is waited for.
+const DIRECTORIES: [(&str, u32); 4] =
+    [("system", 0o755), ("system/upper", 0o755), ("system/work", 0o700), ("direct", 0o700)];
+/// The Debian package that brings both.
 const PACKAGE: &str = "e2fsprogs";
 /// Where it is when `PATH` is an ordinary user's.
 const SBIN: &str = "/usr/sbin:/sbin";
@@ -70,13 +75,16 @@ impl SparseFiles {
         if template.exists() {
             return Ok(template);
         }
-        let program = find_program(PROGRAM, &self.path)
-            .or_else(|| find_program(PROGRAM, SBIN.as_ref()))
-            .ok_or(StorageError::Missing { program: PROGRAM, package: PACKAGE })?;
+        let find = |program| {
+            find_program(program, &self.path)
+                .or_else(|| find_program(program, SBIN.as_ref()))
+                .ok_or(StorageError::Missing { program, package: PACKAGE })
+        };
+        let programs = [find(PROGRAM)?, find(EDITOR)?];
         sys::fs::create_private_dir(&self.cache).map_err(StorageError::Template)?;
         let temporary = sys::fs::sibling(&template);
         // A template that a power cut leaves half written would be every later disk's.
-        let made = make_template(&program, &temporary, length)
+        let made = make_template(&programs, &temporary, length)
             .and_then(|()| sys::fs::sync(&temporary).map_err(StorageError::Template))
             .and_then(|()| sys::fs::rename(&temporary, &template).map_err(StorageError::Template));
         if made.is_err() {
@@ -107,16 +115,25 @@ impl SparseFiles {
     }
 }
 
-fn make_template(program: &Path, at: &Path, bytes: u64) -> Result<(), StorageError> {
+fn make_template([mke2fs, debugfs]: &[PathBuf; 2], at: &Path, bytes: u64) -> Result<(), StorageError> {
     sys::fs::create_new(at, 0o600).map_err(StorageError::Template)?;
     sys::fs::set_len(at, bytes).map_err(StorageError::Template)?;
-    let mut mke2fs = command(program);
+    let mut mke2fs = command(mke2fs);
     mke2fs.args(["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-L", LABEL]);
     // Descriptors of groups beside the groups: none are set aside in advance, which would be MiBs of each disk to copy.
     mke2fs.args(["-O", "64bit,metadata_csum,meta_bg,^resize_inode", "-J", &format!("size={JOURNAL_MIB}")]);
     // Nothing is written that a sparse file has as zeros.
     mke2fs.args(["-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0"]).arg(at);
-    run(&mut mke2fs).map(|_| ()).map_err(StorageError::Format)
+    run(&mut mke2fs).map_err(StorageError::Format)?;
+    // Not by `mke2fs -d`, which would make them this user's: debugfs(8) makes them root's.
+    for (directory, mode) in DIRECTORIES {
+        for request in
+            [format!("mkdir {directory}"), format!("set_inode_field {directory} mode 0{:o}", 0o40_000 | mode)]
+        {
+            run(command(debugfs).args(["-w", "-R", &request]).arg(at)).map_err(StorageError::Format)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes what a daemon that died left of a disk it was making.
