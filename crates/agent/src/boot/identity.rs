@@ -33,7 +33,7 @@ pub fn set_clock_and_entropy(config: &BootConfig, report: &mut Report) {
     report.note("feed the random pool", fed);
 }
 
-/// Writes everything that tells this VM from others of its image.
+/// Writes what tells this machine from others of its image: names, resolver, host keys.
 pub fn apply(root: &RootDir, config: &BootConfig, report: &mut Report) {
     network::loopback(report);
     if !config.hostname.is_empty() {
@@ -48,6 +48,10 @@ pub fn apply(root: &RootDir, config: &BootConfig, report: &mut Report) {
         report.note("write /etc/machine-id", root.write("/etc/machine-id", id.as_bytes(), 0o444));
     }
     report.note("write the SSH host keys", write_host_keys(root, config));
+}
+
+/// Writes what is of the person whose machine it is: keys, git identity, files. Their home must be there.
+pub fn apply_personal(root: &RootDir, config: &BootConfig, report: &mut Report) {
     report.note("write root's authorized_keys", write_authorized_keys(root, &config.authorized_keys));
     if let Some(identity) = &config.git_identity {
         report.note("write root's git identity", write_git_identity(root, identity));

@@ -4,11 +4,12 @@
 //! devices      pseudo filesystems, modules, the port to the host       devices.rs
 //! configure    the host says what this boot is                         serve
 //!   layers       beside both: drives found, image and disk mounted     root.rs disk.rs
-//!   warm         until drop-ins: what the first command needs is read  root.rs
+//!   warm         until handover: what the first command needs is read  root.rs
 //! root         overlay of image and disk                               root.rs
-//!   extend       until drop-ins: homes, direct paths, modules, /tmp    root.rs
-//! identity     names, network, keys, files, clock, entropy             identity.rs network.rs
+//!   extend       until handover: homes, direct paths, modules, /tmp    root.rs
+//! machine      names, host keys, network                               identity.rs network.rs
 //! drop-ins     settings for the image's init, below /run               dropins.rs
+//! person       home, keys, git identity, files                         identity.rs
 //! handover     root switched, the agent forked off, the init executed  handover.rs
 //! ```
 //! What is indented runs in a thread of its own, ended before the agent forks.
@@ -178,9 +179,6 @@ fn build(
     let (same, meanwhile) = (Arc::clone(&layers), root::Meanwhile { home, root: stands });
     let extended = Beside::begin("extend", move |report| root::extend(&same, &meanwhile, report));
     let root = root::assemble()?;
-    let kept = home_is_kept.recv().unwrap_or_else(|gone| Err(io::Error::other(gone)));
-    kept.map_err(BootError::during("copy the image's /root"))?;
-    root::bind_home(&root, &layers)?;
     report.reached("root");
     let same = root.try_clone().map_err(BootError::during("share the new root"))?;
     // Nobody waits only where the thread could not be started, which its end tells.
@@ -191,6 +189,11 @@ fn build(
     }
     let init = handover::find_init(&root);
     dropins::write(&root, config, init.as_ref(), report);
+    report.reached("drop-ins");
+    let kept = home_is_kept.recv().unwrap_or_else(|gone| Err(io::Error::other(gone)));
+    kept.map_err(BootError::during("copy the image's /root"))?;
+    root::bind_home(&root, &layers)?;
+    identity::apply_personal(&root, config, report);
     report.reached("identity");
     extended.end(report)?;
     warm.end(report)?;

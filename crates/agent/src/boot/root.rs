@@ -152,7 +152,7 @@ pub fn assemble() -> Result<RootDir, BootError> {
 pub struct Meanwhile {
     /// Tells that the disk has the VM's home, or why not.
     pub home: mpsc::Sender<io::Result<()>>,
-    /// Gets the root, with that home in it, when it stands.
+    /// Gets the root when it stands.
     pub root: mpsc::Receiver<RootDir>,
 }
 
