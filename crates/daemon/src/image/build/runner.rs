@@ -238,7 +238,11 @@ mod tests {
         let mut on_line = |line: &str| lines.push(line.to_owned());
         let talks_on = "sh -c 'echo $$; while :; do echo more; done' & sleep 0.2; echo last; exit 4";
         let status = run(&mut shell(talks_on), Ending::Group, &mut log, &mut on_line, Watcher::none()).unwrap();
-        sys::process::Identity::of(lines[0].parse().unwrap()).unwrap().signal(Signal::KILL).unwrap();
+        // Nobody reads what it writes any more, which ends it (SIGPIPE).
+        let (talker, deadline) = (lines[0].parse().unwrap(), sys::clock::monotonic() + Duration::from_secs(60));
+        while sys::process::Identity::of(talker).is_some() {
+            assert!(sys::clock::monotonic() < deadline, "process {talker} is still there");
+        }
         assert_eq!(status.code(), Some(4));
         assert!(lines.contains(&"last".to_owned()), "{} lines", lines.len());
     }
