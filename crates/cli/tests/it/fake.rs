@@ -143,6 +143,7 @@ impl Script {
         Script { routes: Vec::new(), is_dying: false }
             .answer("GET /v1/status", &status())
             .answer("GET /v1/vms ", &json!({"vms": [vm("web", "running"), vm("db", "stopped")]}))
+            .answer("GET /v1/vms?brief=true ", &json!({"vms": [vm("web", "running"), vm("db", "stopped")]}))
             .answer("GET /v1/vms/web ", &vm("web", "running"))
             .answer("GET /v1/vms/fox ", &vm("fox", "running"))
             .answer("GET /v1/images/debian-bookworm ", &image())

@@ -7,14 +7,18 @@ use crate::fake::{Home, Script, vm};
 
 #[test]
 fn filters_travel_to_the_daemon() {
-    let home = Script::new().answer("GET /v1/vms?", &json!({"vms": [vm("web", "running")]})).run();
+    let home = Script::new().answer("GET /v1/vms", &json!({"vms": [vm("web", "running")]})).run();
     for (args, asked) in [
-        (&["ps", "-a"][..], "GET /v1/vms"),
-        (&["ps", "--state", "running"], "GET /v1/vms?filter=state%3Drunning"),
-        (&["ls", "--state", "stopped,created", "-q"], "GET /v1/vms?filter=state%3Dstopped%2Cstate%3Dcreated"),
+        (&["ps", "-a"][..], "GET /v1/vms?brief=true"),
+        (&["ps", "--format", "json", "-r"], "GET /v1/vms?reverse=true"),
+        (&["ps", "--state", "running"], "GET /v1/vms?filter=state%3Drunning&brief=true"),
+        (
+            &["ls", "--state", "stopped,created", "-q"],
+            "GET /v1/vms?filter=state%3Dstopped%2Cstate%3Dcreated&brief=true",
+        ),
         (
             &["list", "-f", "status=exited", "--filter", "name=we", "--sort", "disk", "-lr"],
-            "GET /v1/vms?filter=state%3Dstopped%2Cname%3Dwe&sort=disk&latest=true&reverse=true",
+            "GET /v1/vms?filter=state%3Dstopped%2Cname%3Dwe&sort=disk&latest=true&reverse=true&brief=true",
         ),
     ] {
         assert!(home.banger(args).status().unwrap().success(), "{args:?}");

@@ -135,7 +135,7 @@ fn what_happens_unasked_is_on_the_page() {
 
 #[test]
 fn no_vms() {
-    let home = Script::new().answer("GET /v1/vms ", &json!({"vms": []})).run();
+    let home = Script::new().answer("GET /v1/vms?brief=true ", &json!({"vms": []})).run();
     assert_snapshot!(home.transcript(&["ps"]), @"
     status 0
     --- stdout
@@ -201,7 +201,7 @@ fn what_a_guest_says_does_not_drive_the_terminal() {
 #[test]
 fn another_version_of_the_daemon() {
     let home = Script::new()
-        .on("GET /v1/vms ", |_, connection| {
+        .on("GET /v1/vms?brief=true ", |_, connection| {
             connection.bytes(b"HTTP/1.1 200 OK\r\nserver: bangerd/9.9.9\r\ncontent-length: 2\r\n\r\n{}");
         })
         .run();

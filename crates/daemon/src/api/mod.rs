@@ -83,10 +83,13 @@ pub struct About {
 }
 
 #[derive(OpenApi)]
-#[openapi(info(
-    title = "bangerd",
-    description = "The API between banger and its daemon: HTTP/1.1 with JSON bodies over a Unix socket."
-))]
+#[openapi(
+    info(
+        title = "bangerd",
+        description = "The API between banger and its daemon: HTTP/1.1 with JSON bodies over a Unix socket."
+    ),
+    components(schemas(wire::api::VmLines))
+)]
 struct Document;
 
 fn routes() -> OpenApiRouter<Api> {

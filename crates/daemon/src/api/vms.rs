@@ -1,5 +1,6 @@
 //! VMs: list, show, create, start, stop, restart, kill, pause, resume, reset, delete, wait.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use axum::response::Response;
 use wire::agent::message::Level;
 use wire::api::{
     ApiError, Begun, CreateVm, DeleteVm, ErrorBody, ErrorCode, KillVm, ListVms, Ready, ResetVm, StartVm, StopVm, Vm,
-    VmFilter, VmList, VmSort, Wait, WaitVm,
+    VmFilter, VmLine, VmLines, VmList, VmSort, Wait, WaitVm,
 };
 
 use super::error::Refusal;
@@ -44,20 +45,26 @@ pub(super) async fn seen(api: &Api, record: VmRecord) -> Result<Vm, StoreError> 
     params(
         ("filter" = Option<VmFilter>, Query, description = "KEY=VALUE,KEY=VALUE with state, name, image and id"),
         ("latest" = Option<bool>, Query), ("sort" = Option<VmSort>, Query), ("reverse" = Option<bool>, Query),
+        ("brief" = Option<bool>, Query, description = "the answer is a VmLines, as far as a table shows VMs"),
     ),
     responses((status = 200, body = VmList), (status = "default", body = ErrorBody))
 )]
 pub async fn list(State(api): State<Api>, Query(query): Query<ListVms>) -> Result<Response, Refusal> {
     let storage = Arc::clone(&api.host.storage);
+    let is_measured = !query.brief || query.sort == VmSort::Disk;
+    let measure = move || Ok(if is_measured { storage.allocated() } else { HashMap::new() });
     // Two looks at the same time: many VMs have many files.
-    let (listed, allocated) = tokio::join!(api.host.store.listing(), blocking(move || Ok(storage.allocated())));
+    let (listed, allocated) = tokio::join!(api.host.store.listing(), blocking(measure));
     let allocated = allocated?;
     let seen = |(vm, boot): (VmSummary, _)| {
         let bytes = allocated.get(&vm.id).copied().unwrap_or(0);
         seen_with(&api, vm, boot, bytes)
     };
-    let vms = listed?.into_iter().map(seen).collect();
-    answer(&VmList { vms: query.apply(vms) })
+    let vms = query.apply(listed?.into_iter().map(seen).collect());
+    if query.brief {
+        return answer(&VmLines { vms: vms.into_iter().map(VmLine::from).collect() });
+    }
+    answer(&VmList { vms })
 }
 
 /// One VM

@@ -27,6 +27,9 @@ pub struct ListVms {
     /// The other way round.
     #[serde(default)]
     pub reverse: bool,
+    /// As far as a table shows them: the answer is a [`VmLines`].
+    #[serde(default)]
+    pub brief: bool,
 }
 
 impl ListVms {
@@ -49,15 +52,17 @@ impl ListVms {
     }
 }
 
-/// A list of VMs as far as a table shows it: the same answer, of which less is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// A list of VMs as far as a table shows it: a fraction of the whole to make, send and read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VmLines {
     /// The VMs.
     pub vms: Vec<VmLine>,
 }
 
 /// A [`Vm`] as far as a table shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VmLine {
     /// Its id.
     pub id: VmId,
@@ -79,6 +84,23 @@ pub struct VmLine {
     pub workspace: Option<Workspace>,
     /// When it was created.
     pub created_at_ms: u64,
+}
+
+impl From<Vm> for VmLine {
+    fn from(vm: Vm) -> VmLine {
+        VmLine {
+            id: vm.id,
+            name: vm.name,
+            state: vm.state,
+            image: vm.image,
+            vcpus: vm.vcpus,
+            memory_mib: vm.memory_mib,
+            disk_bytes: vm.disk_bytes,
+            publish: vm.publish,
+            workspace: vm.workspace,
+            created_at_ms: vm.created_at_ms,
+        }
+    }
 }
 
 /// By what VMs are sorted.

@@ -84,7 +84,7 @@ impl Args {
             Sort::Disk => VmSort::Disk,
         };
         let filter = (!terms.is_empty()).then_some(VmFilter(terms));
-        ListVms { filter, latest: self.latest, sort, reverse: self.reverse }
+        ListVms { filter, latest: self.latest, sort, reverse: self.reverse, brief: false }
     }
 }
 
@@ -98,7 +98,8 @@ fn target(query: ListVms) -> String {
         let sort = serde_json::to_value(query.sort).expect("a word is plain data");
         words.push(format!("sort={}", sort.as_str().unwrap_or_default()));
     }
-    for (is_asked, word) in [(query.latest, "latest=true"), (query.reverse, "reverse=true")] {
+    let flags = [(query.latest, "latest=true"), (query.reverse, "reverse=true"), (query.brief, "brief=true")];
+    for (is_asked, word) in flags {
         if is_asked {
             words.push(word.to_owned());
         }
@@ -109,12 +110,13 @@ fn target(query: ListVms) -> String {
 
 /// Prints them.
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
-    let target = target(args.query());
     if app.out.format == Format::Json && !args.records.quiet {
+        let target = target(args.query());
         let list: VmList = app.interrupts.guard(app.interrupts.start(), app.client.get(&target)).await?;
         app.out.json(&list)?;
         return Ok(0);
     }
+    let target = target(ListVms { brief: true, ..args.query() });
     let list: VmLines = app.interrupts.guard(app.interrupts.start(), app.client.get(&target)).await?;
     let text = match app.out.format {
         _ if args.records.quiet => list.vms.iter().map(|vm| format!("{}\n", vm.id)).collect(),
