@@ -194,6 +194,11 @@ impl Daemon {
         self.program().map(|(_, program)| program).map_err(|error| error.into_failure(&self.dirs))
     }
 
+    /// Makes its log, and the directory of that, for whoever opens it before the daemon runs.
+    pub(crate) fn make_log(&self) -> Result<(), Failure> {
+        self.open_log().map(drop).map_err(|error| error.into_failure(&self.dirs))
+    }
+
     /// Whether somebody listens on its socket.
     pub(crate) async fn is_listening(&self) -> bool {
         matches!(self.try_connect().await, Ok(Some(_)))
@@ -231,7 +236,7 @@ impl Daemon {
     async fn start_and_connect(&self) -> Result<UnixStream, DaemonError> {
         let (own_exe, program) = self.program()?;
         let log_path = self.log();
-        let log = self.open_log().map_err(|source| DaemonError::Log { log: log_path.clone(), source: Io(source) })?;
+        let log = self.open_log()?;
         let log_start = log.metadata().map_or(0, |meta| meta.len());
         let mut child = process::spawn_daemon(own_exe, &program, &log)
             .map_err(|source| DaemonError::Spawn { program: program.clone(), source: Io(source) })?;
@@ -270,12 +275,15 @@ impl Daemon {
         }
     }
 
-    fn open_log(&self) -> std::io::Result<File> {
+    fn open_log(&self) -> Result<File, DaemonError> {
         let path = self.log();
-        if let Some(dir) = path.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        }
-        OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(path)
+        let open = || {
+            if let Some(dir) = path.parent() {
+                DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+            }
+            OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(&path)
+        };
+        open().map_err(|source| DaemonError::Log { log: path.clone(), source: Io(source) })
     }
 }
 

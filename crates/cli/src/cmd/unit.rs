@@ -13,10 +13,13 @@ const UNIT: &str = include_str!("../../../../systemd/bangerd.service");
 /// Prints it for this user: the daemon beside this program, the directories that the environment names, the usual log.
 ///
 /// # Errors
-/// When there is no daemon beside this program, or no home is known.
+/// When there is no daemon beside this program, no home is known, or the log cannot be made.
 pub(crate) fn print(settings: &Settings, out: Output) -> Result<u8, Failure> {
     let daemon = Daemon::of(settings, Start::Never)?;
-    out.text(&render(&daemon.installed()?, &settings.places(), &daemon.log()))?;
+    let text = render(&daemon.installed()?, &settings.places(), &daemon.log());
+    // systemd opens the log before it starts the daemon, which would have made it and its directory.
+    daemon.make_log()?;
+    out.text(&text)?;
     Ok(0)
 }
 
