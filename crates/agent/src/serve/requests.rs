@@ -101,6 +101,9 @@ impl Server {
             Request::GetTree { path, follow } => {
                 return self.work(stream, Channels::Output, move |hands| get_tree(&path, follow, hands));
             }
+            Request::Remove { .. } | Request::Settle { .. } | Request::Survey { .. } | Request::GetFiles { .. } => {
+                Err(Failure::Unsupported)
+            }
             Request::Changes if self.guest.is_hosted() => {
                 Err(Failure::Refused { why: "this guest has no layers".to_owned() })
             }

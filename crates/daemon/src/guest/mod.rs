@@ -139,6 +139,7 @@ impl GuestError {
             Reply::Listeners(_) => "what listens",
             Reply::Session(_) => "about sessions",
             Reply::Stat(_) => "what is at a path",
+            Reply::Surveyed(_) => "how a workspace is",
             Reply::Done { .. } => "that it is done",
             Reply::Failed(_) => "that it failed",
         };

@@ -77,7 +77,7 @@ impl Tame for Reply {
             Reply::Session(session) => Reply::Session(session.tame()),
             Reply::Failed(failure) => Reply::Failed(failure.tame()),
             Reply::Stat(stat) => Reply::Stat(stat.tame()),
-            Reply::Started { .. } | Reply::Exited(_) | Reply::Done { .. } => self,
+            Reply::Started { .. } | Reply::Exited(_) | Reply::Surveyed(_) | Reply::Done { .. } => self,
         }
     }
 }

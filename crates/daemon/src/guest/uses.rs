@@ -55,6 +55,10 @@ pub(crate) fn is_use(request: &Request) -> bool {
         | Request::GetTree { .. }
         | Request::Stat { .. }
         | Request::Changes
+        | Request::Remove { .. }
+        | Request::Settle { .. }
+        | Request::Survey { .. }
+        | Request::GetFiles { .. }
         | Request::Await { .. } => true,
         Request::Session(request) => match request {
             SessionRequest::Start { .. }

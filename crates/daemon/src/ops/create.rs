@@ -87,7 +87,7 @@ pub async fn plan(host: &Host, request: CreateVm) -> Result<CreatePlan, Cause> {
         image_id: image.id.clone(),
         kernel_id: kernel.id.clone(),
         identity: mint_identity()?,
-        workspace: request.workspace,
+        workspace: None,
         reset_pending: false,
         last_error: None,
         restarting: None,

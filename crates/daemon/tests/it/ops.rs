@@ -25,7 +25,6 @@ pub(crate) fn request(name: &str, start: bool) -> CreateVm {
         stop_after_ms: None,
         restart: RestartPolicy::No,
         start,
-        workspace: None,
     }
 }
 

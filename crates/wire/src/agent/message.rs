@@ -10,6 +10,10 @@
 //! | [`Request::Session`] | | | see [`super::session`] |
 //! | [`Request::Changes`] | – | records | [`Reply::Done`] |
 //! | [`Request::Stat`] | – | – | [`Reply::Stat`] |
+//! | [`Request::Remove`] | paths | – | [`Reply::Done`] |
+//! | [`Request::Settle`] | records | – | [`Reply::Done`] |
+//! | [`Request::Survey`] | – | records | [`Reply::Surveyed`] |
+//! | [`Request::GetFiles`] | paths | tar | [`Reply::Done`] |
 //! | everything else | – | – | [`Reply::Done`] or its own |
 //!
 //! Any request may end in [`Reply::Failed`]. Unknown fields are ignored by whoever is older; unknown requests are
@@ -20,6 +24,7 @@ pub use super::listening::{LISTENERS_MAX, Listeners, ListeningSocket, Protocol};
 use serde::{Deserialize, Serialize};
 
 use super::session::{SessionReply, SessionRequest};
+use super::workspace::Surveyed;
 
 /// The agent's first words on a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +111,32 @@ pub enum Request {
     /// Tells the changes of the system layer: on the output channel `A`, `M` or `D`, the absolute path, a zero, for
     /// each change; [`Reply::Done`] when all were told.
     Changes,
+    /// Removes files and links below `path`, and the directories that are empty then: relative paths come on the input
+    /// channel, each with a zero behind it. What is not there is no error; directories with something in them stay.
+    Remove {
+        /// Absolute.
+        path: String,
+    },
+    /// Takes down what was sent to the workspace at `path`: records of [`super::workspace::Settled`] for all its files,
+    /// and fills in what its index lacks about those that are clean, so that git need not read them.
+    Settle {
+        /// Absolute.
+        path: String,
+    },
+    /// Tells how the files of the workspace at `path` differ from what was sent: records of
+    /// [`super::workspace::Surveyable`].
+    Survey {
+        /// Absolute.
+        path: String,
+        /// Files that were not sent are told too, ignored ones included; those of git directories never are.
+        #[serde(default)]
+        added: bool,
+    },
+    /// Packs the files below `path` whose relative paths come on the input channel, each with a zero behind it.
+    GetFiles {
+        /// Absolute.
+        path: String,
+    },
     /// Waits until the guest is ready to `level`. The host resets the stream when it has waited enough.
     Await {
         /// How ready.
@@ -299,6 +330,8 @@ pub enum Reply {
     Session(SessionReply),
     /// What is at a path.
     Stat(FileStat),
+    /// What is where a workspace should be.
+    Surveyed(Surveyed),
     /// Done; `bytes` counts what a tree transfer moved.
     Done {
         /// Bytes of file content.

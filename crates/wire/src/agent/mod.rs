@@ -17,6 +17,7 @@
 //!   an allocation above the limits there.
 //! - [`message`]: what `Open` asks and `Reply` answers (JSON).
 //! - [`session`]: the same about sessions, and the records of their output.
+//! - [`workspace`]: the records about a project's files.
 //!
 //! Rules both sides keep:
 //! - The host opens streams (numbers 1 and up, at most [`STREAMS_MAX`] at once); stream 0 carries [`frame::Kind::Hello`] and events.
@@ -33,6 +34,7 @@ pub mod frame;
 pub mod listening;
 pub mod message;
 pub mod session;
+pub mod workspace;
 
 /// The generation this build speaks.
 ///
@@ -41,7 +43,8 @@ pub mod session;
 /// | 1 | everything but the following |
 /// | 2 | [`message::Request::Session`] |
 /// | 3 | [`message::Request::Stat`], [`message::Request::Changes`], following a link in [`message::Request::GetTree`] |
-pub const GENERATION: u32 = 3;
+/// | 4 | [`message::Request::Remove`], [`message::Request::Settle`], [`message::Request::Survey`], [`message::Request::GetFiles`] |
+pub const GENERATION: u32 = 4;
 
 /// Streams open at the same time on one connection.
 pub const STREAMS_MAX: usize = 256;

@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::vm::{Publish, Vm, VmState, Workspace};
+use super::vm::{Publish, Vm, VmState};
+use super::workspace::Workspace;
 use crate::id::VmId;
 use crate::naming::VmName;
 

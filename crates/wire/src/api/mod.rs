@@ -30,6 +30,12 @@
 //! | `GET /v1/vms/{vm}/tree?path=` | [`FileQuery`] → tar, chunked, with [`ERROR_TRAILER`] |
 //! | `GET /v1/vms/{vm}/file?path=` | [`FileQuery`] → [`GuestFile`] |
 //! | `GET /v1/vms/{vm}/changes` | → [`Change`] a line, with [`ERROR_TRAILER`] |
+//! | `POST /v1/workspaces/inspect` | [`InspectWorkspace`] → [`Inspection`] |
+//! | `POST /v1/vms/{vm}/workspace` | [`PrepareWorkspace`] → [`Begun`] |
+//! | `GET /v1/vms/{vm}/workspace` | [`WorkspaceQuery`] → [`WorkspaceStatus`] |
+//! | `GET /v1/vms/{vm}/workspace/export` | [`ExportQuery`] → bytes, chunked, with [`EXPORT_TRAILER`] or [`ERROR_TRAILER`] |
+//! | `POST /v1/vms/{vm}/workspace/branch` | [`ExportBranch`] → [`Exported`] |
+//! | `POST /v1/vms/{vm}/workspace/exported` | [`KeepExported`] → [`Workspace`] |
 //! | `GET /v1/images`, `GET /v1/images/{image}`, `DELETE …` | → [`ImageList`], [`Image`], [`Begun`] |
 //! | `POST /v1/images/build` | [`BuildImage`] → [`Begun`] |
 //! | `GET /v1/kernels`, `GET /v1/kernels/{kernel}`, `DELETE …` | → [`KernelList`], [`Kernel`], [`Begun`] |
@@ -53,6 +59,7 @@ mod session;
 mod system;
 mod tree;
 mod vm;
+mod workspace;
 
 pub use boot::{BOOT_PREFIX_LEN_MIN, BootChoice, BootChoiceError, BootList};
 pub use config::{Configuration, Origin, Setting};
@@ -69,7 +76,12 @@ pub use system::{Check, CheckStatus, DaemonStatus, Defaults, DoctorReport, Versi
 pub use tree::{Change, ChangeKind, ERROR_TRAILER, FileKind, FileQuery, GuestFile, TreeDone, TreeQuery};
 pub use vm::{
     BootStatus, CreateVm, DeleteVm, KillSignal, KillSignalError, KillVm, LogSource, LogsQuery, Publish, Ready,
-    RenameVm, ResetVm, SetVm, StartVm, StopVm, Vm, VmList, VmState, Wait, WaitVm, Workspace,
+    RenameVm, ResetVm, SetVm, StartVm, StopVm, Vm, VmList, VmState, Wait, WaitVm,
+};
+pub use workspace::{
+    EXPORT_TRAILER, ExportBranch, ExportFormat, ExportQuery, Exported, GuestSide, HostSide, InspectWorkspace,
+    Inspection, KeepExported, PATHS_TOLD_MAX, PrepareWorkspace, WORKSPACE_DEPTH, WORKSPACE_PATH, Workspace,
+    WorkspaceMode, WorkspaceModeError, WorkspaceQuery, WorkspaceSource, WorkspaceStatus,
 };
 
 /// What every path begins with.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::boot::BootChoice;
 use super::policy::{Idle, RestartPolicy, Restarts};
+use super::workspace::Workspace;
 use crate::id::{BootId, ImageId, KernelId, OpId, VmId};
 use crate::naming::VmName;
 
@@ -107,18 +108,6 @@ pub struct BootStatus {
     pub warnings: Vec<String>,
 }
 
-/// A project's files in a guest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Workspace {
-    /// Where in the guest.
-    pub guest_path: String,
-    /// Where on the host.
-    pub host_path: String,
-    /// The commit the host was at, when it has one.
-    pub head_commit: Option<String>,
-}
-
 /// A host port that leads into the guest: TCP, bound to 127.0.0.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -176,9 +165,6 @@ pub struct CreateVm {
     /// Boot it too; if that fails, nothing is left of it but its console log.
     #[serde(default)]
     pub start: bool,
-    /// What goes in as the workspace, recorded for later commands.
-    #[serde(default)]
-    pub workspace: Option<Workspace>,
 }
 
 /// How ready is ready.
@@ -229,6 +215,9 @@ pub struct DeleteVm {
     /// Refuses a VM that runs, is on its way up or down, or is just rebooting.
     #[serde(default)]
     pub only_off: bool,
+    /// Changes in its workspace that were never exported may go with it.
+    #[serde(default)]
+    pub discard: bool,
 }
 
 /// `POST /v1/vms/{vm}/rename`. A guest that runs takes its new host name at its next boot.

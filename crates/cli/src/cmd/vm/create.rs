@@ -38,7 +38,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     let since = app.interrupts.start();
     defaults::ensure(app, &args.machine, since).await.map_err(|failure| args.machine.not_created(failure))?;
     let began = clock::now();
-    let request = args.machine.request(!args.no_start, None);
+    let request = args.machine.request(!args.no_start);
     let subject = args.machine.name.as_ref().map_or("new VM", |name| name.as_str());
     let begun = operation::perform(app, subject, since, app.client.send(&format!("{BASE}/vms"), &request))
         .await

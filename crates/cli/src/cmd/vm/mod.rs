@@ -1,8 +1,6 @@
 //! Verbs about VMs, one file each; here are the options several of them share.
 
-use wire::api::{
-    BASE, CreateVm, ErrorCode, Publish, Ready, RestartPolicy, StartVm, Vm, VmList, VmState, Wait, WaitVm, Workspace,
-};
+use wire::api::{BASE, CreateVm, ErrorCode, Publish, Ready, RestartPolicy, StartVm, Vm, VmList, VmState, Wait, WaitVm};
 use wire::naming::VmName;
 
 use crate::client::path;
@@ -102,7 +100,7 @@ impl Machine {
     }
 
     /// As the API wants it.
-    pub(crate) fn request(&self, start: bool, workspace: Option<Workspace>) -> CreateVm {
+    pub(crate) fn request(&self, start: bool) -> CreateVm {
         CreateVm {
             name: self.name.clone(),
             image: self.image.clone(),
@@ -115,7 +113,6 @@ impl Machine {
             stop_after_ms: self.stop_after,
             restart: self.restart,
             start,
-            workspace,
         }
     }
 }

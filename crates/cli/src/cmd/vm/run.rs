@@ -133,12 +133,7 @@ fn attached(args: &Args) -> Result<Attached, Failure> {
 }
 
 async fn create(app: &App, args: &Args, workspace: Option<&Workspace>, since: Since) -> Result<Begun, Failure> {
-    let recorded = workspace.map(|workspace| Recorded {
-        guest_path: workspace::GUEST_PATH.to_owned(),
-        host_path: workspace.root.to_string_lossy().into_owned(),
-        head_commit: workspace.head_commit.clone(),
-    });
-    let request = args.machine.request(true, recorded);
+    let request = args.machine.request(true);
     let subject = args.machine.name.as_ref().map_or("new VM", |name| name.as_str());
     operation::perform(app, subject, since, app.client.send(&format!("{BASE}/vms"), &request)).await
 }
