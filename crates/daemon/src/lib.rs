@@ -8,6 +8,7 @@
 //! | [`saga`] | the step engine and its journal; knows none of our nouns | nothing of ours |
 //! | [`store`] | the only SQL; append-only migrations | `model`, `saga::journal`, `sys::fs` |
 //! | [`vmm`] [`storage`] [`network`] [`image`] [`guest`] | drivers and clients | `model`, `sys`, `wire`; never each other, never `store` |
+//! | [`workspace`] | a repository of the host's on its way into a guest | `model`, `sys`, `wire`, `tree` |
 //! | [`supervise`] | one owner task per live VM, and who is at work | `model`, `store`, driver traits |
 //! | [`ops`] | verbs: one file per operation, each opening with its list of steps | `model`, `saga`, `store`, `supervise`, driver traits |
 //! | [`reconcile`] | the sweep, and the loops of VMs' policies: take no input, safe at any moment | `model`, `store`, `supervise`, driver traits, `ops` |
@@ -33,3 +34,4 @@ pub mod store;
 pub mod supervise;
 pub mod vmm;
 pub mod workshop;
+pub mod workspace;
