@@ -8,6 +8,7 @@
 //! | [`saga`] | the step engine and its journal; knows none of our nouns | nothing of ours |
 //! | [`store`] | the only SQL; append-only migrations | `model`, `saga::journal`, `sys::fs` |
 //! | [`vmm`] [`storage`] [`network`] [`image`] [`guest`] | drivers and clients | `model`, `sys`, `wire`; never each other, never `store` |
+//! | [`exchange`] | host and guest about a workspace: how they compare, and how the work comes back | `guest`, `workspace` |
 //! | [`supervise`] | one owner task per live VM, and who is at work | `model`, `store`, driver traits |
 //! | [`ops`] | verbs: one file per operation, each opening with its list of steps | `model`, `saga`, `store`, `supervise`, driver traits |
 //! | [`reconcile`] | the sweep, and the loops of VMs' policies: take no input, safe at any moment | `model`, `store`, `supervise`, driver traits, `ops` |
@@ -21,6 +22,7 @@
 pub mod api;
 pub mod config;
 pub mod doctor;
+pub mod exchange;
 pub mod guest;
 pub mod image;
 pub mod model;
@@ -32,4 +34,5 @@ pub mod storage;
 pub mod store;
 pub mod supervise;
 pub mod vmm;
+pub mod workspace;
 pub mod workshop;
