@@ -113,18 +113,20 @@ pub enum Request {
     Changes,
     /// Removes files and links below `path`, and the directories that are empty then: relative paths come on the input
     /// channel, each with a zero behind it. What is not there is no error; directories with something in them stay.
+    /// [`Reply::Done`] counts the files and links.
     Remove {
         /// Absolute.
         path: String,
     },
     /// Takes down what was sent to the workspace at `path`: records of [`super::workspace::Settled`] for all its files,
-    /// and fills in what its index lacks about those that are clean, so that git need not read them.
+    /// and fills in what its index lacks about those that are clean, so that git need not read them. [`Reply::Done`] counts
+    /// the entries that were filled in.
     Settle {
         /// Absolute.
         path: String,
     },
     /// Tells how the files of the workspace at `path` differ from what was sent: records of
-    /// [`super::workspace::Surveyable`].
+    /// [`super::workspace::Surveyable`]. Of one that is unfinished they are told as well, when there are notes.
     Survey {
         /// Absolute.
         path: String,
@@ -132,7 +134,8 @@ pub enum Request {
         #[serde(default)]
         added: bool,
     },
-    /// Packs the files below `path` whose relative paths come on the input channel, each with a zero behind it.
+    /// Packs the files and links below `path` whose relative paths come on the input channel, each with a zero behind it,
+    /// when all have come. What is not there is left out, and of each file its owner and attributes.
     GetFiles {
         /// Absolute.
         path: String,
@@ -332,7 +335,7 @@ pub enum Reply {
     Stat(FileStat),
     /// What is where a workspace should be.
     Surveyed(Surveyed),
-    /// Done; `bytes` counts what a tree transfer moved.
+    /// Done; `bytes` counts what a tree transfer moved, or what the request says.
     Done {
         /// Bytes of file content.
         #[serde(default)]
