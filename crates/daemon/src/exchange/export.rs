@@ -60,8 +60,8 @@ pub async fn export(
         ExportFormat::Patch => match Answer::begin(guest, &question).await {
             Err(ExchangeError::NoGit) if is_own => {
                 let (file, exported) = without_git::patch(&asked, base.as_ref(), bytes_max, scratch).await?;
-                let file = file.map_or(Source::Over, |file| Source::Host(tokio::fs::File::from_std(file)));
-                Ok(ExportStream { source: file, mails: None, exported })
+                let source = Source::Host(tokio::fs::File::from_std(file));
+                Ok(ExportStream { source, mails: None, exported })
             }
             answer => asked.patch(answer?).await,
         },

@@ -247,7 +247,7 @@ pub(super) fn keeps_missing(workspace: &Workspace) -> bool {
     workspace.mode == WorkspaceMode::MetadataOnly
 }
 
-fn below(repository: &str, difference: Surveyable) -> Surveyable {
+pub(super) fn below(repository: &str, difference: Surveyable) -> Surveyable {
     if repository.is_empty() {
         return difference;
     }
@@ -256,7 +256,7 @@ fn below(repository: &str, difference: Surveyable) -> Surveyable {
 }
 
 /// A path below another one, either of which may be empty.
-fn within(above: &str, path: &str) -> String {
+pub(super) fn within(above: &str, path: &str) -> String {
     if above.is_empty() || path.is_empty() { format!("{above}{path}") } else { format!("{above}/{path}") }
 }
 
