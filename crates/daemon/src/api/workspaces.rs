@@ -11,16 +11,17 @@ use futures_util::{Stream, stream};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use wire::api::{
-    ApiError, Begun, ERROR_TRAILER, EXPORT_TRAILER, ErrorBody, ErrorCode, ExportBranch, ExportQuery, Exported, GuestSide,
-    InspectWorkspace, Inspection, KeepExported, PrepareWorkspace, Workspace, WorkspaceQuery, WorkspaceStatus,
+    ApiError, Begun, ERROR_TRAILER, EXPORT_TRAILER, ErrorBody, ErrorCode, ExportBranch, ExportQuery, Exported,
+    GuestSide, InspectWorkspace, Inspection, KeepExported, PrepareWorkspace, Workspace, WorkspaceQuery,
+    WorkspaceStatus,
 };
 use wire::naming;
 
+use super::Api;
 use super::error::Refusal;
 use super::guests::guest;
 use super::trees::{trailers, wants_trailers};
 use super::vms::{Accepted, accepted};
-use super::Api;
 use crate::ops::courier::{Delivered, Outgoing};
 use crate::ops::unexported::delivered;
 use crate::ops::world::blocking;

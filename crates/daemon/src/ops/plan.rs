@@ -280,6 +280,7 @@ impl Plan {
             | Plan::Restart(_)
             | Plan::Reset(_)
             | Plan::Set(_)
+            | Plan::Prepare(_)
             | Plan::ImageBuild(_)
             | Plan::KernelImport(_) => false,
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use super::failure::refused;
 use super::plan::Plan;
 use super::staging::translate;
 use super::world::{Host, blocking};
+use crate::guest::Guest;
 use crate::model::vm::VmState;
 use crate::saga::{Cause, Cx, Saga, Step, Undo};
 use crate::store::records::VmRecord;
@@ -25,8 +27,11 @@ use crate::store::records::VmRecord;
 pub fn prepare() -> Saga<PreparePlan, Host> {
     Saga::named("vm.prepare")
         .then(SendFiles) // undo: nothing, what has arrived stays and is gone on with
-        .commit(RecordWorkspace)
+        .commit(RecordWorkspace) // undo: what was on record before
 }
+
+/// How long an agent that is not connected may take to be so.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One delivery, decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +48,8 @@ pub struct PreparePlan {
     pub force: bool,
     /// What was sent before, of the same repository to the same place.
     pub before: Option<Workspace>,
+    /// What is on record, whatever it is.
+    pub replaces: Option<Workspace>,
 }
 
 /// Decides what is sent to `vm`. All refusals that need no guest are here.
@@ -75,6 +82,7 @@ pub async fn plan(host: &Host, vm: &VmRecord, request: PrepareWorkspace) -> Resu
         guest_path,
         force: request.force,
         before,
+        replaces: vm.workspace.clone(),
     })
 }
 
@@ -120,7 +128,8 @@ fn checked(path: &str) -> Result<String, Cause> {
     if is_fine {
         return Ok(trimmed.to_owned());
     }
-    let message = format!("{path:?} cannot hold a workspace: an absolute path below the root is needed, without . and ..");
+    let message =
+        format!("{path:?} cannot hold a workspace: an absolute path below the root is needed, without . and ..");
     Err(refused(ErrorCode::BadRequest, message))
 }
 
@@ -134,6 +143,20 @@ impl Engine {
         let plan = plan(self.host(), &vm, request).await?;
         self.begin(Plan::Prepare(Box::new(plan))).await
     }
+}
+
+/// The guest; just after the daemon's start its agent may not be connected yet.
+async fn answering(host: &Host, plan: &PreparePlan) -> Result<Guest, Cause> {
+    if let Some((_, mut view)) = host.supervisors.present(&plan.vm) {
+        let known = view.wait_for(|view| view.guest.is_some() || view.ended.is_some());
+        if let Ok(Ok(view)) = tokio::time::timeout(ANSWER_TIMEOUT, known).await
+            && let Some(guest) = view.guest.clone()
+        {
+            return Ok(guest);
+        }
+    }
+    let refusal = refused(ErrorCode::GuestUnreachable, format!("the agent in {} does not answer", plan.name));
+    Err(refusal.with_hint(format!("banger logs {} shows its console", plan.name)).retryable())
 }
 
 /// Streams what the guest lacks.
@@ -151,11 +174,7 @@ impl Step<PreparePlan, Host> for SendFiles {
 
     async fn run(&self, cx: &Cx<'_, PreparePlan, Host>) -> Result<(), Cause> {
         let (plan, host) = (cx.plan, cx.world);
-        let unreachable = || {
-            let refusal = refused(ErrorCode::GuestUnreachable, format!("the agent in {} does not answer", plan.name));
-            refusal.with_hint(format!("banger logs {} shows its console", plan.name)).retryable()
-        };
-        let guest = host.supervisors.guest(&plan.vm).ok_or_else(unreachable)?;
+        let guest = answering(host, plan).await?;
         let (sender, mut reports) = mpsc::unbounded_channel();
         let cancelled = Arc::new(AtomicBool::new(false));
         let delivery = Delivery {
@@ -202,20 +221,16 @@ impl Step<PreparePlan, Host> for RecordWorkspace {
         "record_workspace"
     }
 
-    fn undo_policy(&self) -> Undo {
-        Undo::Nothing { because: "the files are in the guest" }
-    }
-
     async fn run(&self, cx: &Cx<'_, PreparePlan, Host>) -> Result<(), Cause> {
         let (plan, host) = (cx.plan, cx.world);
         let (courier, dir) = (Arc::clone(&host.courier), naming::vm_dir(&host.dirs.state, &plan.vm));
         let lost = || refused(ErrorCode::Internal, "the notes of what was sent are gone");
         let workspace = blocking(move || courier.delivered(&dir)).await?.ok_or_else(lost)?;
-        Ok(host.store.set_workspace(&plan.vm, &workspace).await?)
+        Ok(host.store.set_workspace(&plan.vm, Some(&workspace)).await?)
     }
 
-    async fn undo(&self, _: &Cx<'_, PreparePlan, Host>) -> Result<(), Cause> {
-        Ok(())
+    async fn undo(&self, cx: &Cx<'_, PreparePlan, Host>) -> Result<(), Cause> {
+        Ok(cx.world.store.set_workspace(&cx.plan.vm, cx.plan.replaces.as_ref()).await?)
     }
 }
 

@@ -30,7 +30,13 @@ const OVERHEAD: u64 = 3;
 pub fn delivered(host: &Host, vm: &VmRecord, guest: Guest) -> Option<Delivered> {
     let workspace = vm.workspace.clone().filter(|workspace| workspace.prepared_at_ms.is_some())?;
     let dir = naming::vm_dir(&host.dirs.state, &vm.id);
-    Some(Delivered { guest, workspace, name: vm.name.clone(), dir, bytes_max: vm.spec.disk_bytes.saturating_mul(OVERHEAD) })
+    Some(Delivered {
+        guest,
+        workspace,
+        name: vm.name.clone(),
+        dir,
+        bytes_max: vm.spec.disk_bytes.saturating_mul(OVERHEAD),
+    })
 }
 
 impl Engine {
@@ -100,14 +106,25 @@ fn unknown(vm: &VmRecord, why: &str) -> Cause {
 
 fn hint(vm: &VmRecord) -> String {
     let name = &vm.name;
-    let first = if matches!(vm.state, VmState::Created | VmState::Stopped) { format!("banger start {name}, then ") } else { String::new() };
+    let first = if matches!(vm.state, VmState::Created | VmState::Stopped) {
+        format!("banger start {name}, then ")
+    } else {
+        String::new()
+    };
     let base = vm.workspace.as_ref().and_then(|workspace| workspace.base_commit.as_deref());
     let base = base.map(|commit| format!(" --base-commit {}", &commit[..commit.len().min(12)])).unwrap_or_default();
-    format!("{first}banger workspace export {name}{base} -o {name}.patch; or delete it with what it holds: banger rm --discard {name}")
+    format!(
+        "{first}banger workspace export {name}{base} -o {name}.patch; or delete it with what it holds: banger rm --discard {name}"
+    )
 }
 
 /// Takes down how the workspace of a VM is left, before its guest is asked to end. Nothing here keeps it from ending.
-pub(super) async fn note_last_look(host: &Host, vm: &wire::id::VmId, boot: &BootId, guest: &Guest) -> Result<(), Cause> {
+pub(super) async fn note_last_look(
+    host: &Host,
+    vm: &wire::id::VmId,
+    boot: &BootId,
+    guest: &Guest,
+) -> Result<(), Cause> {
     let record = host.store.vm(vm).await?;
     let Some(delivered) = delivered(host, &record, guest.clone()) else { return Ok(()) };
     let look = match tokio::time::timeout(LAST_LOOK_TIMEOUT, host.courier.look(&delivered)).await {

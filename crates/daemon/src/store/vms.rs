@@ -174,12 +174,13 @@ impl Store {
         .await
     }
 
-    /// Records what is in a VM as its workspace. Idempotent.
+    /// Records what is in a VM as its workspace, if anything. Idempotent.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], or when it cannot be written.
-    pub async fn set_workspace(&self, vm: &VmId, workspace: &Workspace) -> Result<(), StoreError> {
-        let (vm, workspace) = (vm.clone(), to_json("the workspace of a VM", workspace)?);
+    pub async fn set_workspace(&self, vm: &VmId, workspace: Option<&Workspace>) -> Result<(), StoreError> {
+        let vm = vm.clone();
+        let workspace = workspace.map(|workspace| to_json("the workspace of a VM", workspace)).transpose()?;
         self.write(move |connection| {
             let sentence = "UPDATE vms SET workspace_json = ?2 WHERE id = ?1";
             let done = connection.execute(sentence, params![vm.as_str(), workspace]);

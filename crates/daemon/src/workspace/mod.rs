@@ -16,6 +16,7 @@
 //! | `config` `control` `index` | what the guest's git directory is to hold |
 //! | `history` `objects` `pack` | as much of the history as travels |
 //! | `notes` | what was sent |
+//! | [`quarantine`] | what comes out of a guest, before it is let into the repository |
 //! | `plan` `transfer` | what travels, and the stream |
 //!
 //! Nothing of another branch, no hook, no credential and nothing that git would run there travels. Filters are not run
@@ -33,6 +34,7 @@ mod notes;
 mod objects;
 mod pack;
 mod plan;
+pub mod quarantine;
 mod repository;
 mod secrets;
 mod shown;
@@ -40,7 +42,7 @@ mod told;
 mod transfer;
 
 pub use error::WorkspaceError;
-pub use notes::Notes;
+pub use notes::{Notes, SentOf};
 pub use plan::GuestFound;
 pub use repository::Repository;
 pub use transfer::Transfer;
