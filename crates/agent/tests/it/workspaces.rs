@@ -2,6 +2,7 @@
 //! the wiring.
 
 use std::fs;
+use std::time::{Duration, SystemTime};
 
 use wire::agent::WINDOW_BYTES;
 use wire::agent::frame::{Channel, Kind};
@@ -11,6 +12,9 @@ use wire::agent::workspace::{Difference, FileMode, Found, How, SENDING, Settled,
 use crate::host::{Agent, Host, Outcome, until};
 
 const REPO: &str = "/root/repo";
+/// How many files are in it.
+const COUNT: u64 = 900;
+/// What is said to have been sent: it shows where a file is read although nothing changed it.
 const UNREAD: [u8; 32] = [3; 32];
 
 fn say(host: &mut Host, request: &Request, input: &[u8]) -> Outcome {
@@ -48,13 +52,16 @@ fn zeroed(names: &[Vec<u8>]) -> Vec<u8> {
     names.iter().flat_map(|name| [name, &b"\0"[..]].concat()).collect()
 }
 
-/// Files of a workspace, with names that together are much more than a window.
-fn files(agent: &Agent, count: usize) -> Vec<Vec<u8>> {
-    let names: Vec<String> = (0..count).map(|number| format!("{number:0>200}/{}", number % 7)).collect();
+/// Files of a workspace, last changed long ago, with names that together are much more than a window.
+fn files(agent: &Agent) -> Vec<Vec<u8>> {
+    let directory = format!("{}/{}", "d".repeat(250), "e".repeat(250));
+    let names: Vec<String> = (0..COUNT).map(|number| format!("{directory}/{number:0>250}")).collect();
     for name in &names {
         let path = agent.root().join("root/repo").join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, name).unwrap();
+        fs::write(&path, name).unwrap();
+        let then = SystemTime::now() - Duration::from_secs(5000);
+        fs::File::options().write(true).open(path).unwrap().set_modified(then).unwrap();
     }
     assert!(names.iter().map(String::len).sum::<usize>() > 2 * WINDOW_BYTES as usize);
     names.into_iter().map(String::into_bytes).collect()
@@ -65,7 +72,7 @@ fn a_workspace_from_the_first_file_to_the_last() {
     let agent = Agent::start();
     let mut host = agent.host();
     assert_eq!(survey(&mut host), (Surveyed { found: Found::Nothing, index_changed: false }, vec![]));
-    let names = files(&agent, 3000);
+    let names = files(&agent);
     assert_eq!(survey(&mut host).0.found, Found::Foreign);
     let path = || REPO.to_owned();
     let list = [records(&names), vec![0]].concat();
@@ -97,7 +104,7 @@ fn a_workspace_from_the_first_file_to_the_last() {
         assert_eq!(got, there, "{name}");
     }
 
-    assert_eq!(done(&mut host, &Request::Remove { path: path() }, &wanted), 3000);
+    assert_eq!(done(&mut host, &Request::Remove { path: path() }, &wanted), COUNT);
     let mut left: Vec<_> =
         fs::read_dir(agent.root().join("root/repo")).unwrap().map(|e| e.unwrap().file_name()).collect();
     left.sort();
@@ -108,7 +115,7 @@ fn a_workspace_from_the_first_file_to_the_last() {
 fn what_is_given_up_settles_nothing() {
     let agent = Agent::start();
     let mut host = agent.host();
-    let names = files(&agent, 3000);
+    let names = files(&agent);
     let sending = agent.root().join("root/repo").join(SENDING);
     fs::create_dir_all(sending.parent().unwrap()).unwrap();
     fs::write(&sending, "").unwrap();
@@ -132,7 +139,7 @@ fn what_is_given_up_settles_nothing() {
 fn what_makes_no_sense_is_refused() {
     let agent = Agent::start();
     let mut host = agent.host();
-    let names = files(&agent, 3000);
+    let names = files(&agent);
     let path = || REPO.to_owned();
     let long = vec![b'x'; 1 << 20];
     let upwards = [zeroed(&names), b"../x\0".to_vec()].concat();

@@ -30,7 +30,7 @@ fn settled(path: String) -> Settled {
 async fn lists_go_in_whole_whatever_their_length() {
     let (guest, mut peer) = pair().await;
     for count in [0, 1, 20_000] {
-        let names: Vec<Vec<u8>> = (0..count).map(|number| format!("some/file {number}").into_bytes()).collect();
+        let names: Vec<Vec<u8>> = (0..count).map(|number| format!("some/file {number:0>9}").into_bytes()).collect();
         let records: Vec<Settled> = (0..count).map(|number| settled(format!("some/file {number}"))).collect();
         let scripted = async {
             let open = peer.next().await;
@@ -44,7 +44,7 @@ async fn lists_go_in_whole_whatever_their_length() {
             (list, told)
         };
         let asked = async {
-            assert_eq!(guest.remove("/r", &names).await.unwrap(), 7);
+            assert_eq!(guest.remove("/r", &names.iter().rev().cloned().collect::<Vec<_>>()).await.unwrap(), 7);
             guest.settle("/r", &records).await.unwrap();
         };
         let ((list, told), ()) = tokio::join!(scripted, asked);
@@ -121,7 +121,7 @@ async fn an_agent_that_is_older_says_so() {
         }
     };
     let asked = async {
-        let removed = guest.remove("/r", &names).await.map(drop);
+        let removed = guest.remove("/r", &names.iter().rev().cloned().collect::<Vec<_>>()).await.map(drop);
         let settled = guest.settle("/r", &records).await;
         let surveyed = guest.survey("/r", true).await.map(drop);
         let got = match guest.get_files("/r", &names).await {
