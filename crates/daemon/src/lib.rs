@@ -34,5 +34,5 @@ pub mod storage;
 pub mod store;
 pub mod supervise;
 pub mod vmm;
-pub mod workspace;
 pub mod workshop;
+pub mod workspace;

@@ -49,12 +49,7 @@ pub struct Look {
 ///
 /// # Errors
 /// When there is none, or the guest cannot tell.
-pub async fn look(
-    guest: &Guest,
-    workspace: &Workspace,
-    sent: &Sent,
-    scratch: &Path,
-) -> Result<Look, ExchangeError> {
+pub async fn look(guest: &Guest, workspace: &Workspace, sent: &Sent, scratch: &Path) -> Result<Look, ExchangeError> {
     let mut looks = Looks::new(workspace);
     let unknown = SentRepository { head: workspace.base_commit.clone(), ..SentRepository::default() };
     match looks.add(guest, sent, sent.top().unwrap_or(&unknown)).await {
@@ -142,10 +137,8 @@ impl<'a> Looks<'a> {
     pub(super) fn finish(mut self) -> Look {
         self.look.differences.sort();
         self.look.fingerprint = hex(&self.digest.finalize());
-        self.look.is_unchanged = !self.has_moved
-            && self.look.nested == 0
-            && !self.look.index_changed
-            && self.look.differences.is_empty();
+        self.look.is_unchanged =
+            !self.has_moved && self.look.nested == 0 && !self.look.index_changed && self.look.differences.is_empty();
         self.look.is_exported = self.workspace.exported.as_ref() == Some(&self.look.fingerprint);
         self.look
     }
@@ -229,11 +222,7 @@ impl Print {
 }
 
 /// What the agent tells of the workspace at a path: whether its index is another, and which files are.
-pub(super) async fn survey(
-    guest: &Guest,
-    path: &str,
-    added: bool,
-) -> Result<(bool, Vec<Surveyable>), ExchangeError> {
+pub(super) async fn survey(guest: &Guest, path: &str, added: bool) -> Result<(bool, Vec<Surveyable>), ExchangeError> {
     let (surveyed, differences) = guest.survey(path, added).await?;
     match surveyed.found {
         Found::Workspace => Ok((surveyed.index_changed, differences)),

@@ -92,11 +92,8 @@ impl Git {
     /// With another index and another work tree, which are ours to write, of the same repository.
     pub(super) fn elsewhere(&self, git_dir: &Path, index: &Path, work_tree: &Path) -> Git {
         let mut git = Git { directory: work_tree.to_owned(), ..self.clone() };
-        git.environment = vec![
-            ("GIT_DIR", git_dir.into()),
-            ("GIT_INDEX_FILE", index.into()),
-            ("GIT_WORK_TREE", work_tree.into()),
-        ];
+        git.environment =
+            vec![("GIT_DIR", git_dir.into()), ("GIT_INDEX_FILE", index.into()), ("GIT_WORK_TREE", work_tree.into())];
         git
     }
 

@@ -42,7 +42,8 @@ impl Quarantine {
         let host = Git::at(host);
         let format = host.line(&["rev-parse", "--show-object-format"])?;
         let format = format.ok_or_else(|| QuarantineError::NoRepository { path: host.directory().to_owned() })?;
-        let dir = tempfile::Builder::new().prefix("quarantine-").tempdir_in(scratch).map_err(QuarantineError::Scratch)?;
+        let dir =
+            tempfile::Builder::new().prefix("quarantine-").tempdir_in(scratch).map_err(QuarantineError::Scratch)?;
         let quarantine = Quarantine { dir, host };
         let mut init = quarantine.git(&["init", "--quiet", "--bare", "--template="]);
         if format != b"sha1" {

@@ -139,7 +139,8 @@ impl Files {
             "take the guest's files",
         )?;
         let base = base.unwrap_or(&self.base);
-        let names = run(&mut self.git(&["diff", "--cached", "--name-only", "-M", "-l400", "-z", base, "--"]), "compare")?;
+        let names =
+            run(&mut self.git(&["diff", "--cached", "--name-only", "-M", "-l400", "-z", base, "--"]), "compare")?;
         let path = self.quarantine.dir.path().join("patch");
         let to = File::create(&path).map_err(QuarantineError::Scratch)?;
         let args = [&["diff", "--cached"][..], &FORM, &[base, "--"]].concat();
@@ -170,13 +171,7 @@ impl Quarantine {
     }
 
     /// The same; these statuses are no failures.
-    fn answer(
-        &self,
-        git: &mut Command,
-        to: File,
-        act: &'static str,
-        fine: &[i32],
-    ) -> Result<(), QuarantineError> {
+    fn answer(&self, git: &mut Command, to: File, act: &'static str, fine: &[i32]) -> Result<(), QuarantineError> {
         let output = git.stdout(to).stderr(Stdio::piped()).spawn().and_then(|child| child.wait_with_output());
         let output = output.map_err(QuarantineError::Scratch)?;
         if output.status.code().is_some_and(|code| fine.contains(&code)) {

@@ -160,7 +160,10 @@ impl Pair {
         let mut repositories = vec![String::new()];
         if self.host.join(".gitmodules").exists() {
             let list = git(&self.host, &["submodule", "foreach", "--quiet", "--recursive", "echo $displaypath"]);
-            repositories.extend(list.lines().map(str::to_owned));
+            for path in list.lines() {
+                self.embed(path);
+                repositories.push(path.to_owned());
+            }
         }
         for path in repositories {
             let repository = self.settle(path).await;
@@ -170,6 +173,15 @@ impl Pair {
         let look = self.look().await;
         self.workspace.exported = None;
         assert!(look.is_unchanged, "{look:?}");
+    }
+
+    /// Gives a submodule in the guest a git directory of its own.
+    fn embed(&self, path: &str) {
+        let (from, to) = (self.host.join(path), self.guest.join(path).join(".git"));
+        let from = git(&from, &["rev-parse", "--absolute-git-dir"]);
+        std::fs::remove_file(&to).unwrap();
+        sys::process::run(sys::process::command("cp").arg("-a").arg(from.trim_end()).arg(&to)).unwrap();
+        git(&self.guest, &["config", "-f", to.join("config").to_str().unwrap(), "--unset", "core.worktree"]);
     }
 
     async fn settle(&self, path: String) -> SentRepository {

@@ -1,6 +1,5 @@
 //! Everything as one patch.
 
-use std::ffi::OsStr;
 use std::path::Path;
 
 use daemon::exchange::ExchangeError;
@@ -148,7 +147,7 @@ fn unborn(dir: &Path) {
     git(dir, &["init", "-q", "."]);
     write(dir, "a", "a\n");
     write(dir, "b", "b\n");
-    git(dir, &["add", "a"]);
+    git(dir, &["add", "a", "b"]);
 }
 
 #[tokio::test]
@@ -309,6 +308,5 @@ async fn a_linked_work_tree_and_an_index_behind_a_link() {
     assert!(before == everything(&pair.guest), "a link to an index is not written through");
     let left = std::fs::read_dir(pair.guest.join(".git")).unwrap();
     assert!(!left.flatten().any(|entry| entry.file_name().to_string_lossy().contains("export")));
-    assert!(!Path::new(OsStr::new("/nonexistent")).exists());
     pair.end().await;
 }
