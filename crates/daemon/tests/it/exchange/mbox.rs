@@ -16,7 +16,7 @@ fn commits(dir: &Path) {
     git(dir, &["add", "-A"]);
     git(dir, &["commit", "-qm", "Çhange: everything\n\nA body of\nseveral lines.\n\nSigned-off-by: x"]);
     write(dir, "a", "again\n");
-    git(dir, &["commit", "-qam", "a", "--author", "Another \"Ä\" <other@example.org>", "--date", "1600000000 -0500"]);
+    git(dir, &["commit", "-qam", "a", "--author", "Änother Person <other@example.org>", "--date", "1600000000 -0500"]);
 }
 
 #[tokio::test]
