@@ -28,9 +28,9 @@ pub struct Time {
 pub struct Stats {
     /// Bytes.
     pub size: u64,
-    /// When its content was changed.
+    /// The last change of its content.
     pub mtime: Time,
-    /// When anything of it was changed.
+    /// The last change of anything of it.
     pub ctime: Time,
     /// Its filesystem, which has another number at each boot.
     pub dev: u64,
@@ -74,7 +74,7 @@ pub struct Note<'a> {
     pub mode: FileMode,
     /// Against the index that was sent.
     pub state: State,
-    /// Its content was changed in the second in which it was looked at, or later by the clock: it may have changed again
+    /// Its content is of the second in which it was looked at, or of a later one by the clock: it may have changed again
     /// in that second.
     pub is_young: bool,
     /// SHA-256 of what was sent.

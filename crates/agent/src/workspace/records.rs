@@ -21,7 +21,7 @@ impl<R: Read> Records<R> {
     ///
     /// # Errors
     /// When it breaks off, or is longer than any record.
-    pub fn next(&mut self) -> io::Result<Option<&[u8]>> {
+    pub fn record(&mut self) -> io::Result<Option<&[u8]>> {
         self.record.clear();
         let most = RECORD_BYTES_MAX as u64;
         (&mut self.from).take(most).read_until(0, &mut self.record)?;
@@ -38,7 +38,7 @@ impl<R: Read> Records<R> {
     /// # Errors
     /// The same, and when it is none.
     pub fn path(&mut self) -> io::Result<Option<&[u8]>> {
-        match self.next()? {
+        match self.record()? {
             Some(path) if !is_path(path) => Err(nonsense("a name in the list is no path beneath the workspace")),
             other => Ok(other),
         }

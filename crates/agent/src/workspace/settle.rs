@@ -5,7 +5,7 @@
 //! 3. The index's stat fields are filled in, if nobody else writes it.
 //! 4. The notes take the old ones' place, and the mark of a transfer under way goes.
 //!
-//! git compares times by the second, and reads a file that was changed in the second of the index's own time, or later. The
+//! git compares times by the second, and reads a file whose last change is of the second of the index itself, or later. The
 //! index is given the time at which this began: whatever changes a file after it was looked at shows.
 
 use std::fs::File;
@@ -70,7 +70,7 @@ fn read(list: impl Read) -> io::Result<Vec<Settled>> {
     let mut list = Records::new(list);
     let mut records = Vec::new();
     loop {
-        match list.next()? {
+        match list.record()? {
             Some([]) => break,
             Some(record) => records.push(Settled::parse(record).map_err(|error| nonsense(&error.to_string()))?),
             None => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the list breaks off")),

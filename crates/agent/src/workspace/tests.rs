@@ -67,7 +67,7 @@ impl Repo {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut git = Command::new("git");
-        git.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.directory.path());
+        git.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", self.directory.path());
         git.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_OPTIONAL_LOCKS", "0").current_dir(self.path(""));
         git.args(["-c", "user.name=x", "-c", "user.email=x@x", "-c", "core.excludesFile="]).args(arguments);
         git
@@ -187,7 +187,6 @@ fn git_takes_settled_files_for_unchanged_without_reading_them() {
 #[test]
 fn an_index_without_checksum_or_with_more_than_files_is_filled_as_well() {
     let repo = Repo::committed(&[]);
-    repo.git(&["config", "index.skipHash", "true"]);
     repo.write("new", "intended");
     repo.git(&["add", "-N", "new"]);
     repo.git(&["update-index", "--skip-worktree", "a"]);
@@ -198,13 +197,15 @@ fn an_index_without_checksum_or_with_more_than_files_is_filled_as_well() {
     for stage in [2, 3] {
         repo.feed(&["update-index", "--index-info"], &format!("100644 {} {stage}\tfight\n", blob.trim()));
     }
-    let trailer = || fs::read(repo.path(".git/index")).unwrap().split_off(20).last_chunk::<20>().copied();
-    assert_eq!(trailer(), Some([0; 20]), "what this test begins with");
+    let mut index = fs::read(repo.path(".git/index")).unwrap();
+    // As `index.skipHash` makes it.
+    *index.last_chunk_mut::<20>().unwrap() = [0; 20];
+    fs::write(repo.path(".git/index"), index).unwrap();
     let before = repo.git(&["ls-files", "-s", "-t"]);
     let mut records: Vec<Settled> = ["new", "sub/b", "sub/deep/c"].map(|path| repo.sent(path, State::Clean)).into();
     records.push(Settled { hash: Sha256::digest("sub/b").into(), ..repo.sent("link", State::Clean) });
     assert_eq!(repo.settle(&records), 3, "two files and the link");
-    assert_eq!(trailer(), Some([0; 20]));
+    assert_eq!(fs::read(repo.path(".git/index")).unwrap().last_chunk(), Some(&[0; 20]));
     assert_eq!(repo.git(&["ls-files", "-s", "-t"]), before);
     assert_eq!(repo.stat_dirty(), ["fight", "fight", "new"], "what git shows of these always");
     let (surveyed, told) = repo.survey(true);

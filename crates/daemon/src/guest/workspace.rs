@@ -24,7 +24,10 @@ impl Guest {
     /// When one cannot be removed, or the guest is gone, or its agent is older than this request.
     pub async fn remove(&self, path: &str, names: &[Vec<u8>]) -> Result<u64, GuestError> {
         let stream = self.open(Opening::Call, &Request::Remove { path: path.to_owned() }).await?;
-        send(&stream, names.iter(), write_name).await?;
+        // In this order the guest opens each directory once.
+        let mut names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
+        names.sort_unstable();
+        send(&stream, names.into_iter(), write_name).await?;
         moved(stream.ended().await?)
     }
 
@@ -68,12 +71,12 @@ impl Guest {
     pub async fn get_files(&self, path: &str, names: &[Vec<u8>]) -> Result<TreeStream, GuestError> {
         let stream = self.open(Opening::Tree, &Request::GetFiles { path: path.to_owned() }).await?;
         // The guest packs nothing before it has all names, so nothing has to be read meanwhile.
-        send(&stream, names.iter(), write_name).await?;
+        send(&stream, names.iter().map(Vec::as_slice), write_name).await?;
         Ok(TreeStream::new(stream))
     }
 }
 
-fn write_name(name: &Vec<u8>, to: &mut Vec<u8>) {
+fn write_name(name: &[u8], to: &mut Vec<u8>) {
     to.extend_from_slice(name);
     to.push(0);
 }

@@ -211,7 +211,10 @@ fn write_rest(hash: [u8; 32], path: &[u8], to: &mut Vec<u8>) {
     to.push(0);
 }
 
-fn split(record: &[u8]) -> Result<([u8; 2], [u8; 32], &[u8]), RecordError> {
+/// The letters, the hash and the path of a record.
+type Parts<'a> = ([u8; 2], [u8; 32], &'a [u8]);
+
+fn split(record: &[u8]) -> Result<Parts<'_>, RecordError> {
     let (letters, rest) = record.split_first_chunk::<2>().ok_or(RecordError)?;
     let (digits, path) = rest.split_at_checked(HASH_DIGITS).ok_or(RecordError)?;
     if !is_path(path) {
