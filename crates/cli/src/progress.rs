@@ -125,6 +125,17 @@ impl Track {
         }
     }
 
+    /// `future`, with what moves drawn while it goes on.
+    pub(crate) async fn during<T>(&mut self, future: impl Future<Output = T>) -> T {
+        let mut future = std::pin::pin!(future);
+        loop {
+            tokio::select! {
+                result = &mut future => return result,
+                () = tokio::time::sleep(TICK) => self.tick(),
+            }
+        }
+    }
+
     /// A warning, on a line of its own.
     pub(crate) fn warn(&self, message: &str) {
         let line = format!("{}: {message}", self.subject);

@@ -23,3 +23,4 @@ mod sim;
 mod start;
 mod terminal;
 mod unread;
+mod workspace;
