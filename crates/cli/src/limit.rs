@@ -56,3 +56,26 @@ impl Limit {
         due
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn term_then_kill_then_no_longer() {
+        let second = Duration::from_secs(1);
+        let long_ago = Instant::now().checked_sub(2 * GRACE + 2 * second).unwrap();
+        let mut limit = Limit::since(long_ago, Some(second));
+        for due in [Due::Signal(SIGTERM), Due::Signal(SIGKILL), Due::GiveUp] {
+            assert_eq!(limit.due().await, due);
+        }
+        let just_now = Instant::now().checked_sub(2 * second).unwrap();
+        let mut graced = Limit::since(just_now, Some(second));
+        assert_eq!(graced.due().await, Due::Signal(SIGTERM));
+        for mut endless in
+            [limit, graced, Limit::none(), Limit::since(long_ago, None), Limit::since(long_ago, Some(Duration::ZERO))]
+        {
+            assert!(tokio::time::timeout(Duration::from_millis(1), endless.due()).await.is_err(), "{endless:?}");
+        }
+    }
+}

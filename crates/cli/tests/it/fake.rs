@@ -48,6 +48,13 @@ impl Log {
         find(&guard).unwrap_or_else(|| panic!("nobody asked {line}; asked was {:?}", lines(&guard)))
     }
 
+    /// What was sent with each request that begins with `line`.
+    pub(crate) fn bodies(&self, line: &str) -> Vec<Value> {
+        let requests = self.requests.lock().unwrap();
+        let asked = requests.iter().filter(|request| request.line.starts_with(line));
+        asked.map(|request| serde_json::from_slice(&request.body).unwrap()).collect()
+    }
+
     pub(crate) fn lines(&self) -> Vec<String> {
         lines(&self.requests.lock().unwrap())
     }

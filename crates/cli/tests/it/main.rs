@@ -8,6 +8,7 @@ mod cp;
 mod death;
 mod diff;
 mod exec;
+mod export;
 mod fake;
 mod guest;
 mod help;

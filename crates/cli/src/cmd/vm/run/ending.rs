@@ -76,14 +76,29 @@ pub(super) async fn give_up(app: &App, vm: &str, broken: Broken) -> Failure {
 pub(super) async fn remove(app: &App, vm: &str, end: End) -> Result<(), Failure> {
     if end.has_workspace && !end.discards {
         let since = app.interrupts.now();
-        let saved = app.interrupts.guard_twice(since, save(app, vm, since)).await;
-        saved.map_err(|failure| {
-            failure.part_of(&format!("save the work in {vm}")).hint(format!(
-                "{vm} is kept; see: banger workspace status {vm}\nits work: banger workspace export {vm}, gone with it: banger delete --discard {vm}"
-            ))
-        })?;
+        if let Err(failure) = app.interrupts.guard_twice(since, save(app, vm, since)).await {
+            return Err(kept(app, vm, failure));
+        }
     }
     delete(app, vm, end.has_workspace).await
+}
+
+/// Why a VM is kept that was to go, and what can be done about it.
+fn kept(app: &App, vm: &str, failure: Failure) -> Failure {
+    let how = format!(
+        "look at it with: banger workspace status {vm}\nbring it back with: banger workspace export {vm}\ndrop it with: banger delete --discard {vm}"
+    );
+    match failure {
+        Failure::Told(mut error) => {
+            error.message = format!("{vm} is kept, as its work is not safe: {}", error.message);
+            error.hint = Some(error.hint.map_or_else(|| how.clone(), |hint| format!("{hint}\n{how}")));
+            Failure::Told(error)
+        }
+        other => {
+            app.out.warn(&format!("{vm} is kept, as its work is not safe: banger workspace export {vm}"));
+            other
+        }
+    }
 }
 
 /// Exports what was changed in the workspace of `vm` and never was exported to a file of this user's, and says where.
@@ -97,8 +112,7 @@ async fn save(app: &App, vm: &str, since: Since) -> Result<(), Failure> {
         status => status?,
     };
     let unknown = |why: &str| {
-        let message = format!("cannot tell whether work would be lost with {vm}: {why}");
-        Err(Failure::new(ErrorCode::OperationFailed, message))
+        Err(Failure::new(ErrorCode::OperationFailed, format!("cannot tell what would be lost with {vm}: {why}")))
     };
     let guest = match &status.guest {
         Some(guest) => guest,
@@ -118,10 +132,10 @@ async fn save(app: &App, vm: &str, since: Since) -> Result<(), Failure> {
     if brought.bytes > 0 {
         file.keep()?;
         let files = count(brought.exported.files.unwrap_or(guest.changes), "changed file");
-        app.out.note(&format!("{files} of {vm}: {}", place.display()));
+        app.out.warn(&format!("{files} in {vm} never exported; saved as {}", place.display()));
     }
     if brought.exported.fingerprint.is_none() {
-        return unknown("not all of its changes can be in a patch");
+        return Err(Failure::new(ErrorCode::OperationFailed, "not all of its changes can be in a patch"));
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use wire::size::human;
 
 use super::paint::Painter;
 use super::prepare::recorded;
-use super::source::count;
+use super::source::{count, short};
 use crate::client::{ClientError, encode, path};
 use crate::cmd::App;
 use crate::complete;
@@ -234,14 +234,19 @@ async fn remark(app: &App, args: &Args, brought: &Brought, since: Since) -> Resu
             Err(failure) if failure.code() == Some(ErrorCode::WrongState) => None,
             Err(failure) => return Err(failure),
         };
-        let (commits, base) = (count(exported.commits_left_out, "commit"), base.as_deref().map_or("SHA", |base| base));
-        app.out.note(&format!("{commits} of {vm} not in it: --base-commit {base} takes their changes too,"));
-        app.out.note("--format mbox keeps them as commits");
+        let base = base.as_deref().map_or_else(|| "SHA".to_owned(), short);
+        let commits = are(exported.commits_left_out, "commit");
+        app.out.note(&format!("{commits} not in it; --base-commit {base} or --format mbox takes them"));
     }
     if exported.files_left_out > 0 {
-        let files = count(exported.files_left_out, "changed file");
+        let files = are(exported.files_left_out, "changed file");
         let why = if args.format == As::Patch { "in a submodule" } else { "not committed, or in a submodule" };
-        app.out.note(&format!("{files} of {vm} not in it: {why}"));
+        app.out.note(&format!("{files} not in it: {why}"));
     }
     Ok(())
+}
+
+/// `1 commit is`, `2 commits are`.
+fn are(number: u64, noun: &str) -> String {
+    format!("{} {}", count(number, noun), if number == 1 { "is" } else { "are" })
 }
