@@ -234,11 +234,11 @@ pub(crate) enum Verb {
 }
 
 impl Command {
-    /// What makes no sense together on a command line that parses.
-    pub(crate) fn misuse(&self) -> Option<String> {
+    /// What makes no sense together on a command line that parses, and for which command.
+    pub(crate) fn misuse(&self) -> Option<(&'static [&'static str], String)> {
         let (Command::Verb(verb) | Command::Vm { verb }) = self else { return None };
         match verb.as_ref() {
-            Verb::Run(args) => args.misuse(),
+            Verb::Run(args) => args.misuse().map(|why| (&["run"][..], why)),
             Verb::Workspace { verb } => verb.misuse(),
             _ => None,
         }

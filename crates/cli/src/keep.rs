@@ -152,7 +152,9 @@ fn failed(path: &Path, error: io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::PermissionsExt;
+
+    use rustix::fs::symlink;
 
     use super::*;
 

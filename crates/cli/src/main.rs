@@ -64,7 +64,7 @@ fn run(arguments: Vec<OsString>) -> u8 {
     let parsed =
         command().try_get_matches_from(&arguments).and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
     let parsed = parsed.and_then(|cli| match cli.command.misuse() {
-        Some(misuse) => Err(command().error(clap::error::ErrorKind::ArgumentConflict, misuse)),
+        Some((words, why)) => Err(misuse(words, why)),
         None => Ok(cli),
     });
     match parsed {
@@ -101,6 +101,17 @@ fn help(error: &clap::Error, arguments: &[OsString]) -> Result<(), Failure> {
 /// The command tree, with what `--version` says.
 fn command() -> clap::Command {
     Cli::command().version(cmd::version::one_line())
+}
+
+/// A usage error of the command that `words` lead to.
+fn misuse(words: &[&str], why: String) -> clap::Error {
+    let mut root = command();
+    root.build();
+    let mut named = &mut root;
+    for word in words {
+        named = named.find_subcommand_mut(word).expect("these commands are there");
+    }
+    named.error(clap::error::ErrorKind::ArgumentConflict, why)
 }
 
 /// A usage error as JSON tells it.

@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// VMs, by name or id
     #[arg(required = true, value_name = "VM", value_parser = values::reference, add = complete::vms())]
     vms: Vec<String>,
-    /// Drop what was changed in their workspaces and never exported
+    /// Drop changes in their workspaces that were never exported
     #[arg(long)]
     discard: bool,
     #[command(flatten)]

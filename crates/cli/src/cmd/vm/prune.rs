@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// Do not ask
     #[arg(short, long)]
     force: bool,
-    /// Drop what was changed in their workspaces and never exported; else such VMs stay
+    /// Drop changes in their workspaces that were never exported; else such VMs stay
     #[arg(long)]
     discard: bool,
     #[command(flatten)]

@@ -69,7 +69,7 @@ pub(super) async fn give_up(app: &App, vm: &str, broken: Broken) -> Failure {
     }
 }
 
-/// Deletes `vm` after its command, once what was changed in its workspace is safe here.
+/// Deletes `vm` after its command, once the changes in its workspace are safe here.
 ///
 /// # Errors
 /// When that cannot be made safe, and the VM is kept for it; when the VM cannot be deleted.
@@ -86,11 +86,11 @@ pub(super) async fn remove(app: &App, vm: &str, end: End) -> Result<(), Failure>
 /// Why a VM is kept that was to go, and what can be done about it.
 fn kept(app: &App, vm: &str, failure: Failure) -> Failure {
     let how = format!(
-        "look at it with: banger workspace status {vm}\nbring it back with: banger workspace export {vm}\ndrop it with: banger delete --discard {vm}"
+        "it is kept; look at it with: banger workspace status {vm}\nbring it back with: banger workspace export {vm}\ndrop it with: banger delete --discard {vm}"
     );
     match failure {
         Failure::Told(mut error) => {
-            error.message = format!("{vm} is kept, as its work is not safe: {}", error.message);
+            error.message = format!("cannot delete {vm}, as its work is not safe here: {}", error.message);
             error.hint = Some(error.hint.map_or_else(|| how.clone(), |hint| format!("{hint}\n{how}")));
             Failure::Told(error)
         }
@@ -101,7 +101,7 @@ fn kept(app: &App, vm: &str, failure: Failure) -> Failure {
     }
 }
 
-/// Exports what was changed in the workspace of `vm` and never was exported to a file of this user's, and says where.
+/// Exports the changes in the workspace of `vm` that never were to a file of this user's, and says where.
 async fn save(app: &App, vm: &str, since: Since) -> Result<(), Failure> {
     let mut track = app.progress.track(vm);
     track.stage("look at the workspace");
@@ -151,7 +151,7 @@ fn place(app: &App, vm: &str) -> Result<PathBuf, Failure> {
     Ok(directory.join(format!("{vm}-{}.patch", clock::stamp(clock::unix_ms()))))
 }
 
-/// Deletes `vm` with a deadline of its own, with what was changed in its workspace where it `discards`; Ctrl-C does not
+/// Deletes `vm` with a deadline of its own, and the changes in its workspace with it where it `discards`; Ctrl-C does not
 /// reach it, a second one gives up waiting.
 pub(super) async fn delete(app: &App, vm: &str, discards: bool) -> Result<(), Failure> {
     let since = app.interrupts.now();

@@ -54,10 +54,10 @@ pub(crate) struct Args {
     /// A directory in a git work tree, which goes to /root/repo
     #[arg(value_hint = clap::ValueHint::DirPath)]
     path: Option<PathBuf>,
-    /// Delete the VM at the end, whatever the end is; what was changed in its workspace is kept as a patch
+    /// Delete the VM at the end, whatever the end is; changes in its workspace are kept as a patch
     #[arg(long)]
     rm: bool,
-    /// With --rm, drop what was changed in its workspace
+    /// With --rm, drop changes in its workspace
     #[arg(long, requires = "rm")]
     discard: bool,
     /// Leave it running with nothing attached, and print its name
@@ -82,11 +82,11 @@ pub(crate) struct Args {
     /// Do not install the tools that the repository pins
     #[arg(long)]
     no_bootstrap: bool,
-    #[command(flatten)]
-    choice: Choice,
     /// The command and its arguments, after --
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
+    #[command(flatten)]
+    choice: Choice,
     #[command(flatten)]
     machine: Machine,
 }

@@ -71,11 +71,11 @@ impl Verb {
         }
     }
 
-    /// What makes no sense together and clap cannot tell.
-    pub(crate) fn misuse(&self) -> Option<String> {
+    /// What makes no sense together and clap cannot tell, and for which command.
+    pub(crate) fn misuse(&self) -> Option<(&'static [&'static str], String)> {
         match self {
-            Verb::Prepare(args) => args.choice.misuse(),
-            Verb::Export(args) => args.misuse(),
+            Verb::Prepare(args) => args.choice.misuse().map(|why| (&["workspace", "prepare"][..], why)),
+            Verb::Export(args) => args.misuse().map(|why| (&["workspace", "export"][..], why)),
             Verb::Diff(_) | Verb::Status(_) => None,
         }
     }

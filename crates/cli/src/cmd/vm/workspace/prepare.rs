@@ -40,16 +40,16 @@ pub(crate) struct Args {
     /// Where it goes in the guest, instead of /root/repo
     #[arg(long, value_name = "DIR", value_parser = values::guest_path)]
     guest_path: Option<String>,
-    /// Overwrite what was changed in the guest
+    /// Overwrite changes made in the guest
     #[arg(long)]
     force: bool,
     /// Show what would travel, and send nothing
     #[arg(long, conflicts_with_all = ["guest_path", "force"])]
     dry_run: bool,
     #[command(flatten)]
-    pub(crate) choice: Choice,
-    #[command(flatten)]
     pub(crate) act: Act,
+    #[command(flatten)]
+    pub(crate) choice: Choice,
 }
 
 /// Prepares it, and prints where it is.

@@ -116,7 +116,7 @@ pub(crate) fn remark(app: &App, found: &Inspection) {
 
 /// Prints what would travel.
 pub(crate) fn print(app: &App, found: &Inspection) -> Result<(), Failure> {
-    app.out.record(found, render, |found| list(found))
+    app.out.record(found, render, list)
 }
 
 /// The files, one a line.
