@@ -174,6 +174,11 @@ impl Track {
 
     /// Everything is over: what moved is gone.
     pub(crate) fn finish(mut self) {
+        self.rest();
+    }
+
+    /// Nothing moves until the next stage: something else is printed now.
+    pub(crate) fn rest(&mut self) {
         self.end_stage();
         self.clear();
     }

@@ -79,6 +79,9 @@ fn a_patch_on_standard_output_is_exact_and_safe_once_it_was_written() {
     assert_eq!(home.log.lines()[0], asked);
 
     let home = web().run();
+    let output = run(&home, &["workspace", "export", "web", "-o", "-"]);
+    assert!(output.stdout == PATCH && !home.path().join("-").exists(), "{output:?}");
+    let home = web().run();
     let null = std::fs::File::options().write(true).open("/dev/null").unwrap();
     assert!(home.banger(&["workspace", "export", "web"]).stdout(null).status().unwrap().success());
     assert!(!is_told_safe(&home), "what went to /dev/null is not safe");

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::cmd::App;
 use crate::cmd::vm::attached::Terminal;
 use crate::cmd::vm::defaults::TIDY_TIMEOUT;
-use crate::cmd::vm::workspace::export;
+use crate::cmd::vm::workspace::export::{self, To};
 use crate::cmd::vm::workspace::source::count;
 use crate::error::{Failure, Io};
 use crate::interrupt::Since;
@@ -128,7 +128,7 @@ async fn save(app: &App, vm: &str, since: Since) -> Result<(), Failure> {
     let mut file = NewFile::private(&place)?;
     let base_commit = status.workspace.base_commit.clone();
     let query = ExportQuery { format: ExportFormat::Patch, base_commit, guest_path: None };
-    let brought = export::stream(app, vm, &query, since, |bytes| file.write(bytes)).await?;
+    let brought = export::stream(app, vm, &query, To::File, since, |bytes| file.write(bytes)).await?;
     if brought.bytes > 0 {
         file.keep()?;
         let files = count(brought.exported.files.unwrap_or(guest.changes), "changed file");

@@ -130,7 +130,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     }
     app.out.aside(&format!("ready in {}", elapsed(clock::now().duration_since(began))));
     let argv = match attached {
-        Attached::Nothing => return leave_running(app, &args, &vm).await,
+        Attached::Nothing => return leave_running(app, &args, &vm, workspace.is_some()).await,
         Attached::Command(argv) => argv,
         Attached::Shell => Vec::new(),
     };
@@ -208,9 +208,9 @@ fn command(args: Args, argv: Vec<String>, has_workspace: bool) -> (ExecSpec, Att
 }
 
 /// Nothing to attach: the VM's name is the answer.
-async fn leave_running(app: &App, args: &Args, vm: &str) -> Result<u8, Failure> {
+async fn leave_running(app: &App, args: &Args, vm: &str, has_workspace: bool) -> Result<u8, Failure> {
     if args.rm {
-        ending::delete(app, vm, false).await?;
+        ending::delete(app, vm, has_workspace).await?;
         return Ok(0);
     }
     if app.out.format == Format::Json {

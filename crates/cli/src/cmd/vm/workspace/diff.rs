@@ -2,7 +2,7 @@
 
 use wire::api::{ExportFormat, ExportQuery};
 
-use super::export::stream;
+use super::export::{To, stream};
 use super::paint::Painter;
 use super::prepare::recorded;
 use crate::cmd::App;
@@ -41,11 +41,11 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     };
     let query = ExportQuery { format: ExportFormat::Patch, base_commit, guest_path: None };
     if !output::stdout_is_shown() {
-        stream(app, &args.vm, &query, since, output::raw).await?;
+        stream(app, &args.vm, &query, To::Stdout, since, output::raw).await?;
         return Ok(0);
     }
     let mut painter = Painter::default();
-    stream(app, &args.vm, &query, since, |bytes| app.out.text(&painter.paint(bytes))).await?;
+    stream(app, &args.vm, &query, To::Stdout, since, |bytes| app.out.text(&painter.paint(bytes))).await?;
     app.out.text(&painter.rest())?;
     Ok(0)
 }

@@ -3,10 +3,10 @@
 //! What comes is a guest's: it goes into one file, to standard output, or, escaped, to a terminal. Once all of it is safe
 //! the daemon is told so, and lets the VM be deleted.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use wire::api::{EXPORT_TRAILER, ErrorCode, ExportBranch, ExportFormat, ExportQuery, Exported, KeepExported};
+use wire::api::{EXPORT_TRAILER, ErrorCode, ExportBranch, ExportFormat, ExportQuery, Exported, KeepExported, Unit};
 use wire::size::human;
 
 use super::paint::Painter;
@@ -19,7 +19,6 @@ use crate::error::Failure;
 use crate::interrupt::Since;
 use crate::keep::NewFile;
 use crate::output::{self, Format, printable};
-use crate::progress::Track;
 use crate::values;
 
 const EXAMPLES: &str = "\
@@ -76,23 +75,36 @@ impl Args {
         if self.json { Format::Json } else { Format::Table }
     }
 
+    /// The file it goes into; none: standard output.
+    fn file(&self) -> Option<&Path> {
+        self.output.as_deref().filter(|path| *path != Path::new("-"))
+    }
+
     /// What makes no sense together and clap cannot tell.
     pub(crate) fn misuse(&self) -> Option<String> {
         let is_branch = self.format == As::Branch;
         let why = match () {
-            () if is_branch && self.output.is_some() => {
+            () if is_branch && self.file().is_some() => {
                 "the argument '--output <FILE>' cannot be used with '--format branch', which goes into the repository"
             }
             () if is_branch && self.guest_path.is_some() => {
                 "the argument '--guest-path <DIR>' cannot be used with '--format branch'"
             }
-            () if self.json && !is_branch && self.output.is_none() => {
+            () if self.json && !is_branch && self.file().is_none() => {
                 "the argument '--json' needs '--output <FILE>': standard output is what is exported"
             }
             () => return None,
         };
         Some(why.to_owned())
     }
+}
+
+/// Where it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum To {
+    /// Where a person or another program may look meanwhile.
+    Stdout,
+    File,
 }
 
 /// What came.
@@ -113,10 +125,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     };
     let (base_commit, guest_path) = (args.base_commit.clone(), args.guest_path.clone());
     let query = ExportQuery { format, base_commit, guest_path };
-    let brought = match &args.output {
+    let brought = match args.file() {
         Some(path) => {
             let mut file = NewFile::over(path)?;
-            let brought = stream(app, &args.vm, &query, since, |bytes| file.write(bytes)).await?;
+            let brought = stream(app, &args.vm, &query, To::File, since, |bytes| file.write(bytes)).await?;
             file.keep()?;
             app.out.aside(&format!("wrote {}, {}", path.display(), human(brought.bytes)));
             keep(app, &args.vm, &brought.exported, since).await?;
@@ -124,13 +136,14 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
         }
         None if output::stdout_is_terminal() => {
             let mut painter = Painter::default();
-            let brought = stream(app, &args.vm, &query, since, |bytes| app.out.text(&painter.paint(bytes))).await?;
+            let brought =
+                stream(app, &args.vm, &query, To::Stdout, since, |bytes| app.out.text(&painter.paint(bytes))).await?;
             app.out.text(&painter.rest())?;
             app.out.aside("shown only: -o FILE keeps it");
             brought
         }
         None => {
-            let brought = stream(app, &args.vm, &query, since, output::raw).await?;
+            let brought = stream(app, &args.vm, &query, To::Stdout, since, output::raw).await?;
             if output::stdout_keeps()? {
                 keep(app, &args.vm, &brought.exported, since).await?;
             }
@@ -170,6 +183,7 @@ pub(crate) async fn stream(
     app: &App,
     vm: &str,
     query: &ExportQuery,
+    to: To,
     since: Since,
     mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
 ) -> Result<Brought, Failure> {
@@ -180,7 +194,10 @@ pub(crate) async fn stream(
     let mut bytes = 0;
     while let Some(piece) = app.interrupts.guard(since, track.during(answer.bytes())).await? {
         bytes += piece.len() as u64;
-        show(&mut track, bytes);
+        match to {
+            To::Stdout => track.rest(),
+            To::File => track.amount(bytes, None, Unit::Bytes),
+        }
         take(&piece)?;
     }
     track.finish();
@@ -188,12 +205,6 @@ pub(crate) async fn stream(
     match answer.trailer(EXPORT_TRAILER)? {
         Some(exported) => Ok(Brought { exported, bytes }),
         None => Err(ClientError::Unfinished.into()),
-    }
-}
-
-fn show(track: &mut Track, bytes: u64) {
-    if !output::stdout_is_terminal() {
-        track.amount(bytes, None, wire::api::Unit::Bytes);
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) async fn remark(app: &App, vm: &str) -> Option<String> {
 
 fn words(status: &WorkspaceStatus, vm: &str) -> Option<String> {
     let (host, place) = (&status.host, &status.workspace.host_path);
-    if !Path::new(place).exists() {
+    if Path::new(place).try_exists().is_ok_and(|there| !there) {
         return Some(format!("the repository of {vm} is gone from this host: {}", printable(place)));
     }
     if host.problem.is_some() {
