@@ -297,24 +297,36 @@ fn work_that_cannot_be_kept_here_keeps_the_vm() {
         json!({"error": {"code": "guest_unreachable", "message": "cannot export fox: the guest does not answer"}});
     let mut partial = whole();
     partial["fingerprint"] = Value::Null;
-    let mut unknown = workspace_status(0);
-    unknown["guest"]["problem"] = json!("fox is not running");
     for (name, home, kept) in [
         ("rm_unsaved", removing(exports(Script::new(), "fox", PATCH, &[("banger-error", why)]), 1), 0),
         ("rm_broken", removing(exports(Script::new(), "fox", PATCH, &[]), 1), 0),
         ("rm_partly", removing(exports(Script::new(), "fox", PATCH, &[("banger-exported", partial)]), 1), 1),
-        (
-            "rm_unknown",
-            {
-                let home = runs(Script::new(), 5).answer("GET /v1/vms/fox/workspace ", &unknown).run();
-                std::fs::create_dir(home.path().join("repo")).unwrap();
-                home
-            },
-            0,
-        ),
     ] {
         assert_snapshot!(name, removed(&home, &[]));
         assert!(!is_deleted(&home), "{name}");
         assert_eq!(patches(&home).len(), kept, "{name}");
+    }
+}
+
+#[test]
+fn of_a_guest_that_does_not_tell_the_daemon_knows_more() {
+    let refusal = "fox may hold work that was never exported: it was not stopped in order";
+    let mut unknown = workspace_status(0);
+    unknown["guest"]["problem"] = json!("fox is not running");
+    let script = || runs(Script::new(), 5).answer("GET /v1/vms/fox/workspace ", &unknown);
+    for (is_refused, home) in
+        [(true, script().refuse("DELETE /v1/vms/fox ", 409, "wrong_state", refusal).run()), (false, script().run())]
+    {
+        std::fs::create_dir(home.path().join("repo")).unwrap();
+        let text = removed(&home, &[]);
+        if is_refused {
+            assert_snapshot!("rm_unknown", text);
+        } else {
+            assert!(text.starts_with("status 5"), "{text}");
+        }
+        assert!(
+            home.log.lines().contains(&"DELETE /v1/vms/fox".to_owned()),
+            "what may be lost is not discarded: {text}"
+        );
     }
 }

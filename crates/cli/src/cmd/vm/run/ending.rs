@@ -76,11 +76,23 @@ pub(super) async fn give_up(app: &App, vm: &str, broken: Broken) -> Failure {
 pub(super) async fn remove(app: &App, vm: &str, end: End) -> Result<(), Failure> {
     if end.has_workspace && !end.discards {
         let since = app.interrupts.now();
-        if let Err(failure) = app.interrupts.guard_twice(since, save(app, vm, since)).await {
-            return Err(kept(app, vm, failure));
-        }
+        return match app.interrupts.guard_twice(since, save(app, vm, since)).await {
+            Ok(Work::Safe) => delete(app, vm, true).await,
+            Ok(Work::Unknown) => {
+                delete(app, vm, false).await.map_err(|failure| failure.during(&format!("delete {vm}"), vm))
+            }
+            Err(failure) => Err(kept(app, vm, failure)),
+        };
     }
     delete(app, vm, end.has_workspace).await
+}
+
+/// What is known of the work in a VM.
+enum Work {
+    /// There is none, or all of it is here.
+    Safe,
+    /// Its guest does not tell; the daemon may know how it was left.
+    Unknown,
 }
 
 /// Why a VM is kept that was to go, and what can be done about it.
@@ -102,27 +114,18 @@ fn kept(app: &App, vm: &str, failure: Failure) -> Failure {
 }
 
 /// Exports the changes in the workspace of `vm` that never were to a file of this user's, and says where.
-async fn save(app: &App, vm: &str, since: Since) -> Result<(), Failure> {
+async fn save(app: &App, vm: &str, since: Since) -> Result<Work, Failure> {
     let mut track = app.progress.track(vm);
     track.stage("look at the workspace");
     let status: Result<WorkspaceStatus, Failure> = track.during(app.client.get(&path("vms", vm, "/workspace"))).await;
     track.finish();
     let status = match status {
-        Err(failure) if failure.code() == Some(ErrorCode::NotFound) => return Ok(()),
+        Err(failure) if failure.code() == Some(ErrorCode::NotFound) => return Ok(Work::Unknown),
         status => status?,
     };
-    let unknown = |why: &str| {
-        Err(Failure::new(ErrorCode::OperationFailed, format!("cannot tell what would be lost with {vm}: {why}")))
-    };
-    let guest = match &status.guest {
-        Some(guest) => guest,
-        None => return unknown("the guest was not asked"),
-    };
-    if let Some(problem) = &guest.problem {
-        return unknown(problem);
-    }
+    let Some(guest) = status.guest.filter(|guest| guest.problem.is_none()) else { return Ok(Work::Unknown) };
     if guest.changes == 0 || guest.exported {
-        return Ok(());
+        return Ok(Work::Safe);
     }
     let place = place(app, vm)?;
     let mut file = NewFile::private(&place)?;
@@ -134,10 +137,10 @@ async fn save(app: &App, vm: &str, since: Since) -> Result<(), Failure> {
         let files = count(brought.exported.files.unwrap_or(guest.changes), "changed file");
         app.out.warn(&format!("{files} in {vm} never exported; saved as {}", place.display()));
     }
-    if brought.exported.fingerprint.is_none() {
-        return Err(Failure::new(ErrorCode::OperationFailed, "not all of its changes can be in a patch"));
+    match brought.exported.fingerprint {
+        Some(_) => Ok(Work::Safe),
+        None => Err(Failure::new(ErrorCode::OperationFailed, "not all of its changes can be in a patch")),
     }
-    Ok(())
 }
 
 /// Where its patch goes.
