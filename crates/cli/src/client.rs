@@ -15,7 +15,9 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, SERVER, TE, UPGRADE, USER_AGENT};
+use hyper::header::{
+    CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, SERVER, TE, UPGRADE, USER_AGENT,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -51,6 +53,9 @@ pub(crate) enum ClientError {
     /// An answer that goes on was broken off. (The source says how HTTP noticed, which helps nobody.)
     #[error("the daemon broke off in the middle of its answer")]
     CutOff(hyper::Error),
+    /// An answer that goes on ended without its last words.
+    #[error("the daemon broke off in the middle of its answer")]
+    Unfinished,
     /// Not the JSON the API promises.
     #[error("the daemon's answer makes no sense")]
     Malformed(#[source] serde_json::Error),
@@ -72,7 +77,7 @@ impl From<ClientError> for Failure {
             ClientError::Version { .. } => {
                 failure.hint("stop the other daemon with: banger daemon stop (running VMs keep running)")
             }
-            ClientError::Broken(_) | ClientError::Answer(_) | ClientError::CutOff(_) => {
+            ClientError::Broken(_) | ClientError::Answer(_) | ClientError::CutOff(_) | ClientError::Unfinished => {
                 failure.hint("see its log: banger daemon status")
             }
             ClientError::Malformed(_) | ClientError::Upgrade => failure,
@@ -90,6 +95,7 @@ pub(crate) struct Client {
 pub(crate) struct Answer {
     body: Incoming,
     line: BytesMut,
+    trailers: HeaderMap,
     _connection: JoinSet<()>,
 }
 
@@ -118,6 +124,11 @@ impl Client {
         record(self.ask(&Whole::json(path, body)).await?).await
     }
 
+    /// Posts a record, whatever the answer says beyond that it is good.
+    pub(crate) async fn tell<B: Serialize>(&self, path: &str, body: &B) -> Result<(), Failure> {
+        self.ask(&Whole::json(path, body)).await.map(drop)
+    }
+
     /// Deletes.
     pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         record(self.ask(&Whole::empty(Method::DELETE, path)).await?).await
@@ -143,14 +154,14 @@ impl Client {
     /// Opens an answer that goes on.
     pub(crate) async fn stream(&self, path: &str) -> Result<Answer, Failure> {
         let (response, connection) = self.ask(&Whole::empty(Method::GET, path)).await?;
-        Ok(Answer { body: response.into_body(), line: BytesMut::new(), _connection: connection })
+        Ok(Answer::of(response, connection))
     }
 
-    /// Opens the tar stream of `path`: when it breaks off, it says why.
+    /// Opens the byte stream of `path`: when it breaks off, it says why.
     pub(crate) async fn tree(&self, path: &str) -> Result<Answer, Failure> {
         let whole = Whole { headers: vec![(TE, "trailers")], ..Whole::empty(Method::GET, path) };
         let (response, connection) = self.ask(&whole).await?;
-        Ok(Answer { body: response.into_body(), line: BytesMut::new(), _connection: connection })
+        Ok(Answer::of(response, connection))
     }
 
     /// Posts `body` and turns the connection into an attach stream; bytes that came with the answer are given too.
@@ -270,6 +281,17 @@ async fn record<T: DeserializeOwned>((response, _connection): (Response<Incoming
 }
 
 impl Answer {
+    fn of(response: Response<Incoming>, connection: JoinSet<()>) -> Answer {
+        let trailers = HeaderMap::new();
+        Answer { body: response.into_body(), line: BytesMut::new(), trailers, _connection: connection }
+    }
+
+    /// What the answer said of itself at its end, under `name`.
+    pub(crate) fn trailer<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Failure> {
+        let Some(value) = self.trailers.get(name) else { return Ok(None) };
+        Ok(Some(serde_json::from_slice(value.as_bytes()).map_err(ClientError::Malformed)?))
+    }
+
     /// The next bytes; none at the end.
     pub(crate) async fn bytes(&mut self) -> Result<Option<Bytes>, Failure> {
         while let Some(frame) = self.body.frame().await {
@@ -281,6 +303,9 @@ impl Answer {
             if let Some(error) = frame.trailers_ref().and_then(|trailers| trailers.get(ERROR_TRAILER)) {
                 let body: ErrorBody = serde_json::from_slice(error.as_bytes()).map_err(ClientError::Malformed)?;
                 return Err(body.error.into());
+            }
+            if let Ok(trailers) = frame.into_trailers() {
+                self.trailers = trailers;
             }
         }
         Ok(None)

@@ -9,6 +9,7 @@ use crate::cmd::App;
 use crate::cmd::vm::attached::broken;
 use crate::detach_keys::{self, DetachKeys};
 use crate::error::Failure;
+use crate::limit::Limit;
 use crate::output::{self, Format};
 use crate::terminal::{self, RawMode};
 
@@ -99,6 +100,7 @@ pub(super) async fn watch(app: &App, one: &One, request: &AttachSession, watched
         raw,
         terminal: watched.is_typed,
         signals,
+        limit: Limit::none(),
     };
     let ending = attach::run(stream, early, given).await;
     terminal::restore();
@@ -115,7 +117,7 @@ pub(super) fn ended(one: &One, ending: Ending) -> Result<u8, Failure> {
         }
         Ending::OutputClosed => Err(Failure::OutputClosed),
         Ending::Left { signal: Some(signal) } | Ending::GaveUp { signal } => Err(Failure::Interrupted { signal }),
-        Ending::Left { signal: None } => {
+        Ending::Left { signal: None } | Ending::TimedOut => {
             Err(ApiError::new(ErrorCode::Internal, "a session was left by keys nobody typed").into())
         }
     }
