@@ -7,6 +7,7 @@
 //! | [`ending`] | the end: everything unmounted, the host told, the machine reset |
 //! | [`process_one`] | staying process 1, alone or around an init other than systemd |
 //! | [`serve`] | answers the host: commands, trees, readiness, shutdown |
+//! | [`workspace`] | files that the host sent, and what became of them |
 //! | [`seed`] | the first use of a directory that the VM's disk keeps |
 //! | [`root_dir`], [`mounts`] | a root whose content is hostile; what is mounted |
 //!
@@ -23,3 +24,4 @@ pub mod process_one;
 pub mod root_dir;
 pub mod seed;
 pub mod serve;
+pub mod workspace;

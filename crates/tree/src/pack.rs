@@ -5,6 +5,8 @@
 //! stay empty directories, and are refused where they are asked for. A file of theirs that is asked for by name is read to its
 //! end, whatever size it claims; below a directory of theirs, what cannot be read is left out and named.
 
+mod files;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -16,8 +18,10 @@ use tar::{Builder, EntryType, Header};
 use crate::sparse::{RunsReader, runs_of, write_map};
 use crate::{LeftOut, TreeError, malformed, pax, split};
 
+pub use files::pack_files;
+
 /// Bytes of a name in a header; longer ones go into a PAX record.
-const NAME_BYTES: usize = 100;
+pub(crate) const NAME_BYTES: usize = 100;
 /// Most bytes of one extended attribute: `XATTR_SIZE_MAX` of xattr(7).
 const XATTR_BYTES_MAX: usize = 64 * 1024;
 /// Most bytes of a file of the kernel's: its largest ones are logs.
@@ -58,6 +62,8 @@ pub enum Fidelity {
     Whole,
     /// Read, write and execute bits and `user.*` attributes: all files are root's.
     Plain,
+    /// Read, write and execute bits: all files are root's.
+    Bare,
 }
 
 impl Fidelity {
@@ -66,6 +72,7 @@ impl Fidelity {
         match self {
             Fidelity::Whole => !xattr.starts_with("trusted.overlay."),
             Fidelity::Plain => xattr.starts_with("user."),
+            Fidelity::Bare => false,
         }
     }
 }
@@ -106,28 +113,20 @@ pub fn pack(root: &OwnedFd, what: &What<'_>, to: impl Write) -> Result<Packed, T
     } else {
         (opened(parent, OFlags::DIRECTORY)?, Top::Named(name), what.called.unwrap_or(name))
     };
-    let stat = rustix::fs::fstat(&base).map_err(TreeError::during("look at", what.path))?;
-    let mut packer = Packer {
-        base,
-        top: if let Top::Named(name) = top { name.to_vec() } else { Vec::new() },
-        called: called.to_vec(),
-        fidelity: what.fidelity,
-        device: stat.st_dev,
-        builder: Builder::new(to),
-        links: HashMap::new(),
-        packed: Packed::default(),
-    };
+    let mut packer = Packer::new(base, what.fidelity, to).map_err(TreeError::during("look at", what.path))?;
+    packer.called = called.to_vec();
     let mut waiting = Vec::new();
     match top {
-        Top::Named(name) => waiting.push(name.to_vec()),
+        Top::Named(name) => {
+            packer.top = name.to_vec();
+            waiting.push(name.to_vec());
+        }
         Top::Open(place) => packer.put(b"", place, &mut waiting)?,
     }
     while let Some(path) = waiting.pop() {
         packer.entry(&path, &mut waiting)?;
     }
-    packer.builder.finish().map_err(TreeError::during("write the end of the stream for", what.path))?;
-    packer.builder.get_mut().flush().map_err(TreeError::during("write the end of the stream for", what.path))?;
-    Ok(packer.packed)
+    packer.finish(what.path)
 }
 
 /// Where packing begins.
@@ -158,6 +157,29 @@ struct Packer<W: Write> {
 }
 
 impl<W: Write> Packer<W> {
+    /// One with nothing packed yet.
+    fn new(base: OwnedFd, fidelity: Fidelity, to: W) -> io::Result<Packer<W>> {
+        let device = rustix::fs::fstat(&base)?.st_dev;
+        let (links, packed) = (HashMap::new(), Packed::default());
+        Ok(Packer {
+            base,
+            top: Vec::new(),
+            called: Vec::new(),
+            fidelity,
+            device,
+            builder: Builder::new(to),
+            links,
+            packed,
+        })
+    }
+
+    /// Ends the stream.
+    fn finish(mut self, path: &[u8]) -> Result<Packed, TreeError> {
+        let ended = self.builder.finish().and_then(|()| self.builder.get_mut().flush());
+        ended.map_err(TreeError::during("write the end of the stream for", path))?;
+        Ok(self.packed)
+    }
+
     fn entry(&mut self, path: &[u8], waiting: &mut Vec<Vec<u8>>) -> Result<(), TreeError> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let place = match open(&self.base, path, OFlags::PATH | OFlags::NOFOLLOW, resolve) {
@@ -338,7 +360,7 @@ fn header(path: &[u8], stat: &Stat, kind: EntryType, target: Option<&[u8]>, fide
     copy_name(&mut header.as_old_mut().linkname, target.unwrap_or_default());
     let (modes, uid, gid) = match fidelity {
         Fidelity::Whole => (0o7777, stat.st_uid, stat.st_gid),
-        Fidelity::Plain => (0o777, 0, 0),
+        Fidelity::Plain | Fidelity::Bare => (0o777, 0, 0),
     };
     header.set_mode(stat.st_mode & modes);
     header.set_uid(u64::from(uid));
@@ -356,7 +378,7 @@ fn header(path: &[u8], stat: &Stat, kind: EntryType, target: Option<&[u8]>, fide
 }
 
 /// As much of a name as fits; the PAX record has all of it.
-fn copy_name(slot: &mut [u8; NAME_BYTES], name: &[u8]) {
+pub(crate) fn copy_name(slot: &mut [u8; NAME_BYTES], name: &[u8]) {
     let count = name.len().min(NAME_BYTES - 1);
     slot[..count].copy_from_slice(&name[..count]);
 }
@@ -411,6 +433,9 @@ fn list(place: &OwnedFd, path: &[u8], waiting: &mut Vec<Vec<u8>>) -> Result<(), 
 
 /// Extended attributes; a filesystem without them has none.
 fn xattrs(place: &OwnedFd, fidelity: Fidelity) -> io::Result<Vec<(String, Vec<u8>)>> {
+    if fidelity == Fidelity::Bare {
+        return Ok(Vec::new());
+    }
     // fgetxattr(2) refuses O_PATH descriptors, and opening a device or link to read its attributes is out of the question.
     let path = format!("/proc/self/fd/{}", place.as_raw_fd());
     let mut names = vec![0; XATTR_BYTES_MAX];

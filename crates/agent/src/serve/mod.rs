@@ -8,6 +8,7 @@
 //! | [`job`] | a process and its bytes |
 //! | [`worker`] | a job that is a forked copy of the agent |
 //! | [`listeners`] | which sockets of the guest wait for somebody |
+//! | [`workspaces`] | what the host sent of a work tree, and what became of it |
 //! | [`grow`] | the disk grows while the guest runs |
 //! | [`sessions`] | commands that go on without a stream |
 //! | [`readiness`], [`leaving`] | the guest's beginning and end |
@@ -32,6 +33,7 @@ pub mod requests;
 pub mod sessions;
 pub mod turn;
 pub mod worker;
+pub mod workspaces;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -14,7 +14,7 @@ use wire::agent::message::{Configured, Failure, FileKind, FileStat, Health, Repl
 use super::job::Job;
 use super::turn::HOLD;
 use super::worker::{self, Channels};
-use super::{Server, exec, grow, listeners};
+use super::{Server, exec, grow, listeners, workspaces};
 use crate::diff::{Layers, write_changes};
 use crate::root_dir::{RootDir, path_of};
 
@@ -24,9 +24,9 @@ const BEHIND_NS: u64 = 50_000_000;
 /// A clock may be ahead by this much, nanoseconds: as long as a request may have been on its way on a busy host.
 const AHEAD_NS: u64 = 1_000_000_000;
 /// Bytes of a tar stream moved at once.
-const TREE_BUFFER_BYTES: usize = 64 * 1024;
+pub const TREE_BUFFER_BYTES: usize = 64 * 1024;
 /// The requests this build knows, to tell a malformed one from an unknown one.
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 18] = [
     "changes",
     "configure",
     "exec",
@@ -41,6 +41,10 @@ const KNOWN: [&str; 14] = [
     "listeners",
     "grow_disk",
     "session",
+    "remove",
+    "settle",
+    "survey",
+    "get_files",
 ];
 /// The same of requests about sessions.
 const KNOWN_OF_SESSIONS: [&str; 7] = ["start", "list", "attach", "send", "signal", "stop", "forget"];
@@ -101,8 +105,17 @@ impl Server {
             Request::GetTree { path, follow } => {
                 return self.work(stream, Channels::Output, move |hands| get_tree(&path, follow, hands));
             }
-            Request::Remove { .. } | Request::Settle { .. } | Request::Survey { .. } | Request::GetFiles { .. } => {
-                Err(Failure::Unsupported)
+            Request::Remove { path } => {
+                return self.work(stream, Channels::Input, move |hands| workspaces::remove(&path, hands));
+            }
+            Request::Settle { path } => {
+                return self.work(stream, Channels::Input, move |hands| workspaces::settle(&path, hands));
+            }
+            Request::Survey { path, added } => {
+                return self.work(stream, Channels::Output, move |hands| workspaces::survey(&path, added, hands));
+            }
+            Request::GetFiles { path } => {
+                return self.work(stream, Channels::Both, move |hands| workspaces::get_files(&path, hands));
             }
             Request::Changes if self.guest.is_hosted() => {
                 Err(Failure::Refused { why: "this guest has no layers".to_owned() })
@@ -213,26 +226,26 @@ fn put_tree(path: &str, hands: worker::Hands) -> Result<Reply, Failure> {
         root.ensure_dir(path, 0o755).map_err(|error| os(&format!("cannot make {path} in the guest"), &error))
     })?;
     let is_root = path.bytes().all(|byte| byte == b'/');
-    let from = std::io::BufReader::with_capacity(TREE_BUFFER_BYTES, hands.data);
+    let from = std::io::BufReader::with_capacity(TREE_BUFFER_BYTES, hands.input);
     let unpacked = unpack(destination, Policy::inside(is_root), from).map_err(|error| tree_failure(&error))?;
     Ok(Reply::Done { bytes: unpacked.bytes })
 }
 
 fn get_tree(path: &str, follow: bool, hands: worker::Hands) -> Result<Reply, Failure> {
-    let to = std::io::BufWriter::with_capacity(TREE_BUFFER_BYTES, hands.data);
+    let to = std::io::BufWriter::with_capacity(TREE_BUFFER_BYTES, hands.output);
     let what = What { path: absolute(path)?.as_bytes(), follow, called: None, fidelity: Fidelity::Whole };
     let packed = pack(&hands.root, &what, to).map_err(|error| tree_failure(&error))?;
     Ok(Reply::Done { bytes: packed.bytes })
 }
 
 /// As the host is told.
-fn tree_failure(error: &TreeError) -> Failure {
+pub fn tree_failure(error: &TreeError) -> Failure {
     os(&error.to_string(), &error.source)
 }
 
 fn changes(hands: worker::Hands) -> Result<Reply, Failure> {
     let told = Layers::mount(hands.root)
-        .and_then(|layers| write_changes(&layers, std::io::BufWriter::with_capacity(TREE_BUFFER_BYTES, hands.data)));
+        .and_then(|layers| write_changes(&layers, std::io::BufWriter::with_capacity(TREE_BUFFER_BYTES, hands.output)));
     told.map(|_count| Reply::Done { bytes: 0 }).map_err(|error| os("cannot compare the layers of the root", &error))
 }
 
@@ -265,7 +278,11 @@ fn inside(root: &RootDir, opened: &OwnedFd) -> Option<String> {
     Some(if rest.is_empty() { "/".to_owned() } else { rest.to_owned() })
 }
 
-fn absolute(path: &str) -> Result<&str, Failure> {
+/// `path`, when it is one from the root.
+///
+/// # Errors
+/// When it is not.
+pub fn absolute(path: &str) -> Result<&str, Failure> {
     if path.starts_with('/') && !path.split('/').any(|part| part == "..") {
         return Ok(path);
     }

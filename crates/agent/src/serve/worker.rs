@@ -23,13 +23,27 @@ pub enum Channels {
     Input,
     /// What it writes goes to the host.
     Output,
+    /// Both.
+    Both,
 }
 
-/// What a worker works with: its pipe to the host, when it has one, and whatever directory it was given.
+impl Channels {
+    fn has_input(self) -> bool {
+        matches!(self, Channels::Input | Channels::Both)
+    }
+
+    fn has_output(self) -> bool {
+        matches!(self, Channels::Output | Channels::Both)
+    }
+}
+
+/// What a worker works with: its pipes to the host, which block, and whatever directory it was given.
 #[derive(Debug)]
 pub struct Hands {
-    /// The reading or writing end of the stream's bytes; blocking.
-    pub data: File,
+    /// What the host sends; at its end from the beginning when that is none of its channels.
+    pub input: File,
+    /// What goes to the host; nowhere when that is none of its channels.
+    pub output: File,
     /// The guest's root directory.
     pub root: OwnedFd,
 }
@@ -44,11 +58,12 @@ pub fn start(
     root: OwnedFd,
     work: impl FnOnce(Hands) -> Result<Reply, Failure>,
 ) -> io::Result<Job> {
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (input, our_input) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (our_output, output) = pipe_with(PipeFlags::CLOEXEC)?;
     let (answer_reader, answer_writer) = pipe_with(PipeFlags::CLOEXEC)?;
-    let (ours, theirs) = if channels == Channels::Input { (writer, reader) } else { (reader, writer) };
-    let pid = sys::spawn::fork_with([theirs, answer_writer, root], |[data, answer, root]| {
-        let reply = work(Hands { data: File::from(data), root }).unwrap_or_else(Reply::Failed);
+    let pid = sys::spawn::fork_with([input, output, answer_writer, root], |[input, output, answer, root]| {
+        let reply =
+            work(Hands { input: File::from(input), output: File::from(output), root }).unwrap_or_else(Reply::Failed);
         let json = serde_json::to_vec(&reply).unwrap_or_default();
         i32::from(File::from(answer).write_all(&json).is_err())
     })?;
@@ -57,10 +72,11 @@ pub fn start(
     let answer =
         Answer { pipe: Some(unblocked(answer_reader)?), bytes: Vec::new(), takes_in: channels == Channels::Input };
     let mut job = Job::new(Some(stream), Task::Worker(answer), pid, pidfd);
-    match channels {
-        Channels::Neither => {}
-        Channels::Input => job.input = Some(Input::new(unblocked(ours)?)),
-        Channels::Output => job.outputs.push(Output::new(unblocked(ours)?, Channel::Output)),
+    if channels.has_input() {
+        job.input = Some(Input::new(unblocked(our_input)?));
+    }
+    if channels.has_output() {
+        job.outputs.push(Output::new(unblocked(our_output)?, Channel::Output));
     }
     Ok(job)
 }

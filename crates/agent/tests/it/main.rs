@@ -7,6 +7,7 @@
 //! | `sessions` | commands that outlive their host |
 //! | `resync` | connections that end or begin in the middle of anything |
 //! | `trees` | tar streams in and out |
+//! | `workspaces` | what was sent of a work tree, and what became of it |
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests arrange and inspect the real world")]
 
@@ -16,6 +17,7 @@ mod resync;
 mod sessions;
 mod streams;
 mod trees;
+mod workspaces;
 
 /// Every file beside this one is one of its modules.
 #[test]

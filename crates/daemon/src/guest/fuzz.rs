@@ -6,6 +6,7 @@ use wire::agent::frame::{Channel, Head, Kind, Tag, encode, preamble_reply};
 use wire::agent::session::Records;
 
 use super::link::{Incoming, Link, Opening};
+use super::workspace::Parser;
 
 const NONCE: [u8; 16] = *b"fuzzed guest's n";
 
@@ -63,8 +64,9 @@ fn run(bytes: &[u8], step: usize) {
     let mut now = sys::clock::monotonic();
     let mut pending: Vec<u8> = Vec::new();
     let mut delivered = 0_usize;
-    // The tree's stream is read as a session's too: both have the same windows.
+    // The tree's stream is read as a session's and as a survey's too: all have the same windows.
     let mut records = Some(Records::default());
+    let mut survey = Some(Parser::default());
     for piece in bytes.chunks(step) {
         pending.extend_from_slice(piece);
         now += Duration::from_millis(1);
@@ -74,6 +76,7 @@ fn run(bytes: &[u8], step: usize) {
                 delivered += bytes.len();
                 if stream == 2 {
                     read_records(&mut records, bytes);
+                    survey = survey.take().and_then(|mut survey| survey.take(bytes).ok().map(|()| survey));
                 }
             }
         });

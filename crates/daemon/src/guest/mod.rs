@@ -5,6 +5,7 @@
 //!   .configure(BootConfig)      .wait_ready(Level)     .call(Request)
 //!   .exec(ExecRequest)  ─► ExecStream: write, read, control, started, exited
 //!   .put_tree(path, tar)        .get_tree(path) ─► TreeStream
+//!   .settle(path, records)      .survey(path, …)       .remove(path, names)    .get_files(path, names) ─► TreeStream
 //!   .attach_session(…) ─► SessionStream             .sessions() and their kin
 //!   .events()                   .closed()
 //! ```
@@ -18,7 +19,7 @@
 //! | `outbox` | frames on their way out |
 //! | `stream` | one stream, shared by the task and its opener |
 //! | [`uses`] | who uses a guest, and who only looks at it |
-//! | [`exec`], [`session`], [`tree`], [`changes`] | what streams are used for |
+//! | [`exec`], [`session`], [`tree`], [`changes`], [`workspace`] | what streams are used for |
 //! | [`fuzz`] | any bytes through the state machine |
 //!
 //! A guest is hostile: what it may make the host keep is one window of bytes for each channel of an open stream, and one
@@ -37,6 +38,7 @@ mod stream;
 pub mod tree;
 pub mod untrusted;
 pub mod uses;
+pub mod workspace;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -15,6 +15,8 @@ use wire::agent::message::{Control, ExitStatus, Stage};
 
 use super::*;
 
+mod workspace;
+
 const SOON: Duration = Duration::from_secs(20);
 
 /// The agent's end of a connection, by hand.

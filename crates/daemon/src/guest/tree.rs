@@ -39,7 +39,7 @@ impl Guest {
     /// When the connection is gone; what the guest cannot read ends the stream with an error.
     pub async fn get_tree(&self, path: &str, follow: bool) -> Result<TreeStream, GuestError> {
         let request = Request::GetTree { path: path.to_owned(), follow };
-        Ok(TreeStream { stream: self.open(Opening::Tree, &request).await? })
+        Ok(TreeStream::new(self.open(Opening::Tree, &request).await?))
     }
 
     /// Asks what is at `path`.
@@ -61,6 +61,10 @@ pub struct TreeStream {
 }
 
 impl TreeStream {
+    pub(super) fn new(stream: Stream) -> TreeStream {
+        TreeStream { stream }
+    }
+
     /// The next bytes, at most 64 KiB; `None` at the end, when [`TreeStream::done`] says whether it is complete.
     ///
     /// # Errors
@@ -78,7 +82,8 @@ impl TreeStream {
     }
 }
 
-fn moved(reply: Reply) -> Result<u64, GuestError> {
+/// Bytes, or what else was counted.
+pub(super) fn moved(reply: Reply) -> Result<u64, GuestError> {
     match reply {
         Reply::Done { bytes } => Ok(bytes),
         other => Err(GuestError::unexpected(&other)),

@@ -19,6 +19,7 @@
 //! Any request may end in [`Reply::Failed`]. Unknown fields are ignored by whoever is older; unknown requests are
 //! answered with [`Failure::Unsupported`].
 
+pub use super::failure::Failure;
 pub use super::file::{FileKind, FileStat};
 pub use super::listening::{LISTENERS_MAX, Listeners, ListeningSocket, Protocol};
 use serde::{Deserialize, Serialize};
@@ -113,18 +114,20 @@ pub enum Request {
     Changes,
     /// Removes files and links below `path`, and the directories that are empty then: relative paths come on the input
     /// channel, each with a zero behind it. What is not there is no error; directories with something in them stay.
+    /// [`Reply::Done`] counts the files and links.
     Remove {
         /// Absolute.
         path: String,
     },
     /// Takes down what was sent to the workspace at `path`: records of [`super::workspace::Settled`] for all its files,
-    /// and fills in what its index lacks about those that are clean, so that git need not read them.
+    /// and fills in what its index lacks about those that are clean, so that git need not read them. [`Reply::Done`] counts
+    /// the entries that were filled in.
     Settle {
         /// Absolute.
         path: String,
     },
     /// Tells how the files of the workspace at `path` differ from what was sent: records of
-    /// [`super::workspace::Surveyable`].
+    /// [`super::workspace::Surveyable`]. Of one that is unfinished they are told as well, when there are notes.
     Survey {
         /// Absolute.
         path: String,
@@ -132,7 +135,8 @@ pub enum Request {
         #[serde(default)]
         added: bool,
     },
-    /// Packs the files below `path` whose relative paths come on the input channel, each with a zero behind it.
+    /// Packs the files and links below `path` whose relative paths come on the input channel, each with a zero behind it,
+    /// when all have come. What is not there is left out, and of each file its owner and attributes.
     GetFiles {
         /// Absolute.
         path: String,
@@ -332,7 +336,7 @@ pub enum Reply {
     Stat(FileStat),
     /// What is where a workspace should be.
     Surveyed(Surveyed),
-    /// Done; `bytes` counts what a tree transfer moved.
+    /// Done; `bytes` counts what a tree transfer moved, or what the request says.
     Done {
         /// Bytes of file content.
         #[serde(default)]
@@ -415,87 +419,6 @@ impl ExitStatus {
             ExitStatus::Signal { signal } => 128_u8.saturating_add(u8::try_from(signal).unwrap_or(127)),
         }
     }
-}
-
-/// Why a request failed, for the program that asked; the text is the guest's and not trusted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[serde(tag = "failure", rename_all = "snake_case")]
-pub enum Failure {
-    /// No such program.
-    #[error("{program}: not found in the guest")]
-    ProgramNotFound {
-        /// As asked.
-        program: String,
-    },
-    /// It is there and cannot be run.
-    #[error("{program}: cannot be run in the guest: {why}")]
-    ProgramNotExecutable {
-        /// As asked.
-        program: String,
-        /// Why.
-        why: String,
-    },
-    /// No such user or group in the guest.
-    #[error("no user {user:?} in the guest")]
-    NoSuchUser {
-        /// As asked.
-        user: String,
-    },
-    /// The working directory cannot be entered.
-    #[error("cannot enter {path:?} in the guest: {why}")]
-    Directory {
-        /// As asked.
-        path: String,
-        /// Why.
-        why: String,
-    },
-    /// A system call failed.
-    #[error("{act}: {why}")]
-    Os {
-        /// What was being done to what.
-        act: String,
-        /// Why.
-        why: String,
-    },
-    /// The request does not fit the stage, or says nonsense.
-    #[error("the guest agent refused: {why}")]
-    Refused {
-        /// Why.
-        why: String,
-    },
-    /// No such session.
-    #[error("there is no session {name} in the guest")]
-    NoSuchSession {
-        /// As asked.
-        name: String,
-    },
-    /// A session of that name runs.
-    #[error("a session {name} runs already in the guest")]
-    SessionExists {
-        /// As asked.
-        name: String,
-    },
-    /// The session's command has ended.
-    #[error("the session {name} has ended")]
-    SessionOver {
-        /// As asked.
-        name: String,
-    },
-    /// The session's command runs.
-    #[error("the session {name} still runs")]
-    SessionRuns {
-        /// As asked.
-        name: String,
-    },
-    /// As many sessions run as an agent keeps.
-    #[error("{SESSIONS} sessions run in the guest already", SESSIONS = super::session::SESSIONS_MAX)]
-    SessionsFull,
-    /// Too many streams.
-    #[error("the guest agent is serving {STREAMS} requests already", STREAMS = super::STREAMS_MAX)]
-    Busy,
-    /// A newer host asks what this agent does not know.
-    #[error("the guest agent does not know this request")]
-    Unsupported,
 }
 
 #[cfg(test)]

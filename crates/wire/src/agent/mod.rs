@@ -29,6 +29,7 @@
 //!
 //! One number, [`GENERATION`], versions all of it. The host adapts to older agents; an agent never has to.
 
+pub mod failure;
 pub mod file;
 pub mod frame;
 pub mod listening;

@@ -10,7 +10,8 @@
 //! settle   how state hash path\0     how: s sent now, k kept from before      state: c as in the index, m another, u not in it
 //! survey   kind mode hash path\0     kind: A added, M modified, D deleted     mode: - plain, x executable, l link, o other
 //! ```
-//! `hash`: 64 hexadecimal digits, SHA-256 of the content or of the link's target; zeros where there is none to tell.
+//! `hash`: 64 hexadecimal digits, SHA-256 of the content or of the link's target; zeros where there is none to tell. Behind
+//! the last record of what is settled stands an empty one, a zero alone: a stream that is given up ends without it.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,10 @@ pub const SENDING: &str = ".git/banger/sending";
 pub const PATH_BYTES_MAX: usize = 4096;
 /// Digits of a hash.
 const HASH_DIGITS: usize = 64;
+/// Longest record, with the zero at its end.
+pub const RECORD_BYTES_MAX: usize = 2 + HASH_DIGITS + PATH_BYTES_MAX + 1;
+/// Most bytes of all paths of one request for files, with their zeros: the agent keeps them while it packs.
+pub const NAMES_BYTES_MAX: u64 = 64 << 20;
 
 /// What became of the request to look at a workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,7 +211,10 @@ fn write_rest(hash: [u8; 32], path: &[u8], to: &mut Vec<u8>) {
     to.push(0);
 }
 
-fn split(record: &[u8]) -> Result<([u8; 2], [u8; 32], &[u8]), RecordError> {
+/// The letters, the hash and the path of a record.
+type Parts<'a> = ([u8; 2], [u8; 32], &'a [u8]);
+
+fn split(record: &[u8]) -> Result<Parts<'_>, RecordError> {
     let (letters, rest) = record.split_first_chunk::<2>().ok_or(RecordError)?;
     let (digits, path) = rest.split_at_checked(HASH_DIGITS).ok_or(RecordError)?;
     if !is_path(path) {

@@ -1,0 +1,48 @@
+//! What the host remembers of what it sent.
+
+use std::collections::HashMap;
+
+/// What was sent to a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sent {
+    /// The workspace's own repository first, then its submodules, those within others after them.
+    pub repositories: Vec<SentRepository>,
+}
+
+/// What was sent of one repository.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SentRepository {
+    /// Where it is, relative to the workspace; empty for the workspace's own.
+    pub path: String,
+    /// The commit it was put at.
+    pub head: Option<String>,
+    /// Its files, relative to it.
+    pub files: HashMap<Vec<u8>, SentFile>,
+}
+
+/// What was sent of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SentFile {
+    /// SHA-256 of its content, or of the link's target.
+    pub hash: [u8; 32],
+    /// It was sent as the commit has it, its mode too.
+    pub is_committed: bool,
+}
+
+impl Sent {
+    /// The workspace's own repository.
+    #[must_use]
+    pub fn top(&self) -> Option<&SentRepository> {
+        self.repositories.iter().find(|repository| repository.path.is_empty())
+    }
+
+    /// Whether a submodule that was sent is there.
+    pub(super) fn is_nested(&self, path: &[u8]) -> bool {
+        self.nested().any(|nested| nested.path.as_bytes() == path)
+    }
+
+    /// The submodules.
+    pub(super) fn nested(&self) -> impl Iterator<Item = &SentRepository> {
+        self.repositories.iter().filter(|repository| !repository.path.is_empty())
+    }
+}
