@@ -231,7 +231,7 @@ impl Mails {
     }
 }
 
-/// Only so many commits became mails: merges do not, nor do commits that change nothing.
+/// Only so many commits became mails: merges do not.
 fn leave_out(exported: &mut Exported, mails: u64) {
     exported.commits_left_out += exported.commits.saturating_sub(mails);
     exported.commits = exported.commits.min(mails);

@@ -71,9 +71,16 @@ pub(super) struct Header {
 }
 
 impl Header {
-    fn take(&mut self, line: &[u8]) -> Option<()> {
+    /// Every header has these, in this order.
+    const FIRST: [&str; 4] = ["head", "base", "commits", "left"];
+
+    /// Takes a line, the `at`th.
+    fn take(&mut self, at: usize, line: &[u8]) -> Option<()> {
         let line = std::str::from_utf8(line).ok()?;
         let (name, value) = line.split_once(' ')?;
+        if Header::FIRST.get(at).is_some_and(|first| *first != name) {
+            return None;
+        }
         let commit = || match value.len() {
             0 => Some(None),
             40 | 64 => Commit::parse(value).ok().map(Some),
@@ -124,10 +131,10 @@ impl Answer {
             path: question.path.to_owned(),
             base: question.base.cloned(),
         };
-        for _ in 0..HEADER_LINES_MAX {
+        for at in 0..HEADER_LINES_MAX {
             match answer.line().await? {
-                Some(line) if line.is_empty() => return Ok(answer),
-                Some(line) => answer.header.take(&line).ok_or(ExchangeError::Nonsense)?,
+                Some(line) if line.is_empty() && at >= Header::FIRST.len() => return Ok(answer),
+                Some(line) => answer.header.take(at, &line).ok_or(ExchangeError::Nonsense)?,
                 None => {
                     answer.finish().await?;
                     return Err(ExchangeError::Nonsense);
@@ -220,14 +227,16 @@ mod tests {
     fn headers() {
         let mut header = Header::default();
         let head = format!("head {}", "a".repeat(40));
-        for line in [head.as_str(), "base ", "commits 3", "missing  2"] {
-            header.take(line.as_bytes()).unwrap();
+        for (at, line) in [head.as_str(), "base ", "commits 3", "left 0", "missing  2"].iter().enumerate() {
+            header.take(at, line.as_bytes()).unwrap();
         }
         assert_eq!((header.head.unwrap().as_str().len(), header.base.clone()), (40, None));
         assert_eq!((header.commits, header.missing), (3, 2));
-        for bad in ["head abc", "commits", "commits -1", "other 1", "head \x1b[2J", &format!("head {}", "g".repeat(40))]
-        {
-            assert_eq!(Header::default().take(bad.as_bytes()), None, "{bad:?}");
+        for bad in ["missing", "missing -1", "other 1"] {
+            assert_eq!(Header::default().take(4, bad.as_bytes()), None, "{bad:?}");
+        }
+        for bad in ["base ", "head abc", "head", "head \x1b[2J", &format!("head {}", "g".repeat(40))] {
+            assert_eq!(Header::default().take(0, bad.as_bytes()), None, "{bad:?}");
         }
     }
 }

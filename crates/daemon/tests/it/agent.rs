@@ -41,6 +41,11 @@ pub(crate) struct Running {
 }
 
 pub(crate) async fn running() -> Running {
+    running_as(Vec::new()).await
+}
+
+/// The same with an image of this environment.
+pub(crate) async fn running_as(image_env: Vec<(String, String)>) -> Running {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     std::fs::create_dir(at("boot")).unwrap();
@@ -63,7 +68,7 @@ pub(crate) async fn running() -> Running {
     let vmm = sim.spawn(&launch).await.unwrap();
     let guest = Guest::connect(&launch.agent_socket(), tokio::time::Instant::now() + SOON).await.unwrap();
     assert_eq!(guest.hello().stage, Stage::Unconfigured);
-    let config = wire::agent::message::BootConfig { hostname: "web".into(), ..Default::default() };
+    let config = wire::agent::message::BootConfig { hostname: "web".into(), image_env, ..Default::default() };
     guest.configure(config).await.unwrap();
     Running { _dir: dir, sim, launch, vmm, guest }
 }

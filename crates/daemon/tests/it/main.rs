@@ -6,6 +6,7 @@
 mod again;
 mod agent;
 mod crash;
+mod exchange;
 mod fake;
 mod full;
 mod gone;

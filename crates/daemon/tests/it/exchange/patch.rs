@@ -1,0 +1,312 @@
+//! Everything as one patch.
+
+use std::path::Path;
+
+use daemon::exchange::ExchangeError;
+use wire::agent::workspace::Difference;
+use wire::api::{ExportQuery, GuestSide};
+
+use super::{Pair, edit, everything, git, repository, tree, write};
+
+#[tokio::test]
+async fn what_was_not_touched_makes_no_patch() {
+    let pair = Pair::new(repository).await;
+    let (patch, exported) = pair.export(&ExportQuery::default()).await.unwrap();
+    assert_eq!((patch.as_slice(), exported.files, exported.commits), (&b""[..], Some(0), 0));
+    assert_eq!(exported.fingerprint, Some(pair.look().await.fingerprint));
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn edits_of_every_kind_come_back_and_the_guest_is_as_it_was() {
+    let pair = Pair::new(repository).await;
+    edit(&pair.guest);
+    let before = everything(&pair.guest);
+    let (there, exported) = pair.round_trip(None).await;
+    assert_eq!(there, pair.guest_tree());
+    let look = pair.look().await;
+    assert!(before == everything(&pair.guest), "index, refs, objects and files are untouched");
+    assert_eq!(exported.base_commit, pair.workspace.base_commit);
+    assert_eq!((exported.commits, exported.commits_left_out, exported.files_left_out), (0, 0, 0));
+    assert_eq!(exported.fingerprint.as_ref(), Some(&look.fingerprint));
+    assert!(!look.is_unchanged && !look.is_exported && look.index_changed);
+    let of = |wanted| {
+        let found = look.differences.iter().filter(|file| file.difference == wanted);
+        found.map(|file| String::from_utf8_lossy(&file.path).into_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(of(Difference::Deleted), ["d/deep/file", "d/gone", "with space"]);
+    assert_eq!(of(Difference::Modified), ["a", "binary", "blank", "crlf.txt", "link", "run.sh"]);
+    let added = ["moved", "new/\"quoted\"\ttab", "new/-dash", "new/empty", "new/\u{fffd}\u{fffd}", "staged"];
+    assert_eq!(of(Difference::Added), [&added[..], &["with space/file"]].concat());
+    let workspace = wire::api::Workspace { exported: exported.fingerprint, ..pair.workspace.clone() };
+    let again = daemon::exchange::look(&pair.running.guest, &workspace, &pair.sent, &pair.scratch()).await.unwrap();
+    let side = GuestSide::from(again);
+    assert_eq!((side.exported, side.changes, side.changed.len()), (true, 16, 16));
+    pair.end().await;
+}
+
+/// Whatever the guest's configuration says, the patch is one for the host.
+#[tokio::test]
+async fn no_configuration_of_the_guests_spoils_the_patch() {
+    let pair = Pair::new(repository).await;
+    edit(&pair.guest);
+    let evil = pair.dir.path().join("evil");
+    write(pair.dir.path(), "evil", format!("#!/bin/sh\ntouch {}/ran\nexit 1\n", pair.dir.path().display()));
+    std::fs::set_permissions(&evil, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let evil = evil.to_str().unwrap();
+    let settings = [
+        ("diff.noprefix", "true"),
+        ("diff.mnemonicPrefix", "true"),
+        ("diff.srcPrefix", "x/"),
+        ("diff.dstPrefix", "y/"),
+        ("diff.external", evil),
+        ("diff.renames", "copies"),
+        ("diff.renameLimit", "1"),
+        ("diff.algorithm", "patience"),
+        ("diff.suppressBlankEmpty", "true"),
+        ("diff.interHunkContext", "7"),
+        ("diff.context", "0"),
+        ("diff.relative", "true"),
+        ("diff.orderFile", "/nonexistent"),
+        ("diff.submodule", "log"),
+        ("diff.ignoreSubmodules", "all"),
+        ("diff.colorMoved", "zebra"),
+        ("diff.wsErrorHighlight", "all"),
+        ("diff.odd.textconv", evil),
+        ("diff.odd.command", evil),
+        ("color.ui", "always"),
+        ("color.diff", "always"),
+        ("core.quotePath", "false"),
+        ("core.abbrev", "4"),
+        ("core.pager", evil),
+        ("core.fsmonitor", evil),
+        ("core.hooksPath", pair.dir.path().to_str().unwrap()),
+        ("core.attributesFile", "/nonexistent"),
+        ("core.safecrlf", "true"),
+        ("core.splitIndex", "true"),
+        ("core.untrackedCache", "true"),
+        ("core.worktree", "/nonexistent"),
+        ("core.bare", "true"),
+        ("index.version", "4"),
+        ("status.showUntrackedFiles", "no"),
+        ("add.ignoreErrors", "false"),
+        ("trace2.normalTarget", "2"),
+        ("alias.diff", "!false"),
+    ];
+    for (name, value) in settings {
+        git(&pair.guest, &["config", "-f", ".git/config", name, value]);
+    }
+    std::os::unix::fs::symlink(evil, pair.dir.path().join("post-index-change")).unwrap();
+    write(&pair.guest, ".git/info/attributes", "a diff=odd\nblank diff=odd\n");
+    let before = everything(&pair.guest);
+    let fresh = pair.round_trip(None).await.0;
+    assert_eq!(fresh, pair.guest_tree());
+    assert!(before == everything(&pair.guest), "index, refs, objects and files are untouched");
+    assert!(!pair.dir.path().join("ran").exists(), "nothing that it names was run");
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn commits_are_in_a_patch_from_where_the_guest_began() {
+    let pair = Pair::new(repository).await;
+    let base = pair.workspace.base_commit.clone().unwrap();
+    edit(&pair.guest);
+    git(&pair.guest, &["add", "-A"]);
+    git(&pair.guest, &["commit", "-qm", "second"]);
+    write(&pair.guest, "a", "not committed\n");
+    write(&pair.guest, "untracked", "u\n");
+    let (there, exported) = pair.round_trip(Some(&base)).await;
+    assert_eq!(there, pair.guest_tree());
+    assert_eq!((exported.commits, exported.commits_left_out), (1, 0));
+    let look = pair.look().await;
+    assert_eq!(exported.fingerprint.as_ref(), Some(&look.fingerprint), "whichever base it was from");
+    assert_eq!(look.commits, 1);
+    let (there, exported) = pair.round_trip(None).await;
+    assert_eq!(there, pair.guest_tree());
+    assert_eq!((exported.commits, exported.commits_left_out, exported.files), (0, 1, Some(2)));
+    assert_eq!(exported.fingerprint, None, "a commit is not in it");
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn only_commits_are_bases() {
+    let pair = Pair::new(repository).await;
+    let asked = |base: &str| ExportQuery { base_commit: Some(base.to_owned()), ..ExportQuery::default() };
+    for bad in ["HEAD", "main", "abc", "--output=/tmp/x", "abcd;true"] {
+        assert!(matches!(pair.export(&asked(bad)).await, Err(ExchangeError::NoCommit(_))), "{bad}");
+    }
+    let missing = pair.export(&asked("0123456789")).await;
+    assert!(matches!(missing, Err(ExchangeError::NoBase { .. })), "{missing:?}");
+    let short = pair.workspace.base_commit.clone().unwrap()[..8].to_uppercase();
+    let exported = pair.export(&asked(&short)).await.unwrap().1;
+    assert_eq!(exported.base_commit, pair.workspace.base_commit);
+    pair.end().await;
+}
+
+fn unborn(dir: &Path) {
+    git(dir, &["init", "-q", "."]);
+    write(dir, "a", "a\n");
+    write(dir, "b", "b\n");
+    git(dir, &["add", "a", "b"]);
+}
+
+#[tokio::test]
+async fn a_repository_without_a_commit() {
+    let pair = Pair::new(unborn).await;
+    write(&pair.guest, "a", "changed\n");
+    write(&pair.guest, "c/d", "new\n");
+    let (there, exported) = pair.round_trip(None).await;
+    assert_eq!(there, tree(&pair.guest));
+    assert_eq!((exported.base_commit, exported.head_commit), (None, None));
+    assert_eq!(exported.fingerprint, Some(pair.look().await.fingerprint));
+    git(&pair.guest, &["add", "-A"]);
+    git(&pair.guest, &["commit", "-qm", "first"]);
+    let look = pair.look().await;
+    assert_eq!(look.commits, 1);
+    let exported = pair.export(&ExportQuery::default()).await.unwrap().1;
+    assert_eq!((exported.files, exported.commits_left_out), (Some(0), 1));
+    pair.end().await;
+}
+
+/// What was sent with changes that no commit has is not the guest's work, and in the patch all the same: it is whole.
+#[tokio::test]
+async fn what_was_changed_before_it_was_sent() {
+    let make = |dir: &Path| {
+        repository(dir);
+        write(dir, "a", "changed here\n");
+        write(dir, "early", "e\n");
+        git(dir, &["add", "early"]);
+        std::fs::remove_file(dir.join("d/gone")).unwrap();
+    };
+    let pair = Pair::new(make).await;
+    let look = pair.look().await;
+    assert!(look.is_unchanged, "{look:?}");
+    let there = pair.round_trip(None).await.0;
+    assert_eq!(there, pair.guest_tree());
+    write(&pair.guest, "a", "changed there\n");
+    let names: Vec<_> = pair.look().await.differences.into_iter().map(|file| file.path).collect();
+    assert_eq!(names, [b"a"]);
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn repositories_within_the_workspace() {
+    let make = |dir: &Path| {
+        let sub = dir.parent().unwrap().join("sub");
+        std::fs::create_dir(&sub).unwrap();
+        repository(&sub);
+        repository(dir);
+        git(dir, &["submodule", "--quiet", "add", sub.to_str().unwrap(), "lib/sub"]);
+        git(dir, &["commit", "-qm", "with a submodule"]);
+    };
+    let pair = Pair::new(make).await;
+    let first = pair.look().await;
+    write(&pair.guest, "lib/sub/a", "changed below\n");
+    write(&pair.guest, "a", "changed\n");
+    let look = pair.look().await;
+    let names: Vec<_> = look.differences.iter().map(|file| String::from_utf8_lossy(&file.path).into_owned()).collect();
+    assert_eq!(names, ["a", "lib/sub/a"]);
+    assert_ne!(look.fingerprint, first.fingerprint);
+    let (_, exported) = pair.export(&ExportQuery::default()).await.unwrap();
+    assert_eq!((exported.files, exported.files_left_out, exported.fingerprint), (Some(1), 1, None));
+    let sub = pair.guest.join("lib/sub");
+    git(&sub, &["commit", "-qam", "below"]);
+    let (patch, exported) = pair.export(&ExportQuery::default()).await.unwrap();
+    let pointer = format!("+Subproject commit {}", super::commit(&sub, "HEAD").unwrap());
+    assert!(String::from_utf8_lossy(&patch).contains(&pointer));
+    assert_eq!(exported.fingerprint, None, "the commit that it points to is not in it");
+    assert_eq!(pair.look().await.commits, 1);
+    // Repositories that are no submodules: without a commit git cannot take them.
+    for name in ["vendor", "void"] {
+        std::fs::create_dir(pair.guest.join(name)).unwrap();
+        git(&pair.guest.join(name), &["init", "-q", "."]);
+        write(&pair.guest, &format!("{name}/x"), "x");
+    }
+    git(&pair.guest.join("vendor"), &["add", "-A"]);
+    git(&pair.guest.join("vendor"), &["commit", "-qm", "vendored"]);
+    let (_, with) = pair.export(&ExportQuery::default()).await.unwrap();
+    assert_eq!(with.files_left_out, exported.files_left_out + 2);
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn a_sparse_checkout_stays_whole() {
+    let make = |dir: &Path| {
+        repository(dir);
+        git(dir, &["sparse-checkout", "set", "--no-cone", "/a", "/d/"]);
+        git(dir, &["add", "--sparse", "-A"]);
+    };
+    let pair = Pair::new(make).await;
+    write(&pair.guest, "a", "changed\n");
+    write(&pair.guest, "outside/of/it", "new\n");
+    let (there, exported) = pair.round_trip(None).await;
+    assert_eq!(exported.files, Some(2));
+    assert!(there.contains_key(&b"binary"[..]) && there.contains_key(&b"outside/of/it"[..]));
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn a_conflict_is_exported_as_it_lies_there() {
+    let make = |dir: &Path| {
+        repository(dir);
+        git(dir, &["checkout", "-qb", "other"]);
+        write(dir, "a", "theirs\n");
+        git(dir, &["commit", "-qam", "theirs"]);
+        git(dir, &["checkout", "-q", "main"]);
+    };
+    let pair = Pair::new(make).await;
+    write(&pair.guest, "a", "ours\n");
+    git(&pair.guest, &["commit", "-qam", "ours"]);
+    let mut merge = sys::process::command("git");
+    merge.arg("-C").arg(&pair.guest).args(["-c", "user.name=x", "-c", "user.email=x@y", "merge", "-q", "other"]);
+    sys::process::run(&mut merge).unwrap_err();
+    let before = everything(&pair.guest);
+    let there = pair.round_trip(None).await.0;
+    assert_eq!(there, pair.guest_tree());
+    assert!(there[&b"a"[..]].1.starts_with(b"<<<<<<<"));
+    assert!(before == everything(&pair.guest), "the conflict stays one");
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn another_repository_of_the_guests() {
+    let pair = Pair::new(repository).await;
+    let other = pair.guest.parent().unwrap().join("other place");
+    std::fs::create_dir(&other).unwrap();
+    repository(&other);
+    edit(&other);
+    let path = Some("/root/other place".to_owned());
+    let query = ExportQuery { guest_path: path, ..ExportQuery::default() };
+    let (patch, exported) = pair.export(&query).await.unwrap();
+    assert!(patch.starts_with(b"diff --git ") && exported.files > Some(10));
+    assert_eq!((exported.fingerprint, exported.commits_left_out), (None, 0));
+    for place in ["/root", "/nonexistent"] {
+        let query = ExportQuery { guest_path: Some(place.to_owned()), ..ExportQuery::default() };
+        let error = pair.export(&query).await.unwrap_err();
+        assert!(matches!(error, ExchangeError::NoRepository { .. } | ExchangeError::Guest(_)), "{error:?}");
+    }
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn a_linked_work_tree_and_an_index_behind_a_link() {
+    let pair = Pair::new(repository).await;
+    let linked = pair.guest.parent().unwrap().join("linked");
+    git(&pair.guest, &["worktree", "add", "-q", linked.to_str().unwrap()]);
+    edit(&linked);
+    let before = everything(&pair.guest);
+    let query = ExportQuery { guest_path: Some("/root/linked".to_owned()), ..ExportQuery::default() };
+    let patch = pair.export(&query).await.unwrap().0;
+    assert!(before == everything(&pair.guest));
+    edit(&pair.guest);
+    assert_eq!(patch, pair.export(&ExportQuery::default()).await.unwrap().0);
+    let index = pair.guest.join(".git/index");
+    std::fs::rename(&index, pair.guest.join(".git/real")).unwrap();
+    std::os::unix::fs::symlink("real", &index).unwrap();
+    let before = everything(&pair.guest);
+    assert_eq!(patch, pair.export(&ExportQuery::default()).await.unwrap().0);
+    assert!(before == everything(&pair.guest), "a link to an index is not written through");
+    let left = std::fs::read_dir(pair.guest.join(".git")).unwrap();
+    assert!(!left.flatten().any(|entry| entry.file_name().to_string_lossy().contains("export")));
+    pair.end().await;
+}
