@@ -67,7 +67,8 @@ impl Repository {
         for old in notes.iter().flat_map(|notes| &notes.repositories).filter(|old| !is_there(&old.path.0)) {
             forget(old, found.get(&old.path.0), &mut conflicts, &mut remove);
         }
-        if !force && !(conflicts.paths.is_empty() && conflicts.reasons.is_empty()) {
+        let is_clear = conflicts.paths.is_empty() && conflicts.reasons.is_empty();
+        if !force && !is_clear {
             return Err(WorkspaceError::Conflict { paths: conflicts.paths, reasons: conflicts.reasons });
         }
         let blank = Notes::new(self.source.mode, self.source.depth, self.source.include_untracked);
@@ -111,6 +112,7 @@ impl Planner<'_> {
             for planned in files.iter_mut().filter(|planned| planned.file.state == State::Clean) {
                 planned.file.state = State::Modified;
             }
+            files.iter_mut().for_each(|planned| planned.file.clean = None);
         }
         let tips: BTreeSet<String> = history.tips.iter().map(Oid::to_string).collect();
         let note = notes::Repo {
@@ -132,6 +134,7 @@ impl Planner<'_> {
             files,
             directories: repository.directories.clone(),
             pack: history.pack,
+            is_promised: repository.settings.promisor().is_some(),
             note,
             done: Vec::new(),
             settled: Vec::new(),
