@@ -91,7 +91,10 @@ impl Settings {
 
     /// The remote that has the objects which this repository lacks (`git clone --filter`).
     pub(super) fn promisor(&self) -> Option<&[u8]> {
-        self.own(b"extensions.partialclone").pop()
+        self.all.iter().find_map(|setting| {
+            let remote = setting.key.strip_prefix(b"remote.".as_slice())?.strip_suffix(b".promisor".as_slice())?;
+            (setting.is_own && setting.value == b"true").then_some(remote)
+        })
     }
 
     /// The guest's configuration. `followed`: the branch of the host that is checked out there too.

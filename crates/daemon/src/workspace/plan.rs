@@ -8,7 +8,7 @@ use wire::agent::workspace::{Difference, Found, State, Surveyable};
 use wire::api::{WORKSPACE_DEPTH, WorkspaceMode};
 
 use super::control::{self, Control};
-use super::files::{COARSE_NS, TICK_NS, Tree};
+use super::files::{COARSE_NS, Tree};
 use super::listing::Oid;
 use super::notes::{self, Name, Notes};
 use super::objects::{Sent, Travelling};
@@ -55,10 +55,16 @@ impl Repository {
         let mut remove = Vec::new();
         for (number, repository) in self.all().into_iter().enumerate() {
             let guest = found.get(&repository.path);
-            if !force && guest.is_some_and(|guest| guest.found == Found::Foreign) {
+            let old = notes.and_then(|notes| notes.repo(&repository.path));
+            let is_foreign = match guest.map(|guest| guest.found) {
+                Some(Found::Foreign) => true,
+                // Nothing is known of what was sent there.
+                Some(Found::Workspace) => old.is_none(),
+                Some(Found::Nothing | Found::Unfinished) | None => false,
+            };
+            if !force && is_foreign {
                 return Err(WorkspaceError::Foreign { at: shown::text(&repository.path) });
             }
-            let old = notes.and_then(|notes| notes.repo(&repository.path));
             let scratch = scratch.join(format!("repository-{number}"));
             let planner = Planner { repository, guest, old, notes, force, scratch: &scratch };
             parts.push(planner.part(&mut conflicts, &mut remove)?);
@@ -204,14 +210,14 @@ impl Planner<'_> {
         };
         let now = sys::clock::unix_ns();
         let mut planned = Vec::with_capacity(files.len());
-        for mut file in files {
+        for file in files {
             let note = old.remove(file.path.as_slice());
             let difference = differences.get(file.path.as_slice()).copied();
-            if !file.seen.stamp.is_settled(now, TICK_NS) && file.state == State::Clean && !repository.is_elsewhere {
-                file.state = State::Modified;
-            }
             let act = self.act(&tree, &file, note.filter(|_| is_there), difference, now, conflicts)?;
             planned.push(Planned { act, before: note.cloned(), file });
+        }
+        if repository.source.mode == WorkspaceMode::MetadataOnly {
+            return Ok((tree, planned));
         }
         if is_there || self.guest.is_some_and(|guest| guest.found == Found::Unfinished) {
             self.removals(&old, &differences, conflicts, remove);

@@ -8,7 +8,7 @@ use wire::agent::workspace::{FileMode, State};
 use wire::api::{WorkspaceMode, WorkspaceSource};
 
 use super::config::Settings;
-use super::files::{Seen, Stamp, Tree};
+use super::files::{Seen, Stamp, TICK_NS, Tree};
 use super::git::{Git, first_line};
 use super::listing::{self, Entry, GITLINK, LINK, Node, Oid, Recorded};
 use super::secrets::looks_secret;
@@ -243,6 +243,7 @@ impl Repository {
         let mut seen: Vec<(Vec<u8>, Seen, State)> = Vec::new();
         // Files of which git may say what it likes: without its filters it can be wrong.
         let mut unchanged: HashSet<&[u8]> = HashSet::new();
+        let looked_ns = sys::clock::unix_ns();
         for entry in self.entries.iter().filter(|entry| entry.mode != GITLINK) {
             // In a conflict a path is there several times.
             if seen.last().is_none_or(|(path, _, _)| *path != entry.path)
@@ -267,7 +268,9 @@ impl Repository {
         }
         let of = |(path, seen, state): (Vec<u8>, Seen, State)| {
             let is_modified = standing.modified.contains(&path) && !unchanged.contains(path.as_slice());
-            let state = if is_modified { State::Modified } else { state };
+            // What git says is of a file that may have changed once more, unseen, before git looked.
+            let is_doubtful = state == State::Clean && !seen.stamp.is_settled(looked_ns, TICK_NS);
+            let state = if is_modified || is_doubtful { State::Modified } else { state };
             WorkFile { path, seen, state, clean: None }
         };
         self.files = seen.into_iter().map(of).collect();

@@ -202,6 +202,9 @@ fn what_nobody_sent_is_not_overwritten() {
     let refused = bench.inspect().unwrap().plan(None, &found(Found::Foreign), false, &scratch).unwrap_err();
     assert!(matches!(refused, WorkspaceError::Foreign { .. }));
     bench.inspect().unwrap().plan(None, &found(Found::Foreign), true, &scratch.join("1")).unwrap();
+    // Nor what somebody forgot to have sent.
+    let refused = bench.inspect().unwrap().plan(None, &found(Found::Workspace), false, &scratch).unwrap_err();
+    assert!(matches!(refused, WorkspaceError::Foreign { .. }));
     // What broke off is sent again whole.
     bench.send().unwrap();
     let notes = bench.notes.take();
