@@ -8,6 +8,7 @@
 //! | [`saga`] | the step engine and its journal; knows none of our nouns | nothing of ours |
 //! | [`store`] | the only SQL; append-only migrations | `model`, `saga::journal`, `sys::fs` |
 //! | [`vmm`] [`storage`] [`network`] [`image`] [`guest`] | drivers and clients | `model`, `sys`, `wire`; never each other, never `store` |
+//! | [`workspace`] | a repository of the host's on its way into a guest | `model`, `sys`, `wire`, `tree` |
 //! | [`exchange`] | host and guest about a workspace: how they compare, and how the work comes back | `guest`, `workspace` |
 //! | [`supervise`] | one owner task per live VM, and who is at work | `model`, `store`, driver traits |
 //! | [`ops`] | verbs: one file per operation, each opening with its list of steps | `model`, `saga`, `store`, `supervise`, driver traits |

@@ -4,6 +4,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`pack`] | a tree into a stream |
+//! | [`writer`] | a stream, entry by entry, by somebody who decides what is in it |
 //! | [`reader`] | a stream, entry by entry; whoever wrote it is hostile |
 //! | [`unpack`] | a stream into a tree, by a [`unpack::Policy`]: what is believed of it |
 //! | [`sparse`] | holes |
@@ -24,6 +25,7 @@ mod pax;
 pub mod reader;
 pub mod sparse;
 pub mod unpack;
+pub mod writer;
 
 use std::io;
 

@@ -21,7 +21,7 @@ use crate::{LeftOut, TreeError, malformed, pax, split};
 pub use files::pack_files;
 
 /// Bytes of a name in a header; longer ones go into a PAX record.
-const NAME_BYTES: usize = 100;
+pub(crate) const NAME_BYTES: usize = 100;
 /// Most bytes of one extended attribute: `XATTR_SIZE_MAX` of xattr(7).
 const XATTR_BYTES_MAX: usize = 64 * 1024;
 /// Most bytes of a file of the kernel's: its largest ones are logs.
@@ -378,7 +378,7 @@ fn header(path: &[u8], stat: &Stat, kind: EntryType, target: Option<&[u8]>, fide
 }
 
 /// As much of a name as fits; the PAX record has all of it.
-fn copy_name(slot: &mut [u8; NAME_BYTES], name: &[u8]) {
+pub(crate) fn copy_name(slot: &mut [u8; NAME_BYTES], name: &[u8]) {
     let count = name.len().min(NAME_BYTES - 1);
     slot[..count].copy_from_slice(&name[..count]);
 }

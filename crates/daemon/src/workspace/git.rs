@@ -97,6 +97,16 @@ impl Git {
         git
     }
 
+    /// With one more setting.
+    pub(super) fn with(&mut self, key: &str, value: &str) {
+        self.settings.push((key.into(), value.into()));
+    }
+
+    /// With another directory to write objects to.
+    pub(super) fn with_objects(&mut self, objects: &Path) {
+        self.environment.push(("GIT_OBJECT_DIRECTORY", objects.into()));
+    }
+
     /// The command, for who needs more than an answer.
     pub(super) fn command(&self, args: &[&OsStr]) -> Command {
         let mut command = sys::process::command("git");
