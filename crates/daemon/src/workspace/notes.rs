@@ -193,6 +193,12 @@ impl Notes {
         self.repositories.iter().map(|repo| (repo.path.0.clone(), repo.head.clone())).collect()
     }
 
+    /// The files that were sent of the repository at this path, relative to it.
+    pub fn files(&self, path: &[u8]) -> impl Iterator<Item = (&[u8], FileMode, Digest)> {
+        let files = self.repo(path).map(|repo| repo.files.as_slice()).unwrap_or_default();
+        files.iter().map(|file| (file.path.0.as_slice(), file.mode, file.digest))
+    }
+
     pub(super) fn repo(&self, path: &[u8]) -> Option<&Repo> {
         self.repositories.iter().find(|repo| repo.path.0 == path)
     }
