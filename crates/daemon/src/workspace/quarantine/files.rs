@@ -136,7 +136,7 @@ impl Files {
         let mut git = self.git(&["check-attr", "-z", "--stdin", "filter"]);
         let answer = self.quarantine.dir.path().join("attributes");
         let to = File::create(&answer).map_err(QuarantineError::Scratch)?;
-        self.quarantine.into_file(git.stdin(reading(&listed)?), to, "see what is filtered")?;
+        self.quarantine.output_to(git.stdin(reading(&listed)?), to, "see what is filtered")?;
         let answer = std::fs::read(&answer).map_err(QuarantineError::Scratch)?;
         let fields: Vec<&[u8]> = answer.split(|byte| *byte == 0).collect();
         let unfiltered = fields.chunks_exact(3).filter(|field| matches!(field[2], b"unspecified" | b"unset" | b"set"));
@@ -181,7 +181,7 @@ impl Files {
         let path = self.quarantine.dir.path().join("patch");
         let to = File::create(&path).map_err(QuarantineError::Scratch)?;
         let args = [&["diff", "--cached"][..], &FORM, &[base, "--"]].concat();
-        self.quarantine.into_file(&mut self.git(&args), to, "make a patch")?;
+        self.quarantine.output_to(&mut self.git(&args), to, "make a patch")?;
         let file = File::open(&path).map_err(QuarantineError::Scratch)?;
         Ok((file, names.iter().filter(|byte| **byte == 0).count() as u64))
     }
@@ -203,7 +203,7 @@ impl Files {
 
 impl Quarantine {
     /// Runs it with its output in a file.
-    pub(super) fn into_file(&self, git: &mut Command, to: File, act: &'static str) -> Result<(), QuarantineError> {
+    pub(super) fn output_to(&self, git: &mut Command, to: File, act: &'static str) -> Result<(), QuarantineError> {
         self.answer(git, to, act, &[0])
     }
 
