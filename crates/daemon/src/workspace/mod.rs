@@ -18,6 +18,7 @@
 //! | `notes` | what was sent |
 //! | [`quarantine`] | what comes out of a guest, before it is let into the repository |
 //! | `plan` `transfer` | what travels, and the stream |
+//! | [`quarantine`] | where what comes out of a guest becomes git objects, and may become a branch |
 //!
 //! Nothing of another branch, no hook, no credential and nothing that git would run there travels. Filters are not run
 //! either: files travel as the work tree has them.
@@ -43,7 +44,7 @@ mod told;
 mod transfer;
 
 pub use error::WorkspaceError;
-pub use notes::{Notes, SentOf};
+pub use notes::Notes;
 pub use plan::GuestFound;
 pub use repository::Repository;
 pub use transfer::Transfer;

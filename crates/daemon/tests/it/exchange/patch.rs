@@ -1,5 +1,6 @@
 //! Everything as one patch.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use daemon::exchange::ExchangeError;
@@ -308,5 +309,26 @@ async fn a_linked_work_tree_and_an_index_behind_a_link() {
     assert!(before == everything(&pair.guest), "a link to an index is not written through");
     let left = std::fs::read_dir(pair.guest.join(".git")).unwrap();
     assert!(!left.flatten().any(|entry| entry.file_name().to_string_lossy().contains("export")));
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn files_that_were_never_sent_are_not_missing() {
+    let mut pair = Pair::new(repository).await;
+    for name in tree(&pair.guest).into_keys() {
+        std::fs::remove_file(pair.guest.join(std::os::unix::ffi::OsStrExt::from_bytes(name.as_slice()) as &OsStr))
+            .unwrap();
+    }
+    pair.running.guest.settle(&pair.workspace.guest_path, &[]).await.unwrap();
+    pair.workspace.mode = wire::api::WorkspaceMode::MetadataOnly;
+    pair.sent.repositories[0].files.clear();
+    let look = pair.look().await;
+    assert!(look.is_unchanged, "{look:?}");
+    let (patch, exported) = pair.export(&ExportQuery::default()).await.unwrap();
+    assert_eq!((patch.len(), exported.files), (0, Some(0)));
+    write(&pair.guest, "a", "checked out, and changed\n");
+    write(&pair.guest, "new", "n\n");
+    let (there, exported) = pair.round_trip(None).await;
+    assert_eq!((exported.files, there.len()), (Some(2), tree(&pair.host).len() + 1));
     pair.end().await;
 }
