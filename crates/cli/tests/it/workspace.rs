@@ -182,7 +182,7 @@ fn with_host(more: &Value) -> Home {
 
 fn exec() -> Script {
     let end = |connection: &mut crate::fake::Connection| {
-        connection.attach();
+        connection.attach_to_workspace();
         connection.exited(wire::agent::message::ExitStatus::Code { code: 4 });
     };
     Script::new()
