@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use wire::agent::WINDOW_BYTES;
 use wire::agent::frame::{Channel, Kind};
 use wire::agent::message::{Failure, Reply, Request};
-use wire::agent::workspace::{Difference, FileMode, Found, How, SENDING, Settled, State, Surveyable, Surveyed};
+use wire::agent::workspace::{Added, Difference, FileMode, Found, How, SENDING, Settled, State, Surveyable, Surveyed};
 
 use crate::host::{Agent, Host, Outcome, until};
 
@@ -32,7 +32,7 @@ fn done(host: &mut Host, request: &Request, input: &[u8]) -> u64 {
 }
 
 fn survey(host: &mut Host) -> (Surveyed, Vec<Surveyable>) {
-    let stream = host.begin(&Request::Survey { path: REPO.into(), added: true });
+    let stream = host.begin(&Request::Survey { path: REPO.into(), added: Added::Hashed });
     let outcome = host.finish(stream);
     let Some(Reply::Surveyed(surveyed)) = outcome.reply else { panic!("{:?}", outcome.reply) };
     let records = outcome.out.split_inclusive(|byte| *byte == 0);
@@ -157,7 +157,7 @@ fn what_makes_no_sense_is_refused() {
     }
     assert_eq!(done(&mut host, &Request::Remove { path: "/none".into() }, b"a\0"), 0);
     for path in ["relative", "/a/../b"] {
-        let reply = host.ask(&Request::Survey { path: path.into(), added: false });
+        let reply = host.ask(&Request::Survey { path: path.into(), added: Added::Not });
         assert!(matches!(reply, Reply::Failed(Failure::Refused { .. })), "{reply:?}");
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
-use wire::agent::workspace::{Difference, FileMode, Surveyable};
+use wire::agent::workspace::{Added, Difference, FileMode, Surveyable};
 use wire::api::{Exported, Workspace};
 
 use super::ExchangeError;
@@ -160,7 +160,7 @@ impl<'a> Place<'a> {
     }
 
     async fn changes(&self) -> Result<Changes, ExchangeError> {
-        let (index_changed, mut differences) = survey(self.guest, &self.guest_path, true).await?;
+        let (index_changed, mut differences) = survey(self.guest, &self.guest_path, Added::Hashed).await?;
         let is_added = |file: &Surveyable| file.difference == Difference::Added;
         let added: Vec<Vec<u8>> =
             differences.iter().filter(|file| is_added(file)).map(|file| file.path.clone()).collect();
