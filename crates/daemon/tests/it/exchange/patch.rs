@@ -227,6 +227,10 @@ async fn repositories_within_the_workspace() {
     git(&pair.guest.join("vendor"), &["commit", "-qm", "vendored"]);
     let (_, with) = pair.export(&ExportQuery::default()).await.unwrap();
     assert_eq!(with.files_left_out, exported.files_left_out + 2);
+    std::fs::remove_dir_all(sub.join(".git")).unwrap();
+    assert!(!pair.look().await.is_unchanged);
+    std::fs::remove_dir_all(&sub).unwrap();
+    assert!(!pair.look().await.is_unchanged);
     pair.end().await;
 }
 
