@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{Dir, FileType, Mode, OFlags};
 use tree::TreeError;
-use wire::agent::workspace::{Difference, FileMode, Found, SENDING, Surveyable, Surveyed};
+use wire::agent::workspace::{Difference, FileMode, Found, PATH_BYTES_MAX, SENDING, Surveyable, Surveyed};
 
 use super::directories::{Directories, Place, is_directory, mode_of};
 use super::index::{self, INDEX};
@@ -106,7 +106,8 @@ impl<W: Write> Survey<W> {
         Ok(Some(Surveyable { path, difference: Difference::Modified, mode, hash }))
     }
 
-    /// Tells of the files that there are no notes about.
+    /// Tells of the files that there are no notes about; paths that no program could open whole, git as little as others,
+    /// are passed over.
     fn walk(&mut self, mut notes: Iter<'_>) -> Result<(), TreeError> {
         // The next one last. Directories end in a slash.
         let mut waiting: Vec<Vec<u8>> = vec![Vec::new()];
@@ -122,7 +123,8 @@ impl<W: Write> Survey<W> {
                 }
                 names.sort_unstable_by(|a, b| b.cmp(a));
                 waiting.extend(names.iter().map(|name| [&path, name.as_slice()].concat()));
-            } else if notes.of(&path).is_none()
+            } else if path.len() <= PATH_BYTES_MAX
+                && notes.of(&path).is_none()
                 && let Some(added) = self.added(path.clone()).map_err(TreeError::during("read", &path))?
             {
                 self.tell(&added)?;

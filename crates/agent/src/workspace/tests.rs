@@ -458,3 +458,19 @@ fn a_deep_tree_needs_few_descriptors() {
     assert_eq!(repo.remove(&names), paths.len() as u64);
     assert!(!repo.path("d").exists());
 }
+
+#[test]
+fn a_path_longer_than_any_is_passed_over() {
+    use rustix::fs::{Mode, OFlags, mkdirat, openat};
+    let repo = Repo::committed(&[]);
+    repo.settle(&repo.all_sent());
+    let name = "n".repeat(250);
+    let mut directory = repo.top();
+    for _ in 0..20 {
+        mkdirat(&directory, name.as_str(), Mode::from_raw_mode(0o755)).unwrap();
+        directory = openat(&directory, name.as_str(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    }
+    openat(&directory, "file", OFlags::CREATE | OFlags::WRONLY, Mode::from_raw_mode(0o644)).unwrap();
+    repo.write("new", "new");
+    assert_eq!(repo.told(true), ["A Plain new"]);
+}

@@ -121,7 +121,7 @@ fn what_is_given_up_settles_nothing() {
     fs::write(&sending, "").unwrap();
     let stream = host.begin(&Request::Settle { path: REPO.into() });
     // It ends between two records: all that was sent is well formed.
-    host.send(Kind::Data, Channel::Input, stream, &records(&names[..100]));
+    host.send(Kind::Data, Channel::Input, stream, &records(&names[..50]));
     until("it runs", || (!agent.children().is_empty()).then_some(()));
     host.reset(stream);
     until("it is gone", || agent.children().is_empty().then_some(()));
@@ -129,7 +129,7 @@ fn what_is_given_up_settles_nothing() {
     assert_eq!(survey(&mut host).0.found, Found::Unfinished);
     // Who wants files and goes has none packed.
     let stream = host.begin(&Request::GetFiles { path: REPO.into() });
-    host.send(Kind::Data, Channel::Input, stream, &zeroed(&names[..100]));
+    host.send(Kind::Data, Channel::Input, stream, &zeroed(&names[..50]));
     until("it runs", || (!agent.children().is_empty()).then_some(()));
     host.reset(stream);
     until("it is gone", || agent.children().is_empty().then_some(()));
