@@ -12,7 +12,7 @@
 //! |---|---|
 //! | `git` | the one gate to the git CLI: nothing of a repository is run |
 //! | `repository` `listing` `secrets` `told` | what there is |
-//! | `files` | files of a work tree, opened safely |
+//! | `files` `lfs` | files of a work tree, opened safely; what git has instead of some |
 //! | `config` `control` `index` | what the guest's git directory is to hold |
 //! | `history` `objects` `pack` | as much of the history as travels |
 //! | `notes` | what was sent |
@@ -29,6 +29,7 @@ mod files;
 mod git;
 mod history;
 mod index;
+mod lfs;
 mod listing;
 mod notes;
 mod objects;
