@@ -121,7 +121,7 @@ impl Files {
         let tree = self.quarantine.host.tell(&["ls-tree", "-r", "-z", &self.base])?;
         let entries = tree.split(|byte| *byte == 0).filter_map(entry);
         let entries: Vec<Entry<'_>> = entries.filter(|entry| left.contains_key(entry.path)).collect();
-        let mut objects = self.quarantine.host.objects()?;
+        let mut objects = self.quarantine.host.objects("--batch")?;
         for entries in entries.chunks(OBJECTS_AT_ONCE) {
             let names: Vec<&str> = entries.iter().map(|entry| entry.object).collect();
             for (entry, object) in entries.iter().zip(objects.read(&names)?) {
