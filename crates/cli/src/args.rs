@@ -28,7 +28,7 @@ VMs (each also as `banger vm ...`):
   exec      Run a command in a VM          logs      Print a VM's console
   wait      Wait until a VM is ready       session   Commands left running
   cp        Copy files in and out          diff      List changes to the system
-  reset     Drop changes to the system
+  reset     Drop changes to the system     workspace Work on a repository in it
 
 What VMs are made of:
   image     List, show, build and delete images
@@ -212,6 +212,16 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: cmd::vm::session::Verb,
     },
+    /// Put a repository into a VM, and bring the work back
+    ///
+    /// `banger run PATH` puts one in. What git tracks travels; in the VM it is a repository of its own, and what is done
+    /// there comes back as a patch, as commits, or as a branch. Nothing else of this host is seen from there.
+    #[command(after_help = cmd::vm::workspace::EXAMPLES, arg_required_else_help = true)]
+    Workspace {
+        /// What to do.
+        #[command(subcommand)]
+        verb: cmd::vm::workspace::Verb,
+    },
     /// Copy files into a VM and out of it
     #[command(visible_alias = "copy")]
     Cp(cmd::vm::cp::Args),
@@ -221,6 +231,18 @@ pub(crate) enum Verb {
     Logs(cmd::vm::logs::Args),
     /// Wait until a VM is ready
     Wait(cmd::vm::wait::Args),
+}
+
+impl Command {
+    /// What makes no sense together on a command line that parses, and for which command.
+    pub(crate) fn misuse(&self) -> Option<(&'static [&'static str], String)> {
+        let (Command::Verb(verb) | Command::Vm { verb }) = self else { return None };
+        match verb.as_ref() {
+            Verb::Run(args) => args.misuse().map(|why| (&["run"][..], why)),
+            Verb::Workspace { verb } => verb.misuse(),
+            _ => None,
+        }
+    }
 }
 
 /// For commands that print what there is.

@@ -7,6 +7,7 @@
 //! Threads do what may block; both queues between are short, so memory is bounded and a slow reader of our output holds
 //! the guest back. A signal waits behind one message of input at most. Bytes pass exactly as they are.
 
+use std::cell::Cell;
 use std::future::pending;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -29,6 +30,7 @@ use wire::size::human;
 
 use crate::detach_keys::DetachKeys;
 use crate::error::Io;
+use crate::limit::{Due, Limit};
 use crate::output::printable_lines;
 use crate::terminal::{self, RawMode, TerminalError};
 
@@ -77,6 +79,8 @@ pub(crate) struct Given {
     pub(crate) terminal: bool,
     /// Listening since before the command began, so that no signal is lost on the way.
     pub(crate) signals: Signals,
+    /// How long the command may run.
+    pub(crate) limit: Limit,
 }
 
 /// How an attachment ended.
@@ -91,6 +95,8 @@ pub(crate) enum Ending {
         /// With what.
         signal: i32,
     },
+    /// Its time was over, and it was ended for that.
+    TimedOut,
     /// A session was left, and goes on.
     Left {
         /// With this signal, or with the keys for it.
@@ -121,6 +127,17 @@ pub(crate) enum StreamError {
     Terminal(#[from] TerminalError),
 }
 
+/// The time of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Clock {
+    /// Some is left, or it has no end.
+    Runs,
+    /// It is over, and the command was told.
+    Over,
+    /// The command has ended: the rest is about what it printed.
+    Stands,
+}
+
 /// Carries an exec to its end.
 ///
 /// # Errors
@@ -131,13 +148,15 @@ pub(crate) async fn run(stream: UnixStream, early: Bytes, given: Given) -> Resul
     let input = given.stdin.then(|| read_stdin(grants));
     let (sink, written) = write_output();
     let screen = Screen { escape: given.escape, cut: Default::default(), is_raw: given.raw.is_some() };
+    let clock = Cell::new(Clock::Runs);
     let mut receiving = std::pin::pin!(receive(from_daemon, early, credits, sink, screen));
-    let mut sending = std::pin::pin!(send(to_daemon, input, given));
+    let mut sending = std::pin::pin!(send(to_daemon, input, given, &clock));
     let ended = tokio::select! {
         ended = &mut receiving => ended,
         given_up = &mut sending => return given_up,
     };
     // Nothing more comes; what came last may still be on its way out, and Ctrl-C must still work.
+    let is_late = clock.replace(Clock::Stands) == Clock::Over;
     let closed = tokio::select! {
         closed = written => closed,
         given_up = &mut sending => return given_up,
@@ -145,7 +164,10 @@ pub(crate) async fn run(stream: UnixStream, early: Bytes, given: Given) -> Resul
     match closed {
         Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Ending::OutputClosed),
         Ok(Err(error)) => Err(StreamError::Output(Io(error))),
-        Ok(Ok(())) | Err(_) => Ok(Ending::Told(ended?.ok_or(StreamError::Lost)?)),
+        Ok(Ok(())) | Err(_) => match ended?.ok_or(StreamError::Lost)? {
+            Ended::Exited { .. } if is_late => Ok(Ending::TimedOut),
+            ended => Ok(Ending::Told(ended)),
+        },
     }
 }
 
@@ -236,11 +258,12 @@ fn take_message(buffer: &mut BytesMut) -> Result<Option<(Kind, Bytes)>, StreamEr
     Ok(Some((kind, message.split_off(HEADER_BYTES))))
 }
 
-/// Sends input, signals and sizes; ends only when a person gives up.
+/// Sends input, signals and sizes; ends only when a person gives up, or a guest does not end what is over its time.
 async fn send(
     mut socket: OwnedWriteHalf,
     mut input: Option<mpsc::Receiver<Bytes>>,
     mut given: Given,
+    clock: &Cell<Clock>,
 ) -> Result<Ending, StreamError> {
     let mut interrupted: Option<(i32, Instant)> = None;
     loop {
@@ -266,6 +289,14 @@ async fn send(
                     interrupted = ENDING.contains(&number).then(|| (number, Instant::now()));
                     signal_message(number)
                 }
+            },
+            due = given.limit.due() => match due {
+                _ if clock.get() == Clock::Stands => continue,
+                Due::Signal(number) => {
+                    clock.set(Clock::Over);
+                    signal_message(number)
+                }
+                Due::GiveUp => return Ok(Ending::TimedOut),
             },
             bytes = next_input(&mut input) => match bytes {
                 Some(bytes) => match given.purpose.take(bytes) {

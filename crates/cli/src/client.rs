@@ -15,7 +15,9 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, SERVER, TE, UPGRADE, USER_AGENT};
+use hyper::header::{
+    CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, SERVER, TE, UPGRADE, USER_AGENT,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -39,6 +41,17 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 type RequestBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
+/// A connection that was given away for an exec or a session.
+#[derive(Debug)]
+pub(crate) struct Upgraded {
+    /// The raw socket.
+    pub(crate) stream: UnixStream,
+    /// What came on it already.
+    pub(crate) early: Bytes,
+    /// There is a workspace in the VM.
+    pub(crate) has_workspace: bool,
+}
+
 /// Why the daemon gave no usable answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
@@ -51,6 +64,9 @@ pub(crate) enum ClientError {
     /// An answer that goes on was broken off. (The source says how HTTP noticed, which helps nobody.)
     #[error("the daemon broke off in the middle of its answer")]
     CutOff(hyper::Error),
+    /// An answer that goes on ended without its last words.
+    #[error("the daemon broke off in the middle of its answer")]
+    Unfinished,
     /// Not the JSON the API promises.
     #[error("the daemon's answer makes no sense")]
     Malformed(#[source] serde_json::Error),
@@ -72,7 +88,7 @@ impl From<ClientError> for Failure {
             ClientError::Version { .. } => {
                 failure.hint("stop the other daemon with: banger daemon stop (running VMs keep running)")
             }
-            ClientError::Broken(_) | ClientError::Answer(_) | ClientError::CutOff(_) => {
+            ClientError::Broken(_) | ClientError::Answer(_) | ClientError::CutOff(_) | ClientError::Unfinished => {
                 failure.hint("see its log: banger daemon status")
             }
             ClientError::Malformed(_) | ClientError::Upgrade => failure,
@@ -90,6 +106,7 @@ pub(crate) struct Client {
 pub(crate) struct Answer {
     body: Incoming,
     line: BytesMut,
+    trailers: HeaderMap,
     _connection: JoinSet<()>,
 }
 
@@ -118,6 +135,11 @@ impl Client {
         record(self.ask(&Whole::json(path, body)).await?).await
     }
 
+    /// Posts a record, whatever the answer says beyond that it is good.
+    pub(crate) async fn tell<B: Serialize>(&self, path: &str, body: &B) -> Result<(), Failure> {
+        self.ask(&Whole::json(path, body)).await.map(drop)
+    }
+
     /// Deletes.
     pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         record(self.ask(&Whole::empty(Method::DELETE, path)).await?).await
@@ -143,18 +165,18 @@ impl Client {
     /// Opens an answer that goes on.
     pub(crate) async fn stream(&self, path: &str) -> Result<Answer, Failure> {
         let (response, connection) = self.ask(&Whole::empty(Method::GET, path)).await?;
-        Ok(Answer { body: response.into_body(), line: BytesMut::new(), _connection: connection })
+        Ok(Answer::of(response, connection))
     }
 
-    /// Opens the tar stream of `path`: when it breaks off, it says why.
+    /// Opens the byte stream of `path`: when it breaks off, it says why.
     pub(crate) async fn tree(&self, path: &str) -> Result<Answer, Failure> {
         let whole = Whole { headers: vec![(TE, "trailers")], ..Whole::empty(Method::GET, path) };
         let (response, connection) = self.ask(&whole).await?;
-        Ok(Answer { body: response.into_body(), line: BytesMut::new(), _connection: connection })
+        Ok(Answer::of(response, connection))
     }
 
     /// Posts `body` and turns the connection into an attach stream; bytes that came with the answer are given too.
-    pub(crate) async fn upgrade<B: Serialize>(&self, path: &str, body: &B) -> Result<(UnixStream, Bytes), Failure> {
+    pub(crate) async fn upgrade<B: Serialize>(&self, path: &str, body: &B) -> Result<Upgraded, Failure> {
         let headers = vec![(CONNECTION, "upgrade"), (UPGRADE, wire::attach::PROTOCOL)];
         let whole = Whole { headers, ..Whole::json(path, body) };
         let (response, mut connection) = self.ask_any(&whole).await?;
@@ -163,10 +185,11 @@ impl Client {
             drop(response);
             return Err(ClientError::Upgrade.into());
         }
+        let has_workspace = response.headers().contains_key(wire::attach::WORKSPACE_HEADER);
         let upgraded = hyper::upgrade::on(response).await.map_err(ClientError::Broken)?;
         while connection.join_next().await.is_some() {}
         match upgraded.downcast::<TokioIo<UnixStream>>() {
-            Ok(parts) => Ok((parts.io.into_inner(), parts.read_buf)),
+            Ok(parts) => Ok(Upgraded { stream: parts.io.into_inner(), early: parts.read_buf, has_workspace }),
             Err(_) => Err(ClientError::Upgrade.into()),
         }
     }
@@ -270,6 +293,17 @@ async fn record<T: DeserializeOwned>((response, _connection): (Response<Incoming
 }
 
 impl Answer {
+    fn of(response: Response<Incoming>, connection: JoinSet<()>) -> Answer {
+        let trailers = HeaderMap::new();
+        Answer { body: response.into_body(), line: BytesMut::new(), trailers, _connection: connection }
+    }
+
+    /// What the answer said of itself at its end, under `name`.
+    pub(crate) fn trailer<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Failure> {
+        let Some(value) = self.trailers.get(name) else { return Ok(None) };
+        Ok(Some(serde_json::from_slice(value.as_bytes()).map_err(ClientError::Malformed)?))
+    }
+
     /// The next bytes; none at the end.
     pub(crate) async fn bytes(&mut self) -> Result<Option<Bytes>, Failure> {
         while let Some(frame) = self.body.frame().await {
@@ -281,6 +315,9 @@ impl Answer {
             if let Some(error) = frame.trailers_ref().and_then(|trailers| trailers.get(ERROR_TRAILER)) {
                 let body: ErrorBody = serde_json::from_slice(error.as_bytes()).map_err(ClientError::Malformed)?;
                 return Err(body.error.into());
+            }
+            if let Ok(trailers) = frame.into_trailers() {
+                self.trailers = trailers;
             }
         }
         Ok(None)

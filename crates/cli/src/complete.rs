@@ -11,7 +11,9 @@ use clap_complete::engine::{
 use clap_complete::env::CompleteEnv;
 use serde::de::DeserializeOwned;
 use wire::agent::session::is_session_name;
-use wire::api::{BASE, ImageList, KernelList, KillSignal, OperationList, RestartPolicy, STATES, SessionList, VmList};
+use wire::api::{
+    BASE, ImageList, KernelList, KillSignal, OperationList, RestartPolicy, STATES, SessionList, VmList, WorkspaceMode,
+};
 
 use crate::client::{Client, encode, within};
 use crate::cmd::runtime;
@@ -63,6 +65,11 @@ pub(crate) fn signals() -> ArgValueCandidates {
 /// When a VM is started again.
 pub(crate) fn restarts() -> ArgValueCandidates {
     ArgValueCandidates::new(|| RestartPolicy::ALL.iter().map(|(name, _)| CompletionCandidate::new(name)).collect())
+}
+
+/// What of a repository goes into a guest.
+pub(crate) fn modes() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| WorkspaceMode::ALL.iter().map(|(name, _)| CompletionCandidate::new(name)).collect())
 }
 
 /// Paths of this host, and names of VMs with the colon behind which a path in them is typed.

@@ -181,6 +181,11 @@ impl Daemon {
         self.dirs.daemon_socket()
     }
 
+    /// Where this user's files are that must last.
+    pub(crate) fn state(&self) -> &Path {
+        &self.dirs.state
+    }
+
     /// Its log.
     pub(crate) fn log(&self) -> PathBuf {
         self.dirs.daemon_log()

@@ -13,8 +13,11 @@ mod complete;
 mod copy;
 mod daemon;
 mod detach_keys;
+mod env_file;
 mod error;
 mod interrupt;
+mod keep;
+mod limit;
 mod operation;
 mod output;
 mod pipe;
@@ -25,7 +28,6 @@ mod settings;
 mod table;
 mod terminal;
 mod values;
-mod workspace;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -61,6 +63,10 @@ fn run(arguments: Vec<OsString>) -> u8 {
     let is_json = asks_for_json(&arguments);
     let parsed =
         command().try_get_matches_from(&arguments).and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
+    let parsed = parsed.and_then(|cli| match cli.command.misuse() {
+        Some((words, why)) => Err(misuse(words, why)),
+        None => Ok(cli),
+    });
     match parsed {
         Ok(cli) => cmd::run(cli.command, Settings::read()),
         Err(error) if !error.use_stderr() => match help(&error, &arguments) {
@@ -97,6 +103,17 @@ fn command() -> clap::Command {
     Cli::command().version(cmd::version::one_line())
 }
 
+/// A usage error of the command that `words` lead to.
+fn misuse(words: &[&str], why: String) -> clap::Error {
+    let mut root = command();
+    root.build();
+    let mut named = &mut root;
+    for word in words {
+        named = named.find_subcommand_mut(word).expect("these commands are there");
+    }
+    named.error(clap::error::ErrorKind::ArgumentConflict, why)
+}
+
 /// A usage error as JSON tells it.
 fn usage(error: &clap::Error) -> ApiError {
     let text = error.render().to_string();
@@ -107,7 +124,7 @@ fn usage(error: &clap::Error) -> ApiError {
 /// Whether a command line that may not parse asks for JSON.
 fn asks_for_json(arguments: &[OsString]) -> bool {
     let ours: Vec<&OsString> = arguments.iter().take_while(|argument| *argument != "--").collect();
-    ours.iter().any(|argument| *argument == "--format=json")
+    ours.iter().any(|argument| *argument == "--format=json" || *argument == "--json")
         || ours.windows(2).any(|pair| pair[0] == "--format" && pair[1] == "json")
 }
 

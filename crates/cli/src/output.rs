@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
+use rustix::fs::FileType;
 use serde::Serialize;
 use wire::api::{ApiError, ErrorBody, ErrorCode};
 
@@ -142,6 +143,26 @@ pub(crate) fn raw(bytes: &[u8]) -> Result<(), Failure> {
 /// Whether standard output is a terminal.
 pub(crate) fn stdout_is_terminal() -> bool {
     io::stdout().is_terminal()
+}
+
+/// Whether a person looks at standard output, or something that wants colours as one does.
+pub(crate) fn stdout_is_shown() -> bool {
+    stdout_is_terminal() || anstream::stdout().current_choice() != anstream::ColorChoice::Never
+}
+
+/// Whether what was written to standard output is safe now: a file is made durable, whatever reads a pipe has it. A device
+/// keeps nothing.
+pub(crate) fn stdout_keeps() -> Result<bool, Failure> {
+    let stdout = io::stdout();
+    let stat = rustix::fs::fstat(&stdout).map_err(|errno| stdout_failed(errno.into()))?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {
+            rustix::fs::fdatasync(&stdout).map_err(|errno| stdout_failed(errno.into()))?;
+            Ok(true)
+        }
+        FileType::Fifo | FileType::Socket => Ok(true),
+        _ => Ok(false),
+    }
 }
 
 /// Whether standard error is a terminal.

@@ -125,6 +125,17 @@ impl Track {
         }
     }
 
+    /// `future`, with what moves drawn while it goes on.
+    pub(crate) async fn during<T>(&mut self, future: impl Future<Output = T>) -> T {
+        let mut future = std::pin::pin!(future);
+        loop {
+            tokio::select! {
+                result = &mut future => return result,
+                () = tokio::time::sleep(TICK) => self.tick(),
+            }
+        }
+    }
+
     /// A warning, on a line of its own.
     pub(crate) fn warn(&self, message: &str) {
         let line = format!("{}: {message}", self.subject);
@@ -163,6 +174,11 @@ impl Track {
 
     /// Everything is over: what moved is gone.
     pub(crate) fn finish(mut self) {
+        self.rest();
+    }
+
+    /// Nothing moves until the next stage: something else is printed now.
+    pub(crate) fn rest(&mut self) {
         self.end_stage();
         self.clear();
     }

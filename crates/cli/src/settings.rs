@@ -58,7 +58,7 @@ impl Settings {
     }
 }
 
-/// One environment variable; `-e NAME` passes it on to a guest.
+/// One environment variable, to be passed on to a guest.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 pub(crate) fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)

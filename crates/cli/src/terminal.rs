@@ -10,9 +10,29 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcgetwinsi
 use wire::agent::message::TerminalSize;
 
 use crate::error::Io;
+use crate::settings::variable;
 
 /// What a terminal that does not tell its size is taken for.
 const SIZE_UNKNOWN: TerminalSize = TerminalSize { rows: 24, cols: 80 };
+
+/// Terminals that a guest can be expected to know (Debian's ncurses-base). One it does not know is none to its programs;
+/// all of today's are close enough to xterm-256color, which it takes others for.
+const KNOWN: [&str; 14] = [
+    "ansi",
+    "dumb",
+    "linux",
+    "rxvt",
+    "screen",
+    "screen-256color",
+    "tmux",
+    "tmux-256color",
+    "vt100",
+    "vt220",
+    "xterm",
+    "xterm-256color",
+    "xterm-color",
+    "xterm-mono",
+];
 
 /// The modes to go back to, while raw mode is on.
 static FOUND: Mutex<Option<Termios>> = Mutex::new(None);
@@ -81,6 +101,19 @@ pub(crate) fn stdin_is_terminal() -> bool {
 /// (termios(3), `SIGTTIN`).
 pub(crate) fn stdin_may_be_read() -> bool {
     !stdin_is_terminal() || tcgetpgrp(stdin()).is_ok_and(|group| group == rustix::process::getpgrp())
+}
+
+/// Says in a command's `env` which terminal this is, unless that was said already.
+pub(crate) fn name(env: &mut Vec<(String, String)>) {
+    let here = |name| variable(name).and_then(|value| value.into_string().ok()).filter(|value| !value.is_empty());
+    let term = here("TERM").filter(|term| KNOWN.contains(&term.as_str()));
+    for (name, value) in [("TERM", term), ("COLORTERM", here("COLORTERM"))] {
+        if let Some(value) = value
+            && !env.iter().any(|(set, _)| set == name)
+        {
+            env.push((name.to_owned(), value));
+        }
+    }
 }
 
 /// The terminal's size.

@@ -1,6 +1,7 @@
 //! What people type as values of options, checked before anything is done.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use wire::api::{ErrorCode, Publish, RestartPolicy};
 use wire::{duration, size};
@@ -70,6 +71,24 @@ pub(crate) fn duration_ms(text: &str) -> Result<u64, String> {
         Ok(_) | Err(duration::DurationError::Long) => Err("at most a week".to_owned()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// How long a command may run: `30s`, `5m`; 0 is for ever.
+pub(crate) fn limit(text: &str) -> Result<Duration, String> {
+    duration::parse_ms(text).map(Duration::from_millis).map_err(|error| error.to_string())
+}
+
+/// A commit: the beginning of its id, or all of it.
+pub(crate) fn commit(text: &str) -> Result<String, String> {
+    if (4..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err("expected a commit's id, 4 to 64 hexadecimal digits".to_owned())
+}
+
+/// A path of a guest.
+pub(crate) fn guest_path(text: &str) -> Result<String, String> {
+    if text.starts_with('/') { Ok(text.to_owned()) } else { Err("expected an absolute path of the guest".to_owned()) }
 }
 
 /// How long a VM may be idle: `30m`, `2h`, in milliseconds; `off` is 0.
@@ -209,6 +228,15 @@ mod tests {
             assert_eq!(stop_after_ms(text), Ok(ms), "{text:?}");
         }
         assert_eq!(stop_after_ms("soon"), Err("expected a number and s, m or h, as in 30s, or off".to_owned()));
+    }
+
+    #[test]
+    fn commits() {
+        assert_eq!(commit("1A2b"), Ok("1a2b".to_owned()));
+        assert!(commit(&"0".repeat(64)).is_ok());
+        for bad in ["", "abc", "HEAD", "-abc1", "abcg", &"0".repeat(65)] {
+            assert!(commit(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! | [`reconcile`] | the sweep, and the loops of VMs' policies: take no input, safe at any moment | `model`, `store`, `supervise`, driver traits, `ops` |
 //! | [`api`] | handlers: validate, record, begin; never long | `model`, `store`, `ops`, `supervise`, `guest` |
 //! | [`workshop`] | what operations have made for them: images, kernels, initramfs | `image`, `ops` |
+//! | [`courier`] | the same for workspaces | `workspace`, `exchange`, `ops` |
 //! | [`config`] [`doctor`] | what the owner decided; what this host can do | `model`, `wire` |
 //! | `main.rs` with `lock`, `setup`, `serve` | reads everything once, chooses drivers, wires, runs | everything |
 
@@ -22,6 +23,7 @@
 
 pub mod api;
 pub mod config;
+pub mod courier;
 pub mod doctor;
 pub mod exchange;
 pub mod guest;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::config::{self, Config, ConfigError, HostSize, LogLevel, Overrides};
+use daemon::courier::Carrier;
 use daemon::doctor::autostart::{self, Places};
 use daemon::network::user::UserNetwork;
 use daemon::ops::ssh_key::KeyPair;
@@ -314,6 +315,7 @@ pub(crate) fn wire(
         storage,
         network,
         maker,
+        courier: Arc::new(Carrier::default()),
         supervisors,
         dirs,
         settings,

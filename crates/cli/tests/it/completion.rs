@@ -45,6 +45,9 @@ fn names_as_they_are_now() {
     assert!(names(&home, &["banger", "kin"]).is_empty());
     std::fs::write(home.path().join("wedge"), "").unwrap();
     assert_eq!(names(&home, &["banger", "cp", "we"]), ["wedge", "web:"]);
+    for verb in ["prepare", "export", "diff", "status"] {
+        assert_eq!(names(&home, &["banger", "workspace", verb, "w"]), ["web"], "{verb}");
+    }
     assert_eq!(names(&home, &["banger", "ker"]), ["kernel"]);
     assert!(candidates(&home, &["banger", "run", "--r"]).contains(&"--rm".to_owned()));
 }
@@ -56,6 +59,11 @@ fn values_that_are_a_closed_list() {
         assert_eq!(names(&home, &["banger", "vm", verb, "--restart", ""]), ["no", "on-failure", "always"], "{verb}");
     }
     assert_eq!(names(&home, &["banger", "set", "web", "--restart", "a"]), ["always"]);
+    let modes = ["overlay", "full-copy", "metadata-only"];
+    assert_eq!(names(&home, &["banger", "run", ".", "--mode", ""]), modes);
+    assert_eq!(names(&home, &["banger", "workspace", "prepare", "web", ".", "--mode", ""]), modes);
+    let formats = ["patch", "mbox", "branch"];
+    assert_eq!(names(&home, &["banger", "workspace", "export", "web", "--format", ""]), formats);
     assert_eq!(names(&home, &["banger", "kill", "--signal", "K"]), ["KILL"]);
     assert_eq!(names(&home, &["banger", "list", "--state", "ru"]), ["running"]);
 }

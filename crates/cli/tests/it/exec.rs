@@ -276,3 +276,83 @@ fn failures_as_json() {
     assert_snapshot!(home.transcript(&["exec", "--format", "json", "web", "--", "true"]));
     assert_snapshot!(home.transcript(&["logs", "--format", "json", "web"]));
 }
+
+#[test]
+fn variables_of_files_come_before_those_of_the_command_line() {
+    let home = guest(|connection| connection.exited(ExitStatus::Code { code: 0 }));
+    std::fs::write(home.path().join("a.env"), "# of the file\nA=file\nB=file = \"quoted\"\nOUTER\nNOT_SET\n").unwrap();
+    std::fs::write(home.path().join("b.env"), "B=later").unwrap();
+    let args = ["exec", "-e", "A=line", "--env-file", "a.env", "--env-file", "b.env", "web", "true"];
+    assert!(home.banger(&args).env("OUTER", "yes").status().unwrap().success());
+    let spec: Value = serde_json::from_slice(&home.log.wait_for("POST").body).unwrap();
+    let set = [["A", "file"], ["B", "file = \"quoted\""], ["OUTER", "yes"], ["B", "later"], ["A", "line"]];
+    assert_eq!(spec["env"], json!(set), "the last one of a name counts");
+
+    std::fs::write(home.path().join("bad.env"), "A=b\nexport C=d\n").unwrap();
+    for (name, file) in [("wrong", "bad.env"), ("missing", "none.env")] {
+        assert_snapshot!(format!("env_file_{name}"), home.transcript(&["exec", "--env-file", file, "web", "true"]));
+    }
+}
+
+/// Waits for a signal.
+fn signal(connection: &mut Connection) -> Option<u8> {
+    loop {
+        match connection.receive()? {
+            (Kind::Signal, number) => return Some(number[0]),
+            (Kind::InputEof, _) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_command_over_its_time_is_ended() {
+    let script = |vm: &str| {
+        Script::new().on(&format!("POST /v1/vms/{vm}/exec"), |_, connection| {
+            connection.attach();
+            connection.send(Kind::Output, b"out");
+            assert_eq!(signal(connection), Some(15));
+            connection.exited(ExitStatus::Code { code: 3 });
+        })
+    };
+    let home = script("web").run();
+    assert_snapshot!("exec_timed_out", home.transcript(&["exec", "--timeout", "50ms", "web", "make"]));
+    let home = script("fox").run();
+    let output = home.banger(&["run", "--rm", "-q", "--timeout", "50ms", "--", "make"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(124), "{output:?}");
+    home.log.wait_for("DELETE /v1/vms/fox");
+}
+
+#[test]
+fn a_command_within_its_time_has_its_own_status() {
+    for time in ["1h", "0"] {
+        let home = guest(|connection| connection.exited(ExitStatus::Code { code: 3 }));
+        assert_eq!(home.banger(&["exec", "--timeout", time, "web", "x"]).status().unwrap().code(), Some(3));
+    }
+    let home = guest(|connection| {
+        assert_eq!(signal(connection), Some(15));
+        connection.ended(&Ended::Failed { error: ApiError::new(ErrorCode::GuestUnreachable, "web does not answer") });
+    });
+    let output = home.banger(&["exec", "--timeout", "50ms", "web", "x"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(125), "nobody knows how it ended: {output:?}");
+}
+
+#[test]
+fn run_passes_piped_input_on() {
+    let home = Script::new()
+        .on("POST /v1/vms/fox/exec", |_, connection| {
+            connection.attach();
+            connection.grant(1000);
+            while let Some((Kind::Input, bytes)) = connection.receive() {
+                connection.send(Kind::Output, &bytes);
+            }
+            connection.exited(ExitStatus::Code { code: 0 });
+        })
+        .run();
+    let mut child =
+        home.banger(&["run", "-q", "--", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"exact\xff\0bytes").unwrap();
+    assert_eq!(child.wait_with_output().unwrap().stdout, b"exact\xff\0bytes");
+    let spec: Value = serde_json::from_slice(&home.log.wait_for("POST /v1/vms/fox/exec").body).unwrap();
+    assert_eq!((&spec["stdin"], &spec["terminal"]), (&json!(true), &Value::Null));
+}

@@ -48,6 +48,13 @@ impl Log {
         find(&guard).unwrap_or_else(|| panic!("nobody asked {line}; asked was {:?}", lines(&guard)))
     }
 
+    /// What was sent with each request that begins with `line`.
+    pub(crate) fn bodies(&self, line: &str) -> Vec<Value> {
+        let requests = self.requests.lock().unwrap();
+        let asked = requests.iter().filter(|request| request.line.starts_with(line));
+        asked.map(|request| serde_json::from_slice(&request.body).unwrap()).collect()
+    }
+
     pub(crate) fn lines(&self) -> Vec<String> {
         lines(&self.requests.lock().unwrap())
     }
@@ -93,8 +100,17 @@ impl Connection {
 
     /// Agrees to the attach protocol; the connection is its stream from here.
     pub(crate) fn attach(&mut self) {
-        let head = format!("HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: {}\r\n\r\n", attach::PROTOCOL);
-        self.bytes(head.as_bytes());
+        self.attach_with("");
+    }
+
+    /// The same in a VM with a workspace.
+    pub(crate) fn attach_to_workspace(&mut self) {
+        self.attach_with(&format!("{}: true\r\n", attach::WORKSPACE_HEADER));
+    }
+
+    fn attach_with(&mut self, header: &str) {
+        let protocol = attach::PROTOCOL;
+        self.bytes(format!("HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n{header}\r\n").as_bytes());
     }
 
     pub(crate) fn send(&mut self, kind: Kind, payload: &[u8]) -> bool {
@@ -155,6 +171,9 @@ impl Script {
                 "POST /v1/vms/fox/wait",
                 &json!({"level": "system", "failed_units": [], "note": null, "elapsed_ms": 10}),
             )
+            .answer("POST /v1/workspaces/inspect ", &inspection())
+            .answer("POST /v1/vms/fox/workspace ", &json!({"operation": OP, "vm": null, "subject": "fox"}))
+            .answer("GET /v1/vms/fox/workspace ", &workspace_status(0))
             .answer("DELETE /v1/vms/", &json!({"operation": OP, "vm": null, "subject": "fox"}))
             .on("GET /v1/operations/", |_, connection| {
                 connection.open();
@@ -293,6 +312,9 @@ pub(crate) fn transcript(home: &Home, output: &Output) -> String {
     format!("status {status}\n--- stdout\n{}--- stderr\n{}", text(&output.stdout), text(&output.stderr))
 }
 
+/// The commit everything here is at.
+pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
 pub(crate) const OP: &str = "op-00000000000000aa";
 
 fn minutes_ago(minutes: u64) -> u64 {
@@ -350,6 +372,37 @@ pub(crate) fn operation(state: &str, error: &Value) -> Value {
 
 pub(crate) fn step(name: &str, state: &str) -> Value {
     json!({"event": "step", "step": {"name": name, "state": state, "started_at_ms": null, "ended_at_ms": null}})
+}
+
+/// A workspace of a repository at `/`, which is everywhere.
+pub(crate) fn workspace() -> Value {
+    json!({
+        "guest_path": "/root/repo", "host_path": "/", "head_commit": COMMIT, "base_commit": COMMIT, "branch": "main",
+        "mode": "overlay", "include_untracked": false, "from": null, "depth": 10, "prepared_at_ms": minutes_ago(3),
+        "exported": null,
+    })
+}
+
+/// Both sides of it, with so many changes in the guest that were not exported.
+pub(crate) fn workspace_status(changes: u64) -> Value {
+    let change = |number: u64| json!({"change": "modified", "path": format!("file {number}")});
+    json!({
+        "workspace": workspace(),
+        "host": {"head_commit": COMMIT, "head_moved": false, "changes": 0, "changed": [], "problem": null},
+        "guest": {
+            "head_commit": COMMIT, "commits": 0, "changes": changes, "changed": (0..changes).map(change).collect::<Vec<_>>(),
+            "exported": false, "problem": null,
+        },
+    })
+}
+
+/// What would travel of a plain repository.
+pub(crate) fn inspection() -> Value {
+    json!({
+        "root": "/src/app", "mode": "overlay", "base_commit": COMMIT, "branch": "main", "files": 2, "bytes": 3000,
+        "untracked_left_out": 0, "secrets": [], "submodules": [], "tooling": [], "devcontainer": null, "warnings": [],
+        "paths": null,
+    })
 }
 
 /// A session; its exit status is null while it runs.

@@ -25,6 +25,13 @@ fn landing_pages() {
         ("cp", &["cp", "--help"]),
         ("reset", &["reset", "--help"]),
         ("diff", &["diff", "--help"]),
+        ("workspace", &["workspace", "--help"]),
+        ("workspace_prepare", &["workspace", "prepare", "--help"]),
+        ("workspace_export", &["workspace", "export", "--help"]),
+        ("workspace_diff", &["workspace", "diff", "--help"]),
+        ("workspace_status", &["workspace", "status", "--help"]),
+        ("delete", &["delete", "--help"]),
+        ("prune", &["prune", "--help"]),
     ] {
         let output = home.banger(args).output().unwrap();
         assert!(output.status.success());
@@ -40,9 +47,34 @@ fn verbs_are_one_implementation_with_and_without_the_noun() {
     let home = Home::empty();
     let page = |args: &[&str]| String::from_utf8(home.banger(args).output().unwrap().stdout).unwrap();
     for verb in [
-        "run", "create", "start", "stop", "restart", "kill", "pause", "resume", "set", "prune", "stats", "ports",
-        "rename", "delete", "rm", "list", "ls", "ps", "show", "exec", "logs", "wait", "session", "cp", "copy", "reset",
+        "run",
+        "create",
+        "start",
+        "stop",
+        "restart",
+        "kill",
+        "pause",
+        "resume",
+        "set",
+        "prune",
+        "stats",
+        "ports",
+        "rename",
+        "delete",
+        "rm",
+        "list",
+        "ls",
+        "ps",
+        "show",
+        "exec",
+        "logs",
+        "wait",
+        "session",
+        "cp",
+        "copy",
+        "reset",
         "diff",
+        "workspace",
     ] {
         let long = page(&["vm", verb, "--help"]);
         assert!(!long.is_empty());
@@ -78,53 +110,79 @@ fn versions() {
     assert!(String::from_utf8(pages.stdout).unwrap().lines().count() > 3);
 }
 
+/// Command lines that make no sense.
+const WRONG: [&[&str]; 60] = [
+    &["cp", "a", "b"],
+    &["cp", "web:/a", "db:/b"],
+    &["cp", "a", "web:/x/../y"],
+    &["nonsense"],
+    &["exec"],
+    &["start"],
+    &["run", "--name", "Web"],
+    &["run", "--name", "-web"],
+    &["run", "--vcpu", "0"],
+    &["run", "--memory", "0"],
+    &["run", "--disk-size", "9999999T"],
+    &["run", "-p", "80"],
+    &["run", "-d", "--rm"],
+    &["run", "-d", "--", "true"],
+    &["run", "--wait", "forever"],
+    &["show", ""],
+    &["kernel", "import", "x", "--debian"],
+    &["kill"],
+    &["ports"],
+    &["stats", "--every", "1s"],
+    &["stats", "--watch", "--every", "often"],
+    &["set", "web"],
+    &["set", "--vcpu", "2"],
+    &["set", "web", "--nat", "--no-nat"],
+    &["set", "web", "-p", "1:1", "--no-publish"],
+    &["kill", "--signal", "STOP", "web"],
+    &["kill", "--signal", "9", "web"],
+    &["rename", "web"],
+    &["rename", "web", "New_Name"],
+    &["exec", "--name", "dev", "web", "true"],
+    &["exec", "-d", "--name", "No", "web", "true"],
+    &["exec", "-di", "web", "true"],
+    &["session", "attach", "web"],
+    &["session", "attach", "web", "../x"],
+    &["session", "attach", "--detach-keys", "ctrl-", "web", "dev"],
+    &["session", "send", "web", "dev"],
+    &["session", "kill", "--signal", "NONE", "web", "dev"],
+    &["run", "--branch", "x", "--", "true"],
+    &["run", ".", "--from", "HEAD"],
+    &["run", "--include-untracked"],
+    &["run", "--dry-run"],
+    &["run", "--mode", "overlay"],
+    &["run", ".", "--mode", "shallow"],
+    &["run", ".", "--depth", "0"],
+    &["run", ".", "--depth", "3", "--mode", "full_copy"],
+    &["run", ".", "--discard"],
+    &["run", "--timeout", "soon", "--", "true"],
+    &["run", "-d", "--timeout", "3s"],
+    &["run", "--env-file", "/surely/not/there", "--", "true"],
+    &["exec", "-d", "--timeout", "3s", "web", "true"],
+    &["workspace", "prepare"],
+    &["workspace", "prepare", "web", "--branch", "x"],
+    &["workspace", "prepare", "web", ".", "--from", "x"],
+    &["workspace", "prepare", "web", "--guest-path", "repo"],
+    &["workspace", "prepare", "web", ".", "--dry-run", "--force"],
+    &["workspace", "export", "web", "--base-commit", "HEAD"],
+    &["workspace", "export", "web", "--format", "tar"],
+    &["workspace", "export", "web", "--format", "branch", "-o", "x"],
+    &["workspace", "export", "web", "--format", "branch", "--guest-path", "/x"],
+    &["workspace", "diff", "web", "--base-commit", "abc"],
+];
+
 #[test]
 fn usage_errors() {
     let home = Home::empty();
-    let wrong: [&[&str]; 37] = [
-        &["cp", "a", "b"],
-        &["cp", "web:/a", "db:/b"],
-        &["cp", "a", "web:/x/../y"],
-        &["nonsense"],
-        &["exec"],
-        &["start"],
-        &["run", "--name", "Web"],
-        &["run", "--name", "-web"],
-        &["run", "--vcpu", "0"],
-        &["run", "--memory", "0"],
-        &["run", "--disk-size", "9999999T"],
-        &["run", "-p", "80"],
-        &["run", "-d", "--rm"],
-        &["run", "-d", "--", "true"],
-        &["run", "--wait", "forever"],
-        &["show", ""],
-        &["kernel", "import", "x", "--debian"],
-        &["kill"],
-        &["ports"],
-        &["stats", "--every", "1s"],
-        &["stats", "--watch", "--every", "often"],
-        &["set", "web"],
-        &["set", "--vcpu", "2"],
-        &["set", "web", "--nat", "--no-nat"],
-        &["set", "web", "-p", "1:1", "--no-publish"],
-        &["kill", "--signal", "STOP", "web"],
-        &["kill", "--signal", "9", "web"],
-        &["rename", "web"],
-        &["rename", "web", "New_Name"],
-        &["exec", "--name", "dev", "web", "true"],
-        &["exec", "-d", "--name", "No", "web", "true"],
-        &["exec", "-di", "web", "true"],
-        &["session", "attach", "web"],
-        &["session", "attach", "web", "../x"],
-        &["session", "attach", "--detach-keys", "ctrl-", "web", "dev"],
-        &["session", "send", "web", "dev"],
-        &["session", "kill", "--signal", "NONE", "web", "dev"],
-    ];
-    for args in wrong {
+    for args in WRONG {
         let output = home.banger(args).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{args:?}");
     }
     assert_snapshot!(home.transcript(&["create", "--format", "json", "--name", "no good"]));
+    assert_snapshot!("usage_export", home.transcript(&["workspace", "export", "web", "--json"]));
     assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "a usage error touched the file system");
 }

@@ -82,18 +82,27 @@ fn the_guest_of_run_is_removed_before_its_command() {
 }
 
 #[test]
-fn the_files_of_run_are_no_longer_sent() {
-    let home = Script::new()
-        .on("PUT /v1/vms/fox/tree", |_, connection| {
-            connection.log().wait_for("DELETE /v1/vms/fox");
-        })
-        .run();
-    crate::run::repository(&home);
-    let child = spawn(&home, &["run", "--wait", "agent", "repo", "--", "true"]);
-    home.log.wait_for("PUT /v1/vms/fox/tree");
-    interrupt(&child);
-    assert_eq!(end(child).0, Some(130));
-    home.log.wait_for("DELETE /v1/vms/fox");
+fn the_workspace_of_run_is_taken_back_before_the_vm_goes() {
+    for wait in ["agent", "system"] {
+        let home = Script::new()
+            .answer(
+                "POST /v1/vms/fox/workspace ",
+                &json!({"operation": "op-00000000000000bb", "vm": null, "subject": "fox"}),
+            )
+            .on("GET /v1/operations/op-00000000000000bb/events", |_, connection| until_cancelled(connection))
+            .answer("DELETE /v1/operations/", &operation("running", &Value::Null))
+            .run();
+        std::fs::create_dir(home.path().join("repo")).unwrap();
+        let child = spawn(&home, &["run", "--wait", wait, "repo", "--", "true"]);
+        home.log.wait_for("GET /v1/operations/op-00000000000000bb");
+        interrupt(&child);
+        let (status, output) = end(child);
+        assert_eq!(status, Some(130), "{output:?}");
+        let asked = home.log.lines();
+        let at = |line: &str| asked.iter().position(|asked| asked.starts_with(line)).unwrap();
+        assert!(at("DELETE /v1/operations/op-00000000000000bb") < at("DELETE /v1/vms/fox"), "{asked:?}");
+        assert!(!asked.iter().any(|line| line.ends_with("/exec")), "{asked:?}");
+    }
 }
 
 #[test]

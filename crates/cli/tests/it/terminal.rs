@@ -28,8 +28,13 @@ fn size(rows: u16, cols: u16) -> Winsize {
     Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 }
 }
 
-/// Runs `banger` on a terminal of its own, 30 by 100.
+/// Runs `banger` on a terminal of its own, 30 by 100, called xterm.
 fn sit_down(home: &Home, args: &[&str]) -> Person {
+    sit_down_at(home, args, &[("TERM", "xterm")])
+}
+
+/// The same with these variables.
+fn sit_down_at(home: &Home, args: &[&str], variables: &[(&str, &str)]) -> Person {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
@@ -40,7 +45,7 @@ fn sit_down(home: &Home, args: &[&str]) -> Person {
     // setsid(1) makes it the controlling terminal, so that sizes and signals arrive as from a real one.
     let mut command = Command::new("setsid");
     home.surround(&mut command);
-    command.args(["--ctty", env!("CARGO_BIN_EXE_banger")]).args(args).env("TERM", "xterm");
+    command.args(["--ctty", env!("CARGO_BIN_EXE_banger")]).args(args).envs(variables.iter().copied());
     let child = command.stdin(again(&slave)).stdout(again(&slave)).stderr(slave).spawn().unwrap();
     drop(command);
     let mut reader = File::from(again(&master));
@@ -322,4 +327,84 @@ fn a_watch_ends_at_q_or_ctrl_c_and_gives_the_screen_back() {
     let (status, screen) = person.leaves();
     assert_eq!(status, Some(0));
     assert!(screen.ends_with("\x1b[?1049l"), "{screen:?}");
+}
+
+#[test]
+fn a_guest_is_told_which_terminal_it_has() {
+    let env = |args: &[&str], variables: &[(&str, &str)]| {
+        let home = shell("POST /v1/vms/web/exec").run();
+        let mut person = sit_down_at(&home, args, variables);
+        person.sees("$ ");
+        person.types("q");
+        assert_eq!(person.leaves().0, Some(9));
+        serde_json::from_slice::<Value>(&home.log.wait_for("POST").body).unwrap()["env"].clone()
+    };
+    let colours = [("TERM", "tmux-256color"), ("COLORTERM", "truecolor")];
+    let told = json!([["TERM", "tmux-256color"], ["COLORTERM", "truecolor"]]);
+    assert_eq!(env(&["exec", "web"], &colours), told);
+    assert_eq!(env(&["exec", "-it", "web", "top"], &colours), told);
+    let own = json!([["TERM", "vt100"], ["COLORTERM", "truecolor"]]);
+    assert_eq!(env(&["exec", "-it", "-e", "TERM=vt100", "web", "top"], &colours), own);
+    // What only this host knows would leave the guest's programs without a terminal.
+    assert_eq!(env(&["exec", "web"], &[("TERM", "xterm-kitty")]), json!([]));
+}
+
+#[test]
+fn a_shell_in_a_workspace_ends_with_what_is_true() {
+    for (state, said) in [("running", "fox is still running"), ("stopped", "fox is off; on again: banger start fox")] {
+        let home = shell("POST /v1/vms/fox/exec").answer("GET /v1/vms/fox ", &crate::fake::vm("fox", state)).run();
+        std::fs::create_dir(home.path().join("repo")).unwrap();
+        let mut person = sit_down(&home, &["run", "repo", "--branch", "try"]);
+        person.sees("$ ");
+        assert!(person.is_raw());
+        person.types("\x03");
+        person.sees("<[3]>");
+        tcsetwinsize(&person.keyboard, size(40, 90)).unwrap();
+        person.sees(r#"{"rows":40,"cols":90}"#);
+        person.types("q");
+        let (status, screen) = person.leaves();
+        assert!(status == Some(9) && screen.contains(said), "{screen}");
+        let spec: Value = serde_json::from_slice(&home.log.wait_for("POST /v1/vms/fox/exec").body).unwrap();
+        assert_eq!((&spec["cwd"], &spec["terminal"]), (&json!("/root/repo"), &json!({"rows": 30, "cols": 100})));
+    }
+    let home = shell("POST /v1/vms/fox/exec").refuse("GET /v1/vms/fox ", 404, "not_found", "there is no VM fox").run();
+    let mut person = sit_down(&home, &["run"]);
+    person.sees("$ ");
+    person.types("q");
+    let (_, screen) = person.leaves();
+    assert!(!screen.contains("banger exec -it fox"), "it was deleted meanwhile: {screen}");
+}
+
+#[test]
+fn a_shell_over_its_time_gives_the_terminal_back() {
+    let home = Script::new()
+        .on("POST /v1/vms/web/exec", |_, connection| {
+            connection.attach();
+            connection.send(Kind::Output, b"$ ");
+            while let Some((kind, payload)) = connection.receive() {
+                if kind == Kind::Signal {
+                    assert_eq!(payload, [15]);
+                    return connection.exited(ExitStatus::Signal { signal: 15 });
+                }
+            }
+        })
+        .run();
+    let (status, screen) = sit_down(&home, &["exec", "--timeout", "300ms", "web"]).leaves();
+    assert_eq!(status, Some(124), "{screen}");
+    assert!(screen.contains("a shell was ended in web: it ran for 300 ms"), "{screen}");
+}
+
+#[test]
+fn a_patch_on_a_terminal_has_colours_and_drives_nothing() {
+    let home = crate::export::web().run();
+    for verb in ["export", "diff"] {
+        let (status, screen) = sit_down(&home, &["workspace", verb, "web"]).leaves();
+        assert_eq!(status, Some(0), "{screen}");
+        assert!(screen.contains("\x1b[36m@@ -1 +1,2 @@\x1b[0m\r\n\x1b[31m-old\x1b[0m\r\n"), "{screen:?}");
+        assert!(screen.contains("\x1b[32m+\\x1b[2J\x1b[0m") && !screen.contains("\x1b[2J"), "{screen:?}");
+    }
+    assert!(!home.log.lines().iter().any(|line| line.ends_with("/exported")), "looking at it is not keeping it");
+    let (_, screen) =
+        sit_down_at(&home, &["workspace", "diff", "web"], &[("TERM", "xterm"), ("NO_COLOR", "1")]).leaves();
+    assert!(screen.contains("\r\n+\\x1b[2J\r\n") && !screen.contains('\x1b'), "{screen:?}");
 }

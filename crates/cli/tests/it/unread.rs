@@ -18,7 +18,7 @@ fn script() -> Script {
 fn what_was_never_read_is_asked_again() {
     let home = script().dying().run();
     assert_eq!(home.transcript(&["stop", "web"]), "status 0\n--- stdout\nweb\n--- stderr\n");
-    assert_eq!(home.transcript(&["exec", "web", "x"]), "status 7\n--- stdout\n--- stderr\n");
+    assert_eq!(home.transcript(&["exec", "-q", "web", "x"]), "status 7\n--- stdout\n--- stderr\n");
     let asked = home.log.lines();
     let posts: Vec<_> = asked.iter().filter(|line| line.starts_with("POST")).collect();
     assert_eq!(posts, ["POST /v1/vms/7765620000000000/stop", "POST /v1/vms/web/exec"], "each was read once");

@@ -10,6 +10,7 @@
 //! | [`sessions`] | commands of a guest that go on without a client |
 //! | [`trees`] | files into a running guest and out of it |
 //! | [`differences`] | what a guest changed of its image |
+//! | [`workspaces`] | a project's files in a guest |
 //! | [`artifacts`] | images and kernels |
 //! | [`operations`] | operations: list, show, watch, cancel |
 //! | [`system`] | the daemon itself: status, doctor, shutdown |
@@ -32,6 +33,7 @@ pub mod system;
 pub mod trees;
 mod view;
 pub mod vms;
+pub mod workspaces;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -124,6 +126,11 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(trees::put_tree, trees::get_tree))
         .routes(routes!(trees::file))
         .routes(routes!(differences::list))
+        .routes(routes!(workspaces::inspect))
+        .routes(routes!(workspaces::prepare, workspaces::status))
+        .routes(routes!(workspaces::export))
+        .routes(routes!(workspaces::branch))
+        .routes(routes!(workspaces::exported))
         .routes(routes!(artifacts::list_images))
         .routes(routes!(artifacts::show_image, artifacts::delete_image))
         .routes(routes!(artifacts::build_image))

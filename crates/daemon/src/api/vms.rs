@@ -179,7 +179,10 @@ pub async fn resume(State(api): State<Api>, Path(vm): Path<String>) -> Result<Ac
 /// Removes a VM and its disk, running or not
 #[utoipa::path(
     delete, path = "/v1/vms/{vm}",
-    params(("vm" = String, Path), ("only_off" = Option<bool>, Query, description = "refuse a VM that runs")),
+    params(
+        ("vm" = String, Path), ("only_off" = Option<bool>, Query, description = "refuse a VM that runs"),
+        ("discard" = Option<bool>, Query, description = "also with work in it that was never exported"),
+    ),
     responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
 )]
 pub async fn delete(
@@ -187,6 +190,9 @@ pub async fn delete(
     Path(vm): Path<String>,
     Query(query): Query<DeleteVm>,
 ) -> Result<Accepted, Refusal> {
+    if !query.discard {
+        api.engine.check_exported(&vm).await?;
+    }
     if query.only_off {
         return accepted(api.engine.delete_if_off(&vm).await);
     }

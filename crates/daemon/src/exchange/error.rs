@@ -6,6 +6,7 @@ use std::time::Duration;
 use wire::api::ErrorCode;
 
 use crate::guest::GuestError;
+use crate::workspace::WorkspaceError;
 use crate::workspace::quarantine::QuarantineError;
 
 /// An exchange that failed.
@@ -85,6 +86,15 @@ pub enum ExchangeError {
     /// A file of our own failed us.
     #[error("cannot keep what comes out of the guest")]
     Scratch(#[source] io::Error),
+    /// A repository's name that no guest's API can spell.
+    #[error("cannot send a submodule whose path is no text")]
+    Name,
+    /// A defect.
+    #[error("a worker thread panicked; see the daemon's log")]
+    Panicked,
+    /// The repository failed us, or stands against what the guest has.
+    #[error(transparent)]
+    Workspace(#[from] WorkspaceError),
     /// The host's side failed.
     #[error(transparent)]
     Quarantine(#[from] QuarantineError),
@@ -113,7 +123,9 @@ impl ExchangeError {
             ExchangeError::Unfinished { .. } | ExchangeError::NoNotes | ExchangeError::NoCommits { .. } => {
                 ErrorCode::WrongState
             }
-            ExchangeError::NoCommit(_) => ErrorCode::BadRequest,
+            ExchangeError::NoCommit(_) | ExchangeError::Name => ErrorCode::BadRequest,
+            ExchangeError::Panicked => ErrorCode::Internal,
+            ExchangeError::Workspace(error) => error.code(),
             ExchangeError::Quarantine(error) => error.code(),
         }
     }
@@ -142,6 +154,9 @@ impl ExchangeError {
             | ExchangeError::Nonsense
             | ExchangeError::Git { .. }
             | ExchangeError::Scratch(_)
+            | ExchangeError::Name
+            | ExchangeError::Panicked
+            | ExchangeError::Workspace(_)
             | ExchangeError::NoCommit(_) => None,
         }
     }

@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`capture`] | a command in a guest, bounded |
+//! | [`send`](send()) | a repository into a guest |
 //! | `guest.sh`, `script` | what git in the guest is asked, and the frame of its answer |
 //! | `raw` | git's list of differences |
 //! | [`Sent`] | what the host remembers of what it sent |
@@ -24,6 +25,7 @@ mod look;
 mod raw;
 mod run;
 mod script;
+mod send;
 mod sent;
 mod without_git;
 
@@ -32,4 +34,5 @@ pub use error::ExchangeError;
 pub use export::{ExportStream, export};
 pub use look::{Look, look};
 pub use run::{Captured, capture};
+pub use send::{Sending, send};
 pub use sent::{Sent, SentFile, SentRepository};

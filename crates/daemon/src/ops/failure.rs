@@ -45,6 +45,12 @@ fn full(error: &dyn std::error::Error) -> Cause {
 }
 
 impl Cause {
+    /// Whether this is its code.
+    #[must_use]
+    pub fn is(&self, code: ErrorCode) -> bool {
+        code_of(&self.code) == code
+    }
+
     /// The same with a hint.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Cause {

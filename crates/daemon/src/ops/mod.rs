@@ -10,6 +10,7 @@
 //! | [`restart`] | `vm.restart`: stop and start as one |
 //! | [`set`] | `vm.set`: what a VM has; its disk grows while it runs too |
 //! | [`reset`] | `vm.reset`: the next boot drops the system layer |
+//! | [`prepare`] | `vm.prepare`: a repository into a guest, or what is there brought up to date |
 //! | [`delete`] | `vm.delete` |
 //! | [`image_build`], [`image_delete`] | `image.build`, `image.delete` |
 //! | [`kernel_import`], [`kernel_delete`] | `kernel.import`, `kernel.delete` |
@@ -17,11 +18,13 @@
 //! Around them: [`plan`] is what any of them is begun with, [`world`] what their steps work on, [`engine`] begins,
 //! watches, cancels and recovers them, [`failure`] turns errors into causes people can read, `parts` looks for what a boot
 //! is made of, `console` quotes a guest's console, `staging` holds what is made until it is whole, [`maker`] makes what VMs
-//! boot from, `policies` checks what the daemon is to do unasked, and [`unasked`] begins it.
+//! boot from, [`courier`] carries workspaces, `policies` checks what the daemon is to do unasked, [`unasked`] begins it, and [`unexported`] keeps work from being
+//! deleted.
 //!
 //! A plan fixes every id, path and number first; steps are idempotent functions of it.
 
 mod console;
+pub mod courier;
 pub mod create;
 pub mod delete;
 pub mod engine;
@@ -38,6 +41,7 @@ mod parts;
 pub mod pause;
 pub mod plan;
 mod policies;
+pub mod prepare;
 pub mod reset;
 pub mod restart;
 pub mod resume;
@@ -47,6 +51,7 @@ mod staging;
 pub mod start;
 pub mod stop;
 pub mod unasked;
+pub mod unexported;
 pub mod world;
 
 pub use engine::Engine;

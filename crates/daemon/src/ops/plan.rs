@@ -10,6 +10,7 @@ use super::kernel_delete::KernelDeletePlan;
 use super::kernel_import::KernelImportPlan;
 use super::kill::KillPlan;
 use super::pause::PausePlan;
+use super::prepare::PreparePlan;
 use super::reset::ResetPlan;
 use super::restart::RestartPlan;
 use super::set::SetPlan;
@@ -17,7 +18,7 @@ use super::start::StartPlan;
 use super::stop::StopPlan;
 use super::world::Host;
 use super::{create, delete, image_build, image_delete, kernel_delete, kernel_import, kill};
-use super::{pause, reset, restart, resume, set, start, stop};
+use super::{pause, prepare, reset, restart, resume, set, start, stop};
 use crate::saga::{DriveError, Driven, Outcome, Undo, drive};
 use wire::id::VmId;
 
@@ -52,6 +53,9 @@ pub enum Plan {
     /// `vm.reset`
     #[serde(rename = "vm.reset")]
     Reset(Box<ResetPlan>),
+    /// `vm.prepare`
+    #[serde(rename = "vm.prepare")]
+    Prepare(Box<PreparePlan>),
     /// `vm.delete`
     #[serde(rename = "vm.delete")]
     Delete(Box<DeletePlan>),
@@ -107,6 +111,10 @@ macro_rules! with_saga {
             }
             Plan::Reset($inner) => {
                 let $saga = if $inner.restart.is_some() { reset::reset_running() } else { reset::reset() };
+                $act
+            }
+            Plan::Prepare($inner) => {
+                let $saga = prepare::prepare();
                 $act
             }
             Plan::Delete($inner) => {
@@ -172,6 +180,7 @@ impl Plan {
             Plan::Pause(plan) | Plan::Resume(plan) => plan.name.to_string(),
             Plan::Set(plan) => plan.name.to_string(),
             Plan::Reset(plan) => plan.name.to_string(),
+            Plan::Prepare(plan) => plan.name.to_string(),
             Plan::Delete(plan) => plan.name.to_string(),
             Plan::ImageBuild(plan) => plan.name.clone(),
             Plan::ImageDelete(plan) => plan.record.name.clone(),
@@ -192,6 +201,7 @@ impl Plan {
             Plan::Pause(plan) | Plan::Resume(plan) => Some(&plan.vm),
             Plan::Set(plan) => Some(&plan.vm),
             Plan::Reset(plan) => Some(&plan.vm),
+            Plan::Prepare(plan) => Some(&plan.vm),
             Plan::Delete(plan) => Some(&plan.vm),
             Plan::ImageBuild(_) | Plan::ImageDelete(_) | Plan::KernelImport(_) | Plan::KernelDelete(_) => None,
         }
@@ -210,6 +220,7 @@ impl Plan {
             | Plan::Resume(_)
             | Plan::Set(_)
             | Plan::Reset(_)
+            | Plan::Prepare(_)
             | Plan::Delete(_)
             | Plan::ImageBuild(_)
             | Plan::ImageDelete(_)
@@ -234,6 +245,7 @@ impl Plan {
             | Plan::Resume(_)
             | Plan::Set(_)
             | Plan::Reset(_)
+            | Plan::Prepare(_)
             | Plan::Delete(_)
             | Plan::ImageBuild(_)
             | Plan::KernelImport(_) => None,
@@ -268,6 +280,7 @@ impl Plan {
             | Plan::Restart(_)
             | Plan::Reset(_)
             | Plan::Set(_)
+            | Plan::Prepare(_)
             | Plan::ImageBuild(_)
             | Plan::KernelImport(_) => false,
         }
@@ -287,6 +300,7 @@ impl Plan {
             Plan::Resume(_) => format!("resume {subject}"),
             Plan::Set(_) => format!("change {subject}"),
             Plan::Reset(_) => format!("reset {subject}"),
+            Plan::Prepare(_) => format!("prepare the workspace of {subject}"),
             Plan::Delete(_) => format!("delete {subject}"),
             Plan::ImageBuild(_) => format!("build image {subject}"),
             Plan::ImageDelete(_) => format!("delete image {subject}"),

@@ -150,7 +150,8 @@ pub(super) async fn watched<P: Sync, T: Send + 'static>(
     }
 }
 
-fn translate(stage: &mut Option<String>, report: Progress) -> saga::Progress {
+/// A report as steps make it.
+pub(super) fn translate(stage: &mut Option<String>, report: Progress) -> saga::Progress {
     let (done, total, unit) = match report {
         Progress::Stage(name) => {
             *stage = Some(name.into_owned());

@@ -11,6 +11,7 @@ use wire::naming::VmName;
 
 use super::failure::{caused, refused};
 use super::pause::ensure_resumed;
+use super::unexported::note_last_look;
 use super::world::Host;
 use crate::guest::Guest;
 use crate::model::machine::NicAttachment;
@@ -183,6 +184,9 @@ impl<P: Stopping + Sync> Step<P, Host> for AskGuest {
             return Ok(());
         };
         let grace = Duration::from_millis(plan.grace_ms);
+        if let Err(cause) = note_last_look(host, &plan.vm, &plan.boot, &guest).await {
+            cx.warning(&format!("how its workspace is left is not recorded: {}", cause.message));
+        }
         let asked = async {
             guest.sync().await?;
             guest.shutdown(Ending::PowerOff).await

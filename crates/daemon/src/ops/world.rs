@@ -9,6 +9,7 @@ use wire::api::{Defaults, ErrorCode};
 use wire::id::{BootId, ImageId, KernelId, OpId};
 use wire::layout::UserDirs;
 
+use super::courier::Courier;
 use super::failure::{MAKE_ROOM, refused};
 use super::maker::Maker;
 use crate::model::autostart::Autostart;
@@ -32,6 +33,8 @@ pub struct Host {
     pub network: Arc<dyn NetworkDriver>,
     /// Makes what VMs boot from.
     pub maker: Arc<dyn Maker>,
+    /// Carries workspaces.
+    pub courier: Arc<dyn Courier>,
     /// Owns what runs.
     pub supervisors: Arc<Supervisors>,
     /// Where files live.

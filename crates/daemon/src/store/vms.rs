@@ -1,6 +1,7 @@
 //! The table of VMs.
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, named_params, params};
+use wire::api::{LastLook, Workspace};
 use wire::id::VmId;
 use wire::naming::VmName;
 
@@ -171,6 +172,62 @@ impl Store {
             transaction.commit().map_err(sql(act))
         })
         .await
+    }
+
+    /// Records what is in a VM as its workspace, if anything. Idempotent.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], or when it cannot be written.
+    pub async fn set_workspace(&self, vm: &VmId, workspace: Option<&Workspace>) -> Result<(), StoreError> {
+        let vm = vm.clone();
+        let workspace = workspace.map(|workspace| to_json("the workspace of a VM", workspace)).transpose()?;
+        self.write(move |connection| {
+            let sentence = "UPDATE vms SET workspace_json = ?2 WHERE id = ?1";
+            let done = connection.execute(sentence, params![vm.as_str(), workspace]);
+            if done.map_err(sql("record the workspace of a VM"))? == 0 { Err(not_found(vm.as_str())) } else { Ok(()) }
+        })
+        .await
+    }
+
+    /// Changes what is recorded of a VM's workspace; nothing when it has none.
+    async fn change_workspace(
+        &self,
+        vm: &VmId,
+        change: impl FnOnce(&mut Workspace) + Send + 'static,
+    ) -> Result<Option<Workspace>, StoreError> {
+        let vm = vm.clone();
+        self.write(move |connection| {
+            let act = "record the workspace of a VM";
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(act))?;
+            let query = "SELECT workspace_json FROM vms WHERE id = ?1";
+            let text: Option<Option<String>> =
+                transaction.query_row(query, [vm.as_str()], |row| row.get(0)).optional().map_err(sql(act))?;
+            let Some(text) = text.ok_or_else(|| not_found(vm.as_str()))? else { return Ok(None) };
+            let mut workspace: Workspace = from_json("the workspace of a VM", &text)?;
+            change(&mut workspace);
+            let text = to_json("the workspace of a VM", &workspace)?;
+            let sentence = "UPDATE vms SET workspace_json = ?2 WHERE id = ?1";
+            transaction.execute(sentence, params![vm.as_str(), text]).map_err(sql(act))?;
+            transaction.commit().map_err(sql(act))?;
+            Ok(Some(workspace))
+        })
+        .await
+    }
+
+    /// Records how a VM's workspace is left by a boot that ends.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], or when it cannot be written.
+    pub async fn note_last_look(&self, vm: &VmId, look: LastLook) -> Result<(), StoreError> {
+        self.change_workspace(vm, move |workspace| workspace.last_look = Some(look)).await.map(drop)
+    }
+
+    /// Records which work of a VM's workspace is safe: the record; none when it has no workspace.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], or when it cannot be written.
+    pub async fn note_exported(&self, vm: &VmId, fingerprint: String) -> Result<Option<Workspace>, StoreError> {
+        self.change_workspace(vm, move |workspace| workspace.exported = Some(fingerprint)).await
     }
 
     /// Gives a VM another name. Plans carry names, so one that an operation holds keeps its own until that is over.

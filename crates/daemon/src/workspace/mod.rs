@@ -16,6 +16,7 @@
 //! | `config` `control` `index` | what the guest's git directory is to hold |
 //! | `history` `objects` `pack` | as much of the history as travels |
 //! | `notes` | what was sent |
+//! | [`quarantine`] | what comes out of a guest, before it is let into the repository |
 //! | `plan` `transfer` | what travels, and the stream |
 //! | [`quarantine`] | where what comes out of a guest becomes git objects, and may become a branch |
 //!

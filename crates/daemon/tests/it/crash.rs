@@ -19,7 +19,10 @@ use daemon::store::OperationState as Stored;
 use daemon::store::records::{OperationRecord, VmRecord};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use wire::api::{BuildImage, CreateVm, ImportKernel, KernelSource, KillSignal, OperationState, RestartPolicy, SetVm};
+use wire::api::{
+    BuildImage, CreateVm, ImportKernel, KernelSource, KillSignal, OperationState, PrepareWorkspace, RestartPolicy,
+    SetVm, WorkspaceSource,
+};
 use wire::id::OpId;
 
 use crate::fake::{Daemon, SOON, World, soon};
@@ -74,7 +77,19 @@ pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
         "reset running" => {
             Plan::Reset(Box::new(daemon::ops::reset::plan(host, &ready(true).await, true).await.unwrap()))
         }
+        "prepare" => {
+            let request = PrepareWorkspace { source: Some(source()), guest_path: None, force: false };
+            let plan = daemon::ops::prepare::plan(host, &ready(true).await, request).await;
+            Plan::Prepare(Box::new(plan.unwrap()))
+        }
         "delete" => Plan::Delete(Box::new(daemon::ops::delete::plan(host, &ready(true).await).await.unwrap())),
+        other => prepare_artifact(host, other, id).await,
+    }
+}
+
+/// The same for verbs about images and kernels.
+async fn prepare_artifact(host: &Host, verb: &str, id: &OpId) -> Plan {
+    match verb {
         "build image" => {
             let request = BuildImage { recipe: "tiny".into(), variant: None, name: None };
             let plan = daemon::ops::image_build::plan(host, request, id.clone()).await.unwrap();
@@ -107,6 +122,10 @@ async fn off(daemon: &Daemon) -> VmRecord {
         }
         tokio::task::yield_now().await;
     }
+}
+
+fn source() -> WorkspaceSource {
+    WorkspaceSource { host_path: "/src/app".into(), ..WorkspaceSource::default() }
 }
 
 /// A disk of 2 GiB instead of one.
@@ -241,7 +260,7 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
         ("start again", false) => &[Some(Stopped)],
         ("create" | "create and start", false) | ("delete" | "delete paused", true) => &[None],
         ("set", _) => &[Some(Created)],
-        ("set running", _) => &[Some(Running)],
+        ("set running" | "prepare", _) => &[Some(Running)],
         ("pause", true) | ("resume", false) => &[Some(Paused)],
         ("pause", false) | ("resume", true) => &[Some(Running)],
         // A deletion that never began leaves it paused.
@@ -272,6 +291,8 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
         assert!(has_grown || !has_happened, "{case}");
     }
     if let Ok(vm) = store.find_vm("web").await {
+        let has_workspace = verb == "prepare" && has_happened;
+        assert_eq!(vm.workspace.is_some(), has_workspace, "{case}");
         let is_pending = verb == "reset" && has_happened;
         assert_eq!(vm.reset_pending, is_pending, "{case}: a reset that was not taken back is done or on record");
     }
@@ -431,6 +452,7 @@ matrices! {
     set_running: "set running",
     reset: "reset",
     reset_running: "reset running",
+    prepare_workspace: "prepare",
     delete: "delete",
     delete_paused: "delete paused",
     build_image: "build image",

@@ -80,7 +80,7 @@ pub use vm::{
 };
 pub use workspace::{
     EXPORT_TRAILER, ExportBranch, ExportFormat, ExportQuery, Exported, GuestSide, HostSide, InspectWorkspace,
-    Inspection, KeepExported, PATHS_TOLD_MAX, PrepareWorkspace, WORKSPACE_DEPTH, WORKSPACE_PATH, Workspace,
+    Inspection, KeepExported, LastLook, PATHS_TOLD_MAX, PrepareWorkspace, WORKSPACE_DEPTH, WORKSPACE_PATH, Workspace,
     WorkspaceMode, WorkspaceModeError, WorkspaceQuery, WorkspaceSource, WorkspaceStatus,
 };
 

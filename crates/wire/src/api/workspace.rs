@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::tree::Change;
+use crate::id::BootId;
 
 /// Where a workspace is in a guest when nothing else is asked.
 pub const WORKSPACE_PATH: &str = "/root/repo";
@@ -38,6 +39,9 @@ pub struct Workspace {
     /// Untracked files went in too.
     #[serde(default)]
     pub include_untracked: bool,
+    /// A branch that was made for the guest.
+    #[serde(default)]
+    pub made_branch: Option<String>,
     /// Another commit than the host's was asked for.
     #[serde(default)]
     pub from: Option<String>,
@@ -50,6 +54,21 @@ pub struct Workspace {
     /// What the guest's changes were when they were last exported: see [`Exported::fingerprint`].
     #[serde(default)]
     pub exported: Option<String>,
+    /// How it was when its guest was stopped the last time.
+    #[serde(default)]
+    pub last_look: Option<LastLook>,
+}
+
+/// What a guest held, that was never exported, when it was stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LastLook {
+    /// Which boot that was.
+    pub boot: BootId,
+    /// Commits.
+    pub commits: u64,
+    /// Files with changes.
+    pub files: u64,
 }
 
 /// What of a repository goes into a guest.

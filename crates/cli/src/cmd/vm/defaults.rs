@@ -11,6 +11,7 @@ use crate::cmd::vm::Machine;
 use crate::error::Failure;
 use crate::interrupt::Since;
 use crate::operation::{self, OnInterrupt};
+use crate::output::Format;
 
 /// The recipe of the default image.
 pub(crate) const RECIPE: &str = "debian-bookworm";
@@ -33,12 +34,15 @@ pub(crate) async fn ensure(app: &App, machine: &Machine, since: Since) -> Result
         None | Some(0) => String::new(),
         Some(after_ms) => format!(" | stops after {} idle", wire::duration::human(after_ms)),
     };
-    app.out.aside(&format!(
+    let spec = format!(
         "spec: {} vcpu | {} memory | {} disk{stops}",
         machine.vcpu.unwrap_or(defaults.vcpus),
         human(machine.memory.unwrap_or(defaults.memory_mib) << 20),
         human(machine.disk_size.unwrap_or(defaults.disk_bytes)),
-    ));
+    );
+    if app.out.format != Format::Json {
+        app.out.aside(&spec);
+    }
     // Nothing is made for a VM that cannot be: what was asked for by name is looked up first.
     let has_image = has(app, "images", machine.image.as_deref(), &defaults.image, since).await?;
     let has_kernel = has(app, "kernels", machine.kernel.as_deref(), &defaults.kernel, since).await?;

@@ -65,7 +65,8 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn letter(change: ChangeKind) -> char {
+/// One letter for what became of a file.
+pub(crate) fn letter(change: ChangeKind) -> char {
     match change {
         ChangeKind::Added => 'A',
         ChangeKind::Modified => 'M',

@@ -11,7 +11,6 @@ use crate::error::Failure;
 use crate::interrupt::Since;
 use crate::operation;
 use crate::output::printable;
-use crate::progress::TICK;
 use crate::values;
 
 pub(crate) mod attached;
@@ -38,6 +37,7 @@ pub(crate) mod start;
 pub(crate) mod stats;
 pub(crate) mod stop;
 pub(crate) mod wait;
+pub(crate) mod workspace;
 
 /// Below `banger vm --help`.
 pub(crate) const EXAMPLES: &str = "\
@@ -53,6 +53,7 @@ Examples:
   banger vm exec -d web -- CMD        a command that goes on without you
   banger vm session list web          those that do
   banger vm cp web:/root/x .          a file out of it
+  banger vm workspace export web      what was done in its repository, as a patch
   banger vm logs -f web               its console, as it goes on
   banger vm delete web                gone, with its disk";
 
@@ -163,16 +164,9 @@ pub(crate) async fn wait_until_ready(
     track.stage(level.stage());
     let target = path("vms", vm, "/wait");
     let request = WaitVm { level: level.wire(), timeout_ms };
-    let ready = app.interrupts.guard(since, async {
-        let mut asked = std::pin::pin!(app.client.send::<_, Ready>(&target, &request));
-        loop {
-            tokio::select! {
-                ready = &mut asked => return ready,
-                () = tokio::time::sleep(TICK) => track.tick(),
-            }
-        }
-    });
-    let ready = ready.await.map_err(|failure| failure.during(&format!("wait for {vm}"), vm))?;
+    let asked = track.during(app.client.send::<_, Ready>(&target, &request));
+    let ready =
+        app.interrupts.guard(since, asked).await.map_err(|failure| failure.during(&format!("wait for {vm}"), vm))?;
     if !ready.failed_units.is_empty() {
         let units: Vec<String> = ready.failed_units.iter().map(|unit| printable(unit)).collect();
         track.warn(&format!("booted, but {} failed: see banger exec {vm} -- systemctl status", units.join(", ")));

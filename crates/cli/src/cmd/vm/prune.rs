@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// Do not ask
     #[arg(short, long)]
     force: bool,
+    /// Drop changes in their workspaces that were never exported; else such VMs stay
+    #[arg(long)]
+    discard: bool,
     #[command(flatten)]
     pub(crate) act: Act,
 }
@@ -49,7 +52,8 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     let thing = |vm: &Vm| Thing { id: vm.id.to_string(), name: vm.name.to_string() };
     let (things, ids): (Vec<Thing>, Vec<String>) = vms.iter().map(|vm| (thing(vm), vm.id.to_string())).unzip();
     let ended = each::all("delete", "VM", &things, &ids, async |vm| {
-        let target = path("vms", &vm.id, "?only_off=true");
+        let tail = if args.discard { "?only_off=true&discard=true" } else { "?only_off=true" };
+        let target = path("vms", &vm.id, tail);
         each::operate(app, &vm, app.client.delete::<Begun>(&target)).await
     })
     .await;

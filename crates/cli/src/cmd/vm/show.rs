@@ -1,6 +1,6 @@
 //! `banger show`: all about one VM.
 
-use wire::api::{BootStatus, Vm, VmState};
+use wire::api::{BootStatus, Vm, VmState, Workspace};
 use wire::duration;
 use wire::size::human;
 
@@ -8,6 +8,7 @@ use crate::args::Record;
 use crate::client::path;
 use crate::clock;
 use crate::cmd::App;
+use crate::cmd::vm::workspace::source::short;
 use crate::cmd::vm::{list, print_one};
 use crate::complete;
 use crate::error::Failure;
@@ -60,7 +61,7 @@ pub(crate) fn render(vm: &Vm) -> String {
     rows.push(("stop after", stop_after(vm, now_ms)));
     rows.push(("restart", restart(vm, now_ms)));
     if let Some(workspace) = &vm.workspace {
-        rows.push(("workspace", format!("{} from {}", workspace.guest_path, workspace.host_path)));
+        rows.push(("workspace", workspace_of(workspace)));
     }
     if vm.reset_pending {
         rows.push(("reset", "at the next start: changes to the system are dropped, /root and /home stay".to_owned()));
@@ -76,6 +77,20 @@ pub(crate) fn render(vm: &Vm) -> String {
         rows.push(("last error", printable_lines(error)));
     }
     pairs(&rows)
+}
+
+/// Where a workspace is, what it is of, and at which commit it began.
+fn workspace_of(workspace: &Workspace) -> String {
+    let place = format!("{} from {}", printable(&workspace.guest_path), printable(&workspace.host_path));
+    let commit = workspace.base_commit.as_deref().or(workspace.head_commit.as_deref());
+    let at = match (workspace.branch.as_deref().map(printable), commit.map(short)) {
+        (Some(branch), Some(commit)) => format!(" ({branch} at {commit})"),
+        (Some(branch), None) => format!(" ({branch})"),
+        (None, Some(commit)) => format!(" (at {commit})"),
+        (None, None) => String::new(),
+    };
+    let whole = if workspace.prepared_at_ms.is_some() { "" } else { ", not sent whole" };
+    format!("{place}{at}{whole}")
 }
 
 /// After how long without use it is stopped, and how far it is.

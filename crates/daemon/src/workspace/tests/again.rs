@@ -284,3 +284,78 @@ fn a_file_that_goes_meanwhile_is_not_sent() {
     assert!(files.iter().any(|file| file.path.0 == b"f" && file.stamp.is_none()));
     assert!(!files.iter().any(|file| file.path.0 == b"new"));
 }
+
+/// Numbers that are the same each time.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+
+    /// A file, or something in a directory that may be a file another time.
+    fn path(&mut self) -> String {
+        let name = ["a", "b", "c d", "e"][self.roll(4) as usize];
+        if self.roll(2) == 0 { name.to_owned() } else { format!("{name}/{}", self.roll(3)) }
+    }
+}
+
+fn change(bench: &Bench, dice: &mut Dice) {
+    let path = dice.path();
+    let file = bench.host().join(&path);
+    let clear = |path: &Path| {
+        for path in path.ancestors().take_while(|path| *path != bench.host()) {
+            if path.is_symlink() || path.is_file() {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+        if path.is_dir() {
+            std::fs::remove_dir_all(path).unwrap();
+        }
+    };
+    match dice.roll(12) {
+        0..=3 => {
+            clear(&file);
+            bench.write(&path, format!("{}\n", dice.roll(1000)));
+        }
+        4 => clear(&file),
+        5 => {
+            clear(&file);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(dice.path(), &file).unwrap();
+        }
+        6 if file.is_file() && !file.is_symlink() => {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(if dice.roll(2) == 0 { 0o755 } else { 0o600 });
+            std::fs::set_permissions(&file, mode).unwrap();
+        }
+        7 => drop(bench.git(&["add", "-A"])),
+        8 => bench.commit("random"),
+        9 => {
+            let to = bench.git(&["rev-parse", "-q", "--verify", &format!("HEAD~{}", dice.roll(3))]);
+            bench.git(&["reset", "-q", "--hard", if to.is_empty() { "HEAD" } else { to.trim() }]);
+        }
+        10 => drop(bench.git(&["checkout", "-q", "-f", "-B", ["main", "other"][dice.roll(2) as usize]])),
+        11 => drop(bench.git(&["reset", "-q"])),
+        _ => {}
+    }
+}
+
+#[test]
+fn whatever_happens_arrives() {
+    for seed in 0..3 {
+        let mut dice = Dice(seed);
+        let mut bench = Bench::new();
+        for number in 0..4 {
+            bench.write("a", format!("{number}"));
+            bench.commit("first");
+        }
+        bench.source.depth = Some(3);
+        for _ in 0..12 {
+            for _ in 0..dice.roll(8) {
+                change(&bench, &mut dice);
+            }
+            bench.arrives();
+        }
+    }
+}

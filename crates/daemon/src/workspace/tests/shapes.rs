@@ -197,10 +197,17 @@ fn the_index_knows_its_trees() {
 
 fn with_submodules() -> Bench {
     let bench = Bench::new();
-    let inner = Bench::new();
-    history(&inner, 0..2);
-    let middle = Bench::new();
-    history(&middle, 0..2);
+    // Beside it, and there as long as it is.
+    let beside = |name: &str| {
+        let host_path = bench.dir.path().join(name).to_str().unwrap().to_owned();
+        let dir = tempfile::tempdir().unwrap();
+        let other = Bench { dir, source: WorkspaceSource { host_path, ..bench.source.clone() }, ..Bench::new() };
+        std::fs::create_dir(other.host()).unwrap();
+        other.git(&["init", "-q", "-b", "main"]);
+        history(&other, 0..2);
+        other
+    };
+    let (inner, middle) = (beside("inner"), beside("middle"));
     let add = |bench: &Bench, url: &Path, path: &str| {
         bench.git(&["-c", "protocol.file.allow=always", "submodule", "-q", "add", url.to_str().unwrap(), path]);
     };
@@ -242,6 +249,21 @@ fn submodules_arrive_with_those_in_them() {
     bench.write("middle/deep/inner/f", "edited again");
     let again = bench.arrives();
     assert_eq!((again.totals().0, again.settle().len()), (1, 1));
+    bench.compare("middle/deep/inner");
+}
+
+#[test]
+fn submodules_of_a_linked_work_tree() {
+    let mut bench = with_submodules();
+    let path = bench.dir.path().join("linked");
+    bench.git(&["worktree", "add", "-q", "--detach", path.to_str().unwrap()]);
+    bench.source.host_path = path.to_str().unwrap().to_owned();
+    assert_eq!(bench.inspect().unwrap().told(false).warnings.len(), 1);
+    bench.arrives();
+    bench.git(&["-c", "protocol.file.allow=always", "submodule", "-q", "update", "--init", "--recursive"]);
+    let told = bench.inspect().unwrap().told(false);
+    assert_eq!((told.submodules.len(), told.warnings.len()), (3, 0), "{told:?}");
+    bench.arrives();
     bench.compare("middle/deep/inner");
 }
 

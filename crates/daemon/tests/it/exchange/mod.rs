@@ -282,6 +282,8 @@ fn blank() -> Workspace {
         depth: None,
         prepared_at_ms: None,
         exported: None,
+        made_branch: None,
+        last_look: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! A small host in memory that obeys the drivers' traits and can be told to fail. It outlives the daemons that use it, as
 //! the real one does.
 
+mod courier;
 pub(crate) mod guest;
 
 use std::collections::{BTreeSet, HashMap};
@@ -51,6 +52,8 @@ pub(crate) struct World {
     machines: Mutex<HashMap<PathBuf, Arc<Machine>>>,
     attached: Mutex<BTreeSet<PathBuf>>,
     pub(crate) behaviour: Mutex<Behaviour>,
+    /// In how many files its guests hold work, or why they cannot tell.
+    pub(crate) work: Mutex<Result<u64, wire::api::ErrorCode>>,
     /// Which boot of the host this is.
     boots: AtomicU32,
     /// What starts the daemon with it.
@@ -79,6 +82,7 @@ impl World {
             machines: Mutex::default(),
             attached: Mutex::default(),
             behaviour: Mutex::new(Behaviour::Answers),
+            work: Mutex::new(Ok(0)),
             boots: AtomicU32::new(1),
             autostart: Mutex::new(Autostart { has_systemd: true, has_system_unit: true, ..Autostart::default() }),
         })
@@ -182,7 +186,8 @@ impl Daemon {
             vmm: drivers.clone(),
             storage: drivers.clone(),
             network: drivers.clone(),
-            maker: drivers,
+            maker: drivers.clone(),
+            courier: drivers,
             supervisors,
             dirs: world.dirs.clone(),
             settings,

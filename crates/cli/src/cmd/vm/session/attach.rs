@@ -5,10 +5,12 @@ use wire::attach::Ended;
 
 use super::{One, session_path};
 use crate::attach::{self, Ending, Escape, Given, Purpose, Signals};
+use crate::client::Upgraded;
 use crate::cmd::App;
 use crate::cmd::vm::attached::broken;
 use crate::detach_keys::{self, DetachKeys};
 use crate::error::Failure;
+use crate::limit::Limit;
 use crate::output::{self, Format};
 use crate::terminal::{self, RawMode};
 
@@ -90,7 +92,7 @@ pub(super) async fn watch(app: &App, one: &One, request: &AttachSession, watched
     let since = app.interrupts.now();
     let signals = Signals::listen();
     let target = session_path(&one.vm, &one.session, "/attach");
-    let (stream, early) = app.interrupts.guard(since, app.client.upgrade(&target, request)).await?;
+    let Upgraded { stream, early, .. } = app.interrupts.guard(since, app.client.upgrade(&target, request)).await?;
     let raw = watched.is_typed.then(RawMode::enter).transpose()?;
     let given = Given {
         purpose: Purpose::Session { keys: watched.keys },
@@ -99,6 +101,7 @@ pub(super) async fn watch(app: &App, one: &One, request: &AttachSession, watched
         raw,
         terminal: watched.is_typed,
         signals,
+        limit: Limit::none(),
     };
     let ending = attach::run(stream, early, given).await;
     terminal::restore();
@@ -115,7 +118,7 @@ pub(super) fn ended(one: &One, ending: Ending) -> Result<u8, Failure> {
         }
         Ending::OutputClosed => Err(Failure::OutputClosed),
         Ending::Left { signal: Some(signal) } | Ending::GaveUp { signal } => Err(Failure::Interrupted { signal }),
-        Ending::Left { signal: None } => {
+        Ending::Left { signal: None } | Ending::TimedOut => {
             Err(ApiError::new(ErrorCode::Internal, "a session was left by keys nobody typed").into())
         }
     }

@@ -134,21 +134,27 @@ pub(crate) async fn run(app: &App, verb: Verb) -> Result<u8, Failure> {
     }
 }
 
-/// Starts what `banger exec -d` asks for, and prints the session's name.
-pub(crate) async fn start(app: &App, args: exec::Args, argv: Vec<String>) -> Result<u8, Failure> {
+/// Starts what `banger exec -d` asks for, and prints the session's name. Meanwhile `remark` is found out, which is warned
+/// of.
+pub(crate) async fn start(
+    app: &App,
+    args: exec::Args,
+    argv: Vec<String>,
+    remark: impl Future<Output = Option<String>>,
+) -> Result<u8, Failure> {
     let what = argv.first().map_or_else(|| "a shell".to_owned(), Clone::clone);
-    let command = ExecSpec {
-        argv,
-        env: args.context.env,
-        cwd: args.context.workdir,
-        user: args.context.user,
-        terminal: args.tty.then(terminal::size),
-        stdin: true,
-        login: args.login,
-    };
+    let terminal = args.tty.then(terminal::size);
+    let mut command = ExecSpec { terminal, stdin: true, login: args.login, ..args.context.spec(argv) };
+    if args.tty {
+        terminal::name(&mut command.env);
+    }
     let request = StartSession { name: args.name, command };
     let target = path("vms", &args.vm, "/sessions");
-    let started = app.interrupts.guard(app.interrupts.start(), app.client.send::<_, Session>(&target, &request)).await;
+    let starting = app.interrupts.guard(app.interrupts.start(), app.client.send::<_, Session>(&target, &request));
+    let (started, remark) = tokio::join!(starting, remark);
+    if let Some(remark) = remark {
+        app.out.warn(&remark);
+    }
     let session = started.map_err(|failure| failure.during(&format!("run {what} in {}", args.vm), &what))?;
     let (vm, name) = (&args.vm, printable(&session.name));
     let line = |_: &Session| format!("{name}\n");
