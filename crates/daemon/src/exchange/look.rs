@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
+use wire::agent::message::Failure;
 use wire::agent::workspace::{Added, Difference, FileMode, Found, Surveyable, is_path};
 use wire::api::{Change, ChangeKind, GuestSide, PATHS_TOLD_MAX, Workspace, WorkspaceMode};
 
@@ -116,13 +117,15 @@ impl<'a> Looks<'a> {
         Ok(())
     }
 
-    /// The submodules of a workspace; one that is gone is told by the repository that it is in.
+    /// The submodules of a workspace; one that is gone, or is another one now, counts as a change.
     pub(super) async fn add_nested(&mut self, guest: &Guest, sent: &Sent) -> Result<(), ExchangeError> {
         for repository in sent.nested() {
             match self.add(guest, sent, repository).await {
-                Err(ExchangeError::NoRepository { .. } | ExchangeError::Guest(GuestError::Failed(_))) => {
-                    self.look.nested += 1;
-                }
+                Err(
+                    ExchangeError::NoRepository { .. }
+                    | ExchangeError::NotSent { .. }
+                    | ExchangeError::Guest(GuestError::Failed(Failure::Directory { .. })),
+                ) => self.look.nested += 1,
                 added => added?,
             }
         }

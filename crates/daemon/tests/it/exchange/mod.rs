@@ -239,7 +239,8 @@ impl Pair {
         let query = ExportQuery { base_commit: base.map(str::to_owned), ..ExportQuery::default() };
         let (patch, exported) = self.export(&query).await.unwrap();
         let fresh = tempfile::tempdir_in(self.dir.path()).unwrap();
-        git(fresh.path(), &["init", "-q", "."]);
+        let format = git(&self.host, &["rev-parse", "--show-object-format"]);
+        git(fresh.path(), &["init", "-q", "--object-format", format.trim(), "."]);
         if let Some(base) = &exported.base_commit {
             // The base may be a commit of the guest's own.
             git(fresh.path(), &["fetch", "-q", self.guest.to_str().unwrap(), base]);
