@@ -1,0 +1,15 @@
+//! Workspaces: random repositories there and back, real ones, guests that lie.
+//!
+//! | file | what it shows |
+//! |---|---|
+//! | [`roundtrip`] | a repository arrives as it is on the host, and work in the guest comes back as a patch that applies |
+//! | [`repository`] | the repositories of that: of every kind, from a seed |
+//! | [`edits`] | the changes of that, as a script for both sides |
+//! | [`state`] | what is compared, gathered alike on both sides |
+//! | [`random`] | numbers from a seed |
+
+mod edits;
+mod random;
+mod repository;
+mod roundtrip;
+mod state;
