@@ -252,10 +252,10 @@ fn merged(random: &mut Random, edits: &mut Edits) {
 fn submodules(is_nested: bool) -> String {
     let make = "make() { git init -q -b main \"$1\"; cd \"$1\"; seq 5 >file; ln -s file link; seq 3 >\"odd
 name\"; git add -A .; git commit -qm one; git tag t; seq 9 >>file; git commit -qam two; cd ..; }\n";
-    let inner = if is_nested { "make inner; cd outer; git submodule --quiet add ../inner within; git commit -qm sub; cd ..\n" } else { "" };
+    let inner = if is_nested { "make inner; cd outer; git submodule --quiet add \"$PWD/../inner\" within; git commit -qm sub; cd ..\n" } else { "" };
     format!(
-        "{make}make outer; make absent\n{inner}cd repo; git submodule --quiet add ../outer '{MODULE}'
-        git submodule --quiet add ../absent absent; git commit -qm subs; git submodule --quiet update --init --recursive
+        "{make}make outer; make absent\n{inner}cd repo; git submodule --quiet add \"$PWD/../outer\" '{MODULE}'
+        git submodule --quiet add \"$PWD/../absent\" absent; git commit -qm subs; git submodule --quiet update --init --recursive
         git submodule --quiet deinit -f absent"
     )
 }

@@ -27,12 +27,15 @@ fn what_goes_in_arrives_as_it_is_and_what_is_done_there_comes_back() {
         (None, None) => (0..CASES).collect(),
         (None, Some(count)) => (0..u64::try_from(count).unwrap()).collect(),
     };
+    let mut failed = Vec::new();
     for seed in seeds {
-        let case = Case::new(&host, seed);
-        eprintln!("{SEEDS}={seed}: {:?}", case.source.special);
-        case.run();
+        // Each one is told, and the others are tried all the same.
+        if std::panic::catch_unwind(|| Case::new(&host, seed).run()).is_err() {
+            failed.push(seed);
+        }
         fs::remove_dir_all(host.home().join(format!("case-{seed}"))).unwrap();
     }
+    assert!(failed.is_empty(), "these failed; {SEEDS} runs them alone: {failed:?}");
     host.leaves_nothing();
 }
 
@@ -76,7 +79,11 @@ impl Case<'_> {
         let ran = self.host.run(&args);
         assert_eq!(ran.code, 0, "{what}: {}", ran.stderr);
         let (said, here) = self.expected();
-        let guest = self.in_guest(&self.source.look(&self.place));
+        let mut guest = self.in_guest(&self.source.look(&self.place));
+        if self.source.special == Special::Deep && guest["log"].starts_with(&said["log"]) {
+            // What is there of the history stays when more of it comes.
+            guest.insert("log".to_owned(), said["log"].clone());
+        }
         same(&what, &said, &guest, &ALIKE);
         same_items(&what, &here, &items_told(&guest));
         assert_eq!(guest["fsck"].escape_ascii().to_string(), "", "{what}");
@@ -93,6 +100,9 @@ impl Case<'_> {
             let script = "rm -rf ../shallow; git clone -q --depth 10 \"file://$PWD\" ../shallow; cd ../shallow
                 git log --format=%H";
             said.insert("log".to_owned(), shell(&self.source.root, script.as_bytes()));
+            said.remove("tags");
+        }
+        if self.source.special == Special::NoCommit {
             said.remove("tags");
         }
         (said, items)
@@ -130,9 +140,16 @@ impl Case<'_> {
         assert_eq!(tree.escape_ascii().to_string(), guest["result"].escape_ascii().to_string(), "{what}: the tree");
         if self.source.special.keeps_bytes() && self.source.special != Special::Sparse {
             let kept: BTreeSet<&[u8]> = guest["kept"].split(|byte| *byte == 0).collect();
+            // Where git is told not to look, the patch has what git believes.
+            let flags = guest["flags"].split(|byte| *byte == 0).filter_map(|record| record.split_at_checked(2));
+            let unseen: BTreeSet<&[u8]> =
+                flags.filter(|(flag, _)| flag[0].is_ascii_lowercase()).map(|(_, path)| path).collect();
+            let is_compared = |path: &Vec<u8>| kept.contains(&path[..]) && !unseen.contains(&path[..]);
             let mut there = items_told(&guest);
-            there.retain(|path, _| kept.contains(&path[..]));
-            same_items(&what, &items(&fresh, &shell(&fresh, b"git ls-files -z")), &there);
+            there.retain(|path, _| is_compared(path));
+            let mut back = items(&fresh, &shell(&fresh, b"git ls-files -z"));
+            back.retain(|path, _| !unseen.contains(&path[..]));
+            same_items(&what, &back, &there);
         }
     }
 

@@ -13,13 +13,13 @@ use super::repository::{ENCODED, Source};
 
 /// What git says of the repository in the directory; each answer with its length before it.
 const SAYS: &str = r#"
-out=$(mktemp -d)
+out=$(mktemp -d) prefix=
 export GIT_OPTIONAL_LOCKS=0
 unset GIT_CONFIG_COUNT
 say() {
     name=$1; shift
     "$@" >"$out/said" 2>&1 || echo "ended with $?" >>"$out/said"
-    printf '%s %s\n' "$name" "$(wc -c <"$out/said")"
+    printf '%s%s %s\n' "$prefix" "$name" "$(wc -c <"$out/said")"
     cat "$out/said"
 }
 says() {
@@ -35,7 +35,7 @@ says() {
 const GUEST: &str = r"
 say log git log --format=%H
 say tags git for-each-ref refs/tags
-say fsck git fsck --no-dangling --no-progress
+say fsck sh -c 'git fsck --no-dangling --no-progress 2>&1 | grep -v ^notice: || :'
 say refs git for-each-ref --format='%(refname)'
 say config cat .git/config
 say files find . -name .git -prune -o ! -type d -printf '%P\0%y%m\0%l\0'
@@ -51,11 +51,11 @@ say tags git for-each-ref --merged HEAD refs/tags
 const RESULT: &str = r#"
 result() {
     cp .git/index "$out/index" 2>/dev/null || :
-    GIT_INDEX_FILE=$out/index git -c core.splitIndex=false add -A --sparse . && GIT_INDEX_FILE=$out/index git write-tree
+    GIT_INDEX_FILE=$out/index git -c core.splitIndex=false add -A --sparse . 2>/dev/null && GIT_INDEX_FILE=$out/index git write-tree
 }
 say result result
 say kept git ls-files -z -co --exclude-standard
-say index-after git ls-files -s -z
+say flags git ls-files -v -z
 "#;
 
 /// A file or a link.
@@ -180,7 +180,7 @@ impl Source {
     pub(super) fn expected(&self) -> (Said, Items) {
         let mut script = format!("{SAYS}says {}\n{HOST}\n", self.untracked());
         for submodule in &self.submodules {
-            script += &format!("(cd '{submodule}' && say 'in {submodule}' says no)\n");
+            script += &format!("(cd '{submodule}'; prefix='in {submodule} '; says no)\n");
         }
         script += if self.includes_untracked {
             "say paths git ls-files -z -co --exclude-standard\n"
@@ -196,7 +196,7 @@ impl Source {
     pub(super) fn look(&self, place: &str) -> Vec<u8> {
         let mut script = format!("cd {place}\n{SAYS}says {}\n{GUEST}\n", self.untracked());
         for submodule in &self.submodules {
-            script += &format!("(cd '{submodule}' && say 'in {submodule}' says no)\n");
+            script += &format!("(cd '{submodule}'; prefix='in {submodule} '; says no)\n");
         }
         script.into_bytes()
     }
