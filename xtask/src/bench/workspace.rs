@@ -112,7 +112,16 @@ impl Repository {
         }
         repository.git(&["init", "--quiet"])?;
         repository.git(&["-c", "gc.auto=0", "add", "--all"])?;
-        repository.git(&["-c", "user.name=bench", "-c", "user.email=bench@localhost", "commit", "--quiet", "-m", "all"])?;
+        repository.git(&[
+            "-c",
+            "user.name=bench",
+            "-c",
+            "user.email=bench@localhost",
+            "commit",
+            "--quiet",
+            "-m",
+            "all",
+        ])?;
         repository.git(&["gc", "--quiet"])?;
         Ok(repository)
     }

@@ -97,6 +97,12 @@ impl Source {
         source
     }
 
+    /// One that is there.
+    pub(super) fn at(root: PathBuf) -> Source {
+        let (special, random) = (Special::Nothing, Random::new(0));
+        Source { special, root, submodules: Vec::new(), includes_untracked: false, random }
+    }
+
     /// History, and what is special.
     fn begin(&mut self, directory: &Path) {
         let random = &mut self.random;
@@ -145,7 +151,8 @@ impl Source {
         match self.special {
             Special::Worktree => "git -C repo worktree add -q -b side ../other".to_owned(),
             Special::Shallow => {
-                "git -C repo commit -q --allow-empty -m last; git clone -q --depth 2 \"file://$PWD/repo\" other".to_owned()
+                "git -C repo commit -q --allow-empty -m last; git clone -q --depth 2 \"file://$PWD/repo\" other"
+                    .to_owned()
             }
             Special::Borrowed => "git clone -q -s repo other".to_owned(),
             Special::Detached => "git -C repo checkout -q --detach".to_owned(),
@@ -252,7 +259,11 @@ fn merged(random: &mut Random, edits: &mut Edits) {
 fn submodules(is_nested: bool) -> String {
     let make = "make() { git init -q -b main \"$1\"; cd \"$1\"; seq 5 >file; ln -s file link; seq 3 >\"odd
 name\"; git add -A .; git commit -qm one; git tag t; seq 9 >>file; git commit -qam two; cd ..; }\n";
-    let inner = if is_nested { "make inner; cd outer; git submodule --quiet add \"$PWD/../inner\" within; git commit -qm sub; cd ..\n" } else { "" };
+    let inner = if is_nested {
+        "make inner; cd outer; git submodule --quiet add \"$PWD/../inner\" within; git commit -qm sub; cd ..\n"
+    } else {
+        ""
+    };
     format!(
         "{make}make outer; make absent\n{inner}cd repo; git submodule --quiet add \"$PWD/../outer\" '{MODULE}'
         git submodule --quiet add \"$PWD/../absent\" absent; git commit -qm subs; git submodule --quiet update --init --recursive

@@ -39,7 +39,8 @@ fn what_goes_in_arrives_as_it_is_and_what_is_done_there_comes_back() {
     host.leaves_nothing();
 }
 
-struct Case<'a> {
+/// One repository, there and back.
+pub(super) struct Case<'a> {
     host: &'a Host,
     seed: u64,
     directory: PathBuf,
@@ -53,11 +54,16 @@ impl Case<'_> {
         let directory = host.home().join(format!("case-{seed}"));
         fs::create_dir(&directory).unwrap();
         let source = Source::new(seed, &directory);
+        Case::of(host, seed, directory, source)
+    }
+
+    /// With a repository that is there, in a directory where more can be made.
+    pub(super) fn of(host: &Host, seed: u64, directory: PathBuf, source: Source) -> Case<'_> {
         let random = Random::new(seed ^ 0x5eed);
         Case { host, seed, directory, place: format!("/root/case-{seed}"), source, random }
     }
 
-    fn run(mut self) {
+    pub(super) fn run(mut self) {
         self.goes_in("the first time");
         if self.random.one_in(2) {
             self.source.go_on();
