@@ -258,8 +258,9 @@ impl Edits {
             let path = self.pick(random, None);
             match (random.below(8), path) {
                 (0 | 1, _) => self.line(&[b"git add -A ."]),
-                (2 | 3, Some(path)) => self.line(&[b"git add -f -- ", &at(&path)]),
-                (4, Some(path)) => self.line(&[b"git add -N -f -- ", &at(&path), b" || :"]),
+                // Outside of a sparse checkout git adds nothing.
+                (2 | 3, Some(path)) => self.line(&[b"git add -f -- ", &at(&path), b" 2>/dev/null || :"]),
+                (4, Some(path)) => self.line(&[b"git add -N -f -- ", &at(&path), b" 2>/dev/null || :"]),
                 (5, Some(path)) => self.line(&[b"git rm -q --cached -- ", &at(&path), b" 2>/dev/null || :"]),
                 (6, Some(path)) => self.line(&[b"git update-index --chmod=+x ", &at(&path), b" 2>/dev/null || :"]),
                 _ => {}

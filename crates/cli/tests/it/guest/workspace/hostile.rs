@@ -141,7 +141,8 @@ echo evil
     shell(&scene.repository, b"git -c core.hooksPath=/dev/null add new");
     scene.prepare(&[]).code(0);
     assert_eq!(fs::read_dir(&scene.out).unwrap().count(), 1, "no hook of the host's ran");
-    scene.host.leaves_nothing();
+    scene.host.ok(&["delete", "--discard", "web"]);
+    scene.host.ends_clean();
 }
 
 /// git in the guest is the guest's: it says what it wants.
@@ -262,7 +263,8 @@ fn a_branch_takes_sound_objects_only_and_runs_nothing() {
     let is_work = |path: &&PathBuf| !path.starts_with(scene.repository.join(".git"));
     assert!(before.keys().filter(is_work).eq(now.keys().filter(is_work)), "the work tree is as it was");
     assert_eq!(before[&head(&scene.repository)], now[&head(&scene.repository)]);
-    scene.host.leaves_nothing();
+    scene.host.ok(&["delete", "--discard", "web"]);
+    scene.host.ends_clean();
 }
 
 fn head(repository: &Path) -> PathBuf {

@@ -44,7 +44,8 @@ fn there_and_back(crates: &[PathBuf], files_min: usize) {
     shell(&root, format!("{links}; {commit}; [ -z \"$(git status --porcelain)\" ]").as_bytes());
     host.ok(&["run", "--name", "web", "-d", "--wait", "agent"]);
     Case::of(&host, 0, directory, Source::at(root)).run();
-    host.leaves_nothing();
+    host.ok(&["delete", "--discard", "web"]);
+    host.ends_clean();
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::edits::{Edits, Kind, PREAMBLE};
 use super::random::Random;
 use super::repository::{Source, Special};
 use super::state::{Item, Items, Said, items, items_told, parse, same, same_items, shell, within};
-use crate::guest::host::{Host, soak};
+use crate::guest::host::{Host, Ran, soak};
 
 /// Cases of every day.
 const CASES: u64 = 20;
@@ -36,7 +36,8 @@ fn what_goes_in_arrives_as_it_is_and_what_is_done_there_comes_back() {
         fs::remove_dir_all(host.home().join(format!("case-{seed}"))).unwrap();
     }
     assert!(failed.is_empty(), "these failed; {SEEDS} runs them alone: {failed:?}");
-    host.leaves_nothing();
+    host.ok(&["delete", "--discard", "web"]);
+    host.ends_clean();
 }
 
 /// One repository, there and back.
@@ -69,20 +70,28 @@ impl Case<'_> {
             self.source.go_on();
             self.goes_in("once more");
         }
-        self.comes_back();
+        let (sent, there) = self.comes_back();
+        if self.random.one_in(2) {
+            self.source.go_on();
+            self.meets(&sent, &there);
+        }
     }
 
     fn what(&self, when: &str) -> String {
         format!("{SEEDS}={} ({:?}), {when}", self.seed, self.source.special)
     }
 
-    /// Prepares, and compares all that arrived.
-    fn goes_in(&mut self, when: &str) {
-        let what = self.what(when);
+    fn prepare(&self, more: &[&str]) -> Ran {
         let root = self.source.root.to_str().unwrap();
         let mut args = vec!["workspace", "prepare", "web", root, "--guest-path", &self.place];
         args.extend(self.source.includes_untracked.then_some("--include-untracked"));
-        let ran = self.host.run(&args);
+        self.host.run(&[&args[..], more].concat())
+    }
+
+    /// Prepares, and compares all that arrived.
+    fn goes_in(&mut self, when: &str) {
+        let what = self.what(when);
+        let ran = self.prepare(&[]);
         assert_eq!(ran.code, 0, "{what}: {}", ran.stderr);
         let (said, here) = self.expected();
         let mut guest = self.in_guest(&self.source.look(&self.place));
@@ -125,7 +134,8 @@ impl Case<'_> {
     }
 
     /// Works in the guest, exports, and applies that to what the host had committed.
-    fn comes_back(mut self) {
+    /// Gives the files that were sent, and what the guest has made of them.
+    fn comes_back(&mut self) -> (Items, Items) {
         let (_, here) = self.source.expected();
         let script = self.work(&here);
         let script = [within(&self.place, &script), Source::look_at_result(&self.place)].concat();
@@ -157,6 +167,29 @@ impl Case<'_> {
             back.retain(|path, _| !unseen.contains(&path[..]));
             same_items(&what, &back, &there);
         }
+        (here, items_told(&guest))
+    }
+
+    /// Both sides have worked on. Nothing of the guest's is overwritten unasked: what only the host has changed arrives, or
+    /// nothing does. Asked for, all of the host's arrives.
+    fn meets(&self, sent: &Items, before: &Items) {
+        let here = self.source.expected().1;
+        let ran = self.prepare(&[]);
+        let after = items_told(&self.in_guest(&Source::look_at_result(&self.place)));
+        let what = self.what("both have worked on");
+        if ran.code == 0 {
+            let paths: BTreeSet<&Vec<u8>> = sent.keys().chain(before.keys()).chain(here.keys()).collect();
+            let of_whom = |path: &&Vec<u8>| if sent.get(*path) == before.get(*path) { &here } else { before };
+            let expected = paths.into_iter().filter_map(|path| Some((path.clone(), of_whom(&path).get(path)?.clone())));
+            same_items(&what, &expected.collect(), &after);
+            return;
+        }
+        assert!(ran.code == 1 && ran.stderr.contains("--force"), "{what}: {}", ran.stderr);
+        same_items(&format!("{what}, refused: {}", ran.stderr), before, &after);
+        assert_eq!(self.prepare(&["--force"]).code, 0, "{what}");
+        let mut after = items_told(&self.in_guest(&Source::look_at_result(&self.place)));
+        after.retain(|path, _| here.contains_key(path));
+        same_items(&format!("{what}, forced"), &here, &after);
     }
 
     /// Changes in the guest, as a script: some of them staged, some committed.
@@ -171,7 +204,9 @@ impl Case<'_> {
             if self.random.one_in(3) {
                 edits.stage(&mut self.random);
             }
-            if self.random.one_in(3) && !matches!(self.source.special, Special::Conflict | Special::Sparse) {
+            if self.random.one_in(3)
+                && !matches!(self.source.special, Special::Conflict | Special::Sparse | Special::NoCommit)
+            {
                 edits.commit("in the guest");
             }
         }
