@@ -8,6 +8,7 @@
 //! | stop: against the guest's own way to power off | `stop.rs` |
 //! | programs and disks: start-up, memory, idle CPU, making a disk | `parts.rs` |
 //! | journal: what journalling costs a start | `journal.rs` |
+//! | workspace: against tar on both sides, and the guest's own `git status` | `workspace.rs` |
 //! | many: recovery, lists and creations of many VMs | `many.rs` |
 //!
 //! Machines differ and so do hours; what counts is the ratio within a run. The two sides of a ratio take turns, and the
@@ -23,6 +24,7 @@ mod parts;
 mod stop;
 mod stream;
 mod table;
+mod workspace;
 
 use std::process::ExitCode;
 
@@ -33,7 +35,8 @@ use table::Row;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Measure only rows whose group is named: parts, journal, many, boot, stop, exec, stream
+    /// Measure only rows whose group is named: parts, journal, many, boot, stop, exec, stream,
+    /// workspace
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// How many pairs a ratio is the median of
@@ -46,7 +49,7 @@ pub(crate) struct Args {
 
 type Group = fn(&Host, usize) -> Result<Vec<Row>>;
 
-const GROUPS: [(&str, Group); 7] = [
+const GROUPS: [(&str, Group); 8] = [
     ("parts", parts::rows),
     ("journal", journal::rows),
     ("many", many::rows),
@@ -54,6 +57,7 @@ const GROUPS: [(&str, Group); 7] = [
     ("stop", stop::rows),
     ("exec", exec::rows),
     ("stream", stream::rows),
+    ("workspace", workspace::rows),
 ];
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {

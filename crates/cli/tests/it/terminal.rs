@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::{Mutex, mpsc};
 use std::time::Instant;
@@ -17,7 +18,7 @@ use wire::attach::Kind;
 
 use crate::fake::{DEADLINE, Home, Script, finished, operation, session, step};
 
-struct Person {
+pub(crate) struct Person {
     keyboard: File,
     child: Child,
     screen: mpsc::Receiver<Vec<u8>>,
@@ -35,6 +36,14 @@ fn sit_down(home: &Home, args: &[&str]) -> Person {
 
 /// The same with these variables.
 fn sit_down_at(home: &Home, args: &[&str], variables: &[(&str, &str)]) -> Person {
+    sit_down_with(env!("CARGO_BIN_EXE_banger").as_ref(), args, |command| {
+        home.surround(command);
+        command.envs(variables.iter().copied());
+    })
+}
+
+/// Runs a program on a terminal of its own, 30 by 100, in the surroundings that it is given.
+pub(crate) fn sit_down_with(program: &Path, args: &[&str], surround: impl FnOnce(&mut Command)) -> Person {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
@@ -44,8 +53,8 @@ fn sit_down_at(home: &Home, args: &[&str], variables: &[(&str, &str)]) -> Person
     let again = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 0).unwrap();
     // setsid(1) makes it the controlling terminal, so that sizes and signals arrive as from a real one.
     let mut command = Command::new("setsid");
-    home.surround(&mut command);
-    command.args(["--ctty", env!("CARGO_BIN_EXE_banger")]).args(args).envs(variables.iter().copied());
+    surround(&mut command);
+    command.arg("--ctty").arg(program).args(args);
     let child = command.stdin(again(&slave)).stdout(again(&slave)).stderr(slave).spawn().unwrap();
     drop(command);
     let mut reader = File::from(again(&master));
@@ -93,7 +102,8 @@ impl Person {
             .intersects(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
     }
 
-    fn leaves(mut self) -> (Option<i32>, String) {
+    /// Waits for the end: the status, and all that was on the screen.
+    pub(crate) fn leaves(mut self) -> (Option<i32>, String) {
         let status = self.child.wait().unwrap();
         // Nobody else has the terminal open, so what is on its way ends.
         loop {

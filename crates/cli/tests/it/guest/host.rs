@@ -167,22 +167,29 @@ impl Host {
 
     /// `banger` with a clean environment.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(self.prefix.join("bin/banger"));
+        let mut command = Command::new(self.program());
+        self.surround(&mut command);
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
-            .args(args)
+    }
+
+    /// `banger` itself.
+    pub(crate) fn program(&self) -> PathBuf {
+        self.prefix.join("bin/banger")
+    }
+
+    /// Gives a command this host's environment and nothing else.
+    pub(crate) fn surround(&self, command: &mut Command) {
+        command
             .env_clear()
             .env("PATH", &self.path)
             .env("HOME", self.home.path())
             .env("BANGER_HOME", self.home.path())
             .env("BANGER_VMM", self.vmm)
-            .current_dir(self.home.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .current_dir(self.home.path());
         if let Some(root) = &self.root {
             command.env("BANGER_HOST_ROOT", root);
         }
-        command
     }
 
     /// Runs `banger` to its end.

@@ -18,6 +18,7 @@
 //! | [`sessions`] | commands left running, over the daemon's death and beside stalled watchers |
 //! | [`idle`] | a VM that nobody uses is stopped, and what using it is |
 //! | [`soak`] | in `make soak` only: the daemon killed at each step of the rest, power cuts, many lives |
+//! | [`workspace`] | repositories go in and patches come out, random and real ones, and from guests that lie |
 //! | [`input`] | bad input and full disks: a clear error, and nothing left behind |
 
 mod copy;
@@ -35,3 +36,4 @@ mod sessions;
 mod soak;
 mod stdio;
 mod verbs;
+mod workspace;

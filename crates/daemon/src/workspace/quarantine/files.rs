@@ -154,11 +154,9 @@ impl Files {
         changed: &[Vec<u8>],
         removed: &[Vec<u8>],
     ) -> Result<(File, u64), QuarantineError> {
-        const FORM: [&str; 12] = [
+        const FORM: [&str; 10] = [
             "--binary",
             "--full-index",
-            "-M",
-            "-l400",
             "--no-color",
             "--no-ext-diff",
             "--no-textconv",
@@ -176,14 +174,24 @@ impl Files {
             "take the guest's files",
         )?;
         let base = base.unwrap_or(&self.base);
-        let names =
-            run(&mut self.git(&["diff", "--cached", "--name-only", "-M", "-l400", "-z", base, "--"]), "compare")?;
+        let renames = self.renames(base)?;
+        let compare = [&["diff", "--cached", "--name-only", "-z"], renames, &[base, "--"]].concat();
+        let names = run(&mut self.git(&compare), "compare")?;
         let path = self.quarantine.dir.path().join("patch");
         let to = File::create(&path).map_err(QuarantineError::Scratch)?;
-        let args = [&["diff", "--cached"][..], &FORM, &[base, "--"]].concat();
+        let args = [&["diff", "--cached"][..], &FORM, renames, &[base, "--"]].concat();
         self.quarantine.output_to(&mut self.git(&args), to, "make a patch")?;
         let file = File::open(&path).map_err(QuarantineError::Scratch)?;
         Ok((file, names.iter().filter(|byte| **byte == 0).count() as u64))
+    }
+
+    /// How renames are told: not at all where a link is gone. A patch does not say of a link that is renamed as it is that it
+    /// is one, and git apply takes a file in its place for one behind it.
+    fn renames(&self, base: &str) -> Result<&'static [&'static str], QuarantineError> {
+        let gone = ["diff", "--cached", "--raw", "--no-renames", "--diff-filter=D", base, "--"];
+        let gone = run(&mut self.git(&gone), "compare")?;
+        let is_link = |line: &[u8]| line.starts_with(b":120000 ");
+        Ok(if gone.split(|byte| *byte == b'\n').any(is_link) { &["--no-renames"] } else { &["-M", "-l400"] })
     }
 
     fn directory(&self) -> PathBuf {

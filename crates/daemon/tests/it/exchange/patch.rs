@@ -129,6 +129,24 @@ async fn commits_are_in_a_patch_from_where_the_guest_began() {
     pair.end().await;
 }
 
+/// A patch does not say of a link that is renamed as it is that it is a link: what takes its place would be behind it.
+#[tokio::test]
+async fn a_link_that_went_elsewhere_is_not_in_the_way_of_what_took_its_place() {
+    let pair = Pair::new(repository).await;
+    std::fs::rename(pair.guest.join("link"), pair.guest.join("renamed")).unwrap();
+    std::fs::create_dir(pair.guest.join("link")).unwrap();
+    std::fs::rename(pair.guest.join("a"), pair.guest.join("link/a")).unwrap();
+    let (there, exported) = pair.round_trip(None).await;
+    assert_eq!(there, pair.guest_tree());
+    assert_eq!(exported.fingerprint, Some(pair.look().await.fingerprint));
+    git(&pair.guest, &["add", "-A"]);
+    git(&pair.guest, &["commit", "-qm", "moved"]);
+    let mails = pair.export(&super::mbox()).await.unwrap().0;
+    let mails = String::from_utf8_lossy(&mails).into_owned();
+    assert!(mails.contains("deleted file mode 120000") && !mails.contains("rename from"), "{mails}");
+    pair.end().await;
+}
+
 #[tokio::test]
 async fn only_commits_are_bases() {
     let pair = Pair::new(repository).await;
