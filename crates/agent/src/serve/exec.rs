@@ -93,8 +93,7 @@ struct Arguments {
 
 fn arguments(request: &ExecRequest, account: &Account) -> Result<Arguments, Failure> {
     let strings = |all: Vec<String>| all.into_iter().map(c_string).collect::<Result<Vec<_>, _>>().map_err(refused);
-    let through = if request.argv.is_empty() { &[][..] } else { &request.through };
-    let argv: Vec<String> = through.iter().chain(&request.argv).cloned().collect();
+    let argv: Vec<String> = request.through.iter().chain(&request.argv).cloned().collect();
     if !request.login {
         let program = argv.first().filter(|program| !program.is_empty());
         let program = program.ok_or_else(|| Failure::Refused { why: "no program named".to_owned() })?.clone();

@@ -2,11 +2,12 @@
 
 use wire::api::Workspace;
 
-/// Runs a command through mise. Nothing is installed or looked up for it, unless the command's environment says otherwise;
+/// Runs a command, or the user's shell, through mise. Nothing is installed or looked up for it, unless the command's environment says otherwise;
 /// a mise of the command's own finds nothing of that set. The shell between the two tells of a program that is not there:
 /// mise has one status for everything.
 const SCRIPT: &str = r#"mise=$1
 shift
+[ $# -gt 0 ] || set -- "${SHELL:-/bin/sh}"
 [ -x "$mise" ] || exec "$@"
 if [ -z "${MISE_EXEC_AUTO_INSTALL+set}${MISE_OFFLINE+set}" ]; then
     export MISE_EXEC_AUTO_INSTALL=false MISE_OFFLINE=1
@@ -104,6 +105,14 @@ mod tests {
             let told = text(&output.stderr);
             assert!(told.starts_with("banger: ") && told.contains(word) && !told.contains("mise"), "{told}");
         }
+    }
+
+    #[test]
+    fn a_shell_is_the_users() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = ran(dir.path(), &[("SHELL", "/usr/bin/env")], &[]);
+        let told = text(&output.stdout);
+        assert!(output.status.success() && told.contains("\nTOOL=1\n") && !told.contains("\nMISE_"), "{told}");
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! | [`crash`] | the daemon killed at each step of a start, and a VMM |
 //! | [`full`] | a disk without a free byte |
 //! | [`sessions`] | commands left running, over the daemon's death and beside stalled watchers |
+//! | [`tooling`] | tools that a repository pins, and its development container |
 //! | [`idle`] | a VM that nobody uses is stopped, and what using it is |
 //! | [`soak`] | in `make soak` only: the daemon killed at each step of the rest, power cuts, many lives |
 //! | [`input`] | bad input and full disks: a clear error, and nothing left behind |
@@ -32,4 +33,5 @@ mod run;
 mod sessions;
 mod soak;
 mod stdio;
+mod tooling;
 mod verbs;
