@@ -18,7 +18,7 @@ use wire::api::{
     ErrorCode, ExportBranch, ExportQuery, Exported, HostSide, Inspection, Workspace, WorkspaceMode, WorkspaceSource,
 };
 
-use crate::exchange::{self, ExchangeError, ExportStream, Sending, Sent, SentFile, SentRepository};
+use crate::exchange::{self, ExchangeError, ExportStream, Sending, Sent};
 use crate::guest::Guest;
 use crate::ops::courier::{Courier, Delivered, Delivery, Looked, Outgoing};
 use crate::ops::failure::caused;
@@ -181,14 +181,7 @@ async fn sent(dir: &Path) -> Result<Sent, Cause> {
     let path = dir.join(NOTES);
     blocking(move || {
         let notes = Notes::load(&path).map_err(Cause::from)?;
-        let mut repositories = Vec::new();
-        for sent in notes.iter().flat_map(Notes::sent) {
-            // Paths of repositories are text, or they were refused when they were sent.
-            let path = String::from_utf8(sent.path.to_vec()).map_err(|error| caused(ErrorCode::Internal, &error))?;
-            let files = sent.files.map(|(path, hash, is_committed)| (path.to_vec(), SentFile { hash, is_committed }));
-            repositories.push(SentRepository { path, head: sent.head.map(str::to_owned), files: files.collect() });
-        }
-        Ok(Sent { repositories })
+        Ok(notes.as_ref().map(Sent::from).unwrap_or_default())
     })
     .await
 }

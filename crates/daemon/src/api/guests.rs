@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use hyper_util::rt::TokioIo;
 use wire::agent::message::ExecRequest;
@@ -66,6 +66,7 @@ pub async fn exec(State(api): State<Api>, Path(vm): Path<String>, mut request: R
     let spec: ExecSpec = serde_json::from_slice(&body)
         .map_err(|error| Refusal::bad(format!("cannot understand the command: {error}")))?;
     let record = api.host.store.find_vm(&vm).await?;
+    let has_workspace = record.workspace.is_some();
     let stream = guest(&api, &record).await?.exec(exec_request(spec, &record)).await?;
     let busy = api.activity.begin();
     spawn(format!("exec in {}", record.name), async move {
@@ -79,7 +80,11 @@ pub async fn exec(State(api): State<Api>, Path(vm): Path<String>, mut request: R
             Err(error) => tracing::debug!(%error, "a client left before its exec began"),
         }
     });
-    upgraded()
+    let mut response = upgraded()?;
+    if has_workspace {
+        response.headers_mut().insert(attach::WORKSPACE_HEADER, HeaderValue::from_static("true"));
+    }
+    Ok(response)
 }
 
 /// The answer that gives the connection away.

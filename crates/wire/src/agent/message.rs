@@ -25,7 +25,7 @@ pub use super::listening::{LISTENERS_MAX, Listeners, ListeningSocket, Protocol};
 use serde::{Deserialize, Serialize};
 
 use super::session::{SessionReply, SessionRequest};
-use super::workspace::Surveyed;
+use super::workspace::{Added, Surveyed};
 
 /// The agent's first words on a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,9 +131,9 @@ pub enum Request {
     Survey {
         /// Absolute.
         path: String,
-        /// Files that were not sent are told too, ignored ones included; those of git directories never are.
+        /// What is told of files that were not sent, ignored ones included; of those of git directories nothing ever is.
         #[serde(default)]
-        added: bool,
+        added: Added,
     },
     /// Packs the files and links below `path` whose relative paths come on the input channel, each with a zero behind it,
     /// when all have come. What is not there is left out, and of each file its owner and attributes.

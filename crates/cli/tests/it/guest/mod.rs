@@ -12,6 +12,7 @@
 //! | [`network`] | what a guest reaches and what reaches it |
 //! | [`load`] | boots and clocks while every core is busy |
 //! | [`copy`] | files in and out |
+//! | [`repository`] | a repository goes in, and the work comes back |
 //! | [`crash`] | the daemon killed at each step of a start, and a VMM |
 //! | [`full`] | a disk without a free byte |
 //! | [`sessions`] | commands left running, over the daemon's death and beside stalled watchers |
@@ -29,6 +30,7 @@ mod input;
 mod lifecycle;
 mod load;
 mod network;
+mod repository;
 mod run;
 mod sessions;
 mod soak;

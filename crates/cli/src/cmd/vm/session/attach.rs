@@ -5,6 +5,7 @@ use wire::attach::Ended;
 
 use super::{One, session_path};
 use crate::attach::{self, Ending, Escape, Given, Purpose, Signals};
+use crate::client::Upgraded;
 use crate::cmd::App;
 use crate::cmd::vm::attached::broken;
 use crate::detach_keys::{self, DetachKeys};
@@ -92,7 +93,7 @@ pub(super) async fn watch(app: &App, one: &One, request: &AttachSession, watched
     let since = app.interrupts.now();
     let signals = Signals::listen();
     let target = session_path(&one.vm, &one.session, "/attach");
-    let (stream, early) = app.interrupts.guard(since, app.client.upgrade(&target, request)).await?;
+    let Upgraded { stream, early, .. } = app.interrupts.guard(since, app.client.upgrade(&target, request)).await?;
     let raw = watched.is_typed.then(RawMode::enter).transpose()?;
     let given = Given {
         purpose: Purpose::Session { keys: watched.keys },
