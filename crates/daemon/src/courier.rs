@@ -33,6 +33,9 @@ const RECORD: &str = "workspace-record.json";
 /// Holds what is being made.
 const SCRATCH: &str = "workspace.tmp";
 
+/// Where mise may be in a guest: where the image puts it, a package, and its own installer.
+const MISE: [&str; 3] = ["/usr/local/bin/mise", "/usr/bin/mise", "/root/.local/bin/mise"];
+
 /// Carries between this host and its guests.
 #[derive(Debug, Default)]
 pub struct Carrier {
@@ -74,14 +77,17 @@ impl Courier for Carrier {
     async fn deliver(&self, guest: &Guest, delivery: Delivery) -> Result<(), Cause> {
         let Delivery { source, guest_path, force, before, dir, now_ms, report, cancelled } = delivery;
         let (asked, notes_path, is_known) = (source.clone(), dir.join(NOTES), before.is_some());
-        let (repository, notes) = blocking(move || {
+        let at = guest_path.clone();
+        let (repository, container, notes) = blocking(move || {
             let repository = Repository::inspect(&asked).map_err(Cause::from)?;
+            let container = repository.container(&at).container.unwrap_or_default();
             let notes = if is_known { Notes::load(&notes_path).map_err(Cause::from)? } else { None };
-            Ok((repository, notes))
+            Ok((repository, container, notes))
         })
         .await?;
         let scratch = self.scratch(&dir)?;
-        let workspace = Workspace {
+        let pins_tools = !repository.tooling().is_empty();
+        let mut workspace = Workspace {
             guest_path: guest_path.clone(),
             host_path: source.host_path,
             head_commit: repository.head_commit(),
@@ -95,10 +101,15 @@ impl Courier for Carrier {
             prepared_at_ms: Some(now_ms),
             exported: before.and_then(|before| before.exported),
             last_look: None,
+            mise: None,
+            env: container.env,
         };
         let at = scratch.0.clone();
         let sending = Sending { repository, notes, guest_path, force, scratch: at, report, cancelled };
         let notes = exchange::send(guest, sending).await?;
+        if pins_tools {
+            workspace.mise = exchange::find_program(guest, &MISE).await?;
+        }
         blocking(move || {
             notes.store(&dir.join(NOTES)).map_err(Cause::from)?;
             let json = serde_json::to_vec(&workspace).map_err(|error| caused(ErrorCode::Internal, &error))?;

@@ -12,7 +12,7 @@ use wire::api::{ApiError, ErrorBody, ErrorCode};
 use wire::attach::{self, ExecSpec};
 
 use super::error::Refusal;
-use super::{Api, attach as relay};
+use super::{Api, activation, attach as relay};
 use crate::guest::Guest;
 use crate::model::vm::VmState;
 use crate::store::records::VmRecord;
@@ -97,13 +97,18 @@ pub(super) fn upgraded() -> Result<Response, Refusal> {
         .map_err(|_invalid| Refusal(super::error::internal("cannot answer an upgrade")))
 }
 
+/// What the guest is asked to run: in the VM's workspace where no other directory is named, with what that says of its
+/// commands.
 pub(super) fn exec_request(spec: ExecSpec, record: &VmRecord) -> ExecRequest {
-    let workspace = record.workspace.as_ref().map(|workspace| workspace.guest_path.clone());
+    let workspace = record.workspace.as_ref();
+    let through = workspace.map(|workspace| activation::through(workspace, spec.cwd.as_deref())).unwrap_or_default();
+    let env = workspace.into_iter().flat_map(|workspace| workspace.env.clone()).chain(spec.env).collect();
     ExecRequest {
         login: spec.login || spec.argv.is_empty(),
+        through,
         argv: spec.argv,
-        env: spec.env,
-        cwd: spec.cwd.or(workspace),
+        env,
+        cwd: spec.cwd.or_else(|| workspace.map(|workspace| workspace.guest_path.clone())),
         user: spec.user,
         terminal: spec.terminal,
         stdin: spec.stdin,

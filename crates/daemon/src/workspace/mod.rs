@@ -12,6 +12,7 @@
 //! |---|---|
 //! | `git` | the one gate to the git CLI: nothing of a repository is run |
 //! | `repository` `listing` `secrets` `told` | what there is |
+//! | `tooling` `pins` `devcontainer` | what its own files ask of the machine |
 //! | `files` `lfs` | files of a work tree, opened safely; what git has instead of some |
 //! | `config` `control` `index` | what the guest's git directory is to hold |
 //! | `history` `objects` `pack` | as much of the history as travels |
@@ -25,6 +26,7 @@
 
 mod config;
 mod control;
+mod devcontainer;
 mod error;
 mod files;
 mod git;
@@ -35,18 +37,21 @@ mod listing;
 mod notes;
 mod objects;
 mod pack;
+mod pins;
 mod plan;
 pub mod quarantine;
 mod repository;
 mod secrets;
 mod shown;
 mod told;
+mod tooling;
 mod transfer;
 
 pub use error::WorkspaceError;
 pub use notes::Notes;
 pub use plan::GuestFound;
 pub use repository::Repository;
+pub use tooling::Container;
 pub use transfer::Transfer;
 
 #[cfg(test)]

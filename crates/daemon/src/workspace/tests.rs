@@ -4,6 +4,7 @@ mod again;
 mod kinds;
 mod secret;
 mod shapes;
+mod tooling;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -266,6 +266,9 @@ pub struct SyncedFile {
 pub struct ExecRequest {
     /// The program, searched in `PATH` when it has no slash, and its arguments; never empty.
     pub argv: Vec<String>,
+    /// A program and its first arguments that run `argv`, or the shell: they are shown to nobody. Empty: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub through: Vec<String>,
     /// Set over the default environment.
     #[serde(default)]
     pub env: Vec<(String, String)>,

@@ -12,6 +12,7 @@ use crate::client::{Upgraded, path};
 use crate::cmd::App;
 use crate::error::Failure;
 use crate::limit::{self, Limit};
+use crate::output::Outlet;
 use crate::terminal::{self, RawMode, TerminalError};
 
 /// Whether the command gets a terminal.
@@ -64,8 +65,8 @@ pub(crate) async fn run(
     let is_raw = has_terminal && spec.stdin && terminal::stdin_is_terminal();
     let raw = is_raw.then(RawMode::enter).transpose()?;
     let limit = Limit::since(began, attachment.limit);
-    let stdin = spec.stdin;
-    let given = Given { purpose: Purpose::Exec, escape: None, stdin, raw, terminal: has_terminal, signals, limit };
+    let (purpose, outlet, stdin) = (Purpose::Exec, Outlet::Own, spec.stdin);
+    let given = Given { purpose, outlet, escape: None, stdin, raw, terminal: has_terminal, signals, limit };
     let ending = attach::run(stream, early, given).await;
     terminal::restore();
     match ending {

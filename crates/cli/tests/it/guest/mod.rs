@@ -16,6 +16,7 @@
 //! | [`crash`] | the daemon killed at each step of a start, and a VMM |
 //! | [`full`] | a disk without a free byte |
 //! | [`sessions`] | commands left running, over the daemon's death and beside stalled watchers |
+//! | [`tooling`] | tools that a repository pins, and its development container |
 //! | [`idle`] | a VM that nobody uses is stopped, and what using it is |
 //! | [`soak`] | in `make soak` only: the daemon killed at each step of the rest, power cuts, many lives |
 //! | [`workspace`] | repositories go in and patches come out, random and real ones, and from guests that lie |
@@ -35,5 +36,6 @@ mod run;
 mod sessions;
 mod soak;
 mod stdio;
+mod tooling;
 mod verbs;
 mod workspace;

@@ -284,6 +284,8 @@ fn blank() -> Workspace {
         exported: None,
         made_branch: None,
         last_look: None,
+        mise: None,
+        env: Vec::new(),
     }
 }
 

@@ -41,6 +41,8 @@ impl Courier for Drivers {
             prepared_at_ms: Some(delivery.now_ms),
             exported: None,
             last_look: None,
+            mise: None,
+            env: Vec::new(),
         };
         std::fs::write(delivery.dir.join(RECORD), serde_json::to_vec(&workspace).unwrap()).unwrap();
         Ok(())

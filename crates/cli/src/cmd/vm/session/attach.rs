@@ -11,7 +11,7 @@ use crate::cmd::vm::attached::broken;
 use crate::detach_keys::{self, DetachKeys};
 use crate::error::Failure;
 use crate::limit::Limit;
-use crate::output::{self, Format};
+use crate::output::{self, Format, Outlet};
 use crate::terminal::{self, RawMode};
 
 const EXAMPLES: &str = "\
@@ -61,7 +61,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
         terminal: is_typed.then(terminal::size),
     };
     let keys = is_typed.then_some(args.detach_keys);
-    let watched = Watched { keys, escape: None, is_typed };
+    let watched = Watched { keys, outlet: Outlet::Own, escape: None, is_typed };
     match watch(app, &args.one, &request, watched).await? {
         Ending::Told(Ended::Exited { status }) => Ok(status.shell_code()),
         Ending::Left { signal: None } => {
@@ -79,6 +79,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
 /// How a session is looked at.
 pub(super) struct Watched {
     pub(super) keys: Option<DetachKeys>,
+    pub(super) outlet: Outlet,
     pub(super) escape: Option<Escape>,
     /// A person types into its terminal.
     pub(super) is_typed: bool,
@@ -96,6 +97,7 @@ pub(super) async fn watch(app: &App, one: &One, request: &AttachSession, watched
     let raw = watched.is_typed.then(RawMode::enter).transpose()?;
     let given = Given {
         purpose: Purpose::Session { keys: watched.keys },
+        outlet: watched.outlet,
         escape: watched.escape,
         stdin: request.stdin,
         raw,
