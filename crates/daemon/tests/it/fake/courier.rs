@@ -57,7 +57,7 @@ impl Courier for Drivers {
     }
 
     async fn look(&self, delivered: &Delivered) -> Result<Looked, Cause> {
-        let side = self.0.work.lock().unwrap().clone();
+        let side = *self.0.work.lock().unwrap();
         let exported = delivered.workspace.exported.is_some();
         match side {
             Ok(changes) => {
