@@ -44,8 +44,9 @@ impl Courier for Drivers {
             mise: None,
             env: Vec::new(),
         };
-        std::fs::write(delivery.dir.join(RECORD), serde_json::to_vec(&workspace).unwrap()).unwrap();
-        Ok(())
+        // A full disk is an error here as it is of the real one.
+        let json = serde_json::to_vec(&workspace).unwrap();
+        Ok(sys::fs::write_atomic(&delivery.dir.join(RECORD), &json, 0o600)?)
     }
 
     fn delivered(&self, dir: &Path) -> Result<Option<Workspace>, Cause> {
