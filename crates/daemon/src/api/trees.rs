@@ -1,5 +1,7 @@
 //! Files into a running guest and out of it.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
@@ -16,10 +18,14 @@ use super::guests::guest;
 use crate::guest::TreeStream;
 use crate::store::StoreError;
 use crate::store::records::VmRecord;
+use crate::supervise::spawn;
 
 /// How much longer than all it could hold a stream out of a guest may be: headers of small files take more room there
 /// than on a disk.
 const OVERHEAD: u64 = 2;
+
+/// How long a client may go on sending what nobody takes, until it reads why.
+const REST_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn check_path(path: &str) -> Result<(), Refusal> {
     let is_fine = path.starts_with('/') && !path.contains('\0') && !path.split('/').any(|part| part == "..");
@@ -58,12 +64,21 @@ pub async fn put_tree(
     Query(query): Query<TreeQuery>,
     body: Body,
 ) -> Result<Json<TreeDone>, Refusal> {
-    check_path(&query.path)?;
-    let record = api.host.store.find_vm(&vm).await?;
-    let guest = guest(&api, &record).await?;
-    let tar = tokio_util::io::StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
-    let bytes = guest.put_tree(&query.path, std::pin::pin!(tar)).await?;
-    Ok(Json(TreeDone { bytes }))
+    let mut tar = Box::pin(tokio_util::io::StreamReader::new(body.into_data_stream().map_err(std::io::Error::other)));
+    let put = async {
+        check_path(&query.path)?;
+        let record = api.host.store.find_vm(&vm).await?;
+        Ok(guest(&api, &record).await?.put_tree(&query.path, &mut tar).await?)
+    };
+    let put: Result<u64, Refusal> = put.await;
+    if put.is_err() {
+        // A client that is still sending would find its connection broken, and not the answer.
+        spawn("the rest of a tree that is refused".to_owned(), async move {
+            let mut nowhere = tokio::io::sink();
+            drop(tokio::time::timeout(REST_TIMEOUT, tokio::io::copy(&mut tar, &mut nowhere)).await);
+        });
+    }
+    Ok(Json(TreeDone { bytes: put? }))
 }
 
 /// Packs a file or a tree of a guest as a tar stream

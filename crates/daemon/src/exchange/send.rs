@@ -16,7 +16,7 @@ use super::ExchangeError;
 use super::run::capture;
 use crate::guest::{Guest, GuestError};
 use crate::model::progress::{Progress, Watcher};
-use crate::workspace::{GuestFound, Notes, Repository};
+use crate::workspace::{GuestFound, Notes, Repository, Transfer, WorkspaceError};
 
 /// Pieces of the stream between the thread that reads files and the guest.
 const QUEUE: usize = 4;
@@ -50,9 +50,7 @@ pub struct Sending {
 pub async fn send(guest: &Guest, sending: Sending) -> Result<Notes, ExchangeError> {
     let Sending { repository, notes, guest_path, force, scratch, report, cancelled } = sending;
     report(Progress::Stage("look at the guest".into()));
-    let found = find(guest, &guest_path, notes.as_ref()).await?;
-    let planned = blocking(move || repository.plan(notes.as_ref(), &found, force, &scratch));
-    let mut transfer = planned.await?;
+    let mut transfer = plan(guest, &guest_path, repository, notes, force, scratch).await?;
     if transfer.is_empty() {
         return Ok(transfer.notes());
     }
@@ -86,17 +84,40 @@ pub async fn send(guest: &Guest, sending: Sending) -> Result<Notes, ExchangeErro
     Ok(transfer.notes())
 }
 
+/// Decides what travels. Files that were added in the guest are named first, and read only where that is in conflict with
+/// the host: both sides may have added the same.
+async fn plan(
+    guest: &Guest,
+    guest_path: &str,
+    repository: Repository,
+    notes: Option<Notes>,
+    force: bool,
+    scratch: PathBuf,
+) -> Result<Transfer, ExchangeError> {
+    // Files that were added there are in the way of those that are new on the host.
+    let added = if notes.is_some() { Added::Named } else { Added::Not };
+    let found = find(guest, guest_path, notes.as_ref(), added).await?;
+    let (again, known, first) = (repository.clone(), notes.clone(), scratch.join("first"));
+    let planned = blocking(move || repository.plan(notes.as_ref(), &found, force, &first)).await;
+    match planned {
+        Err(ExchangeError::Workspace(WorkspaceError::Conflict { .. })) if added == Added::Named => {
+            let found = find(guest, guest_path, known.as_ref(), Added::Hashed).await?;
+            blocking(move || again.plan(known.as_ref(), &found, force, &scratch.join("second"))).await
+        }
+        planned => planned,
+    }
+}
+
 /// What the guest has of each repository that was sent, and at the top.
 async fn find(
     guest: &Guest,
     guest_path: &str,
     notes: Option<&Notes>,
+    added: Added,
 ) -> Result<BTreeMap<Vec<u8>, GuestFound>, ExchangeError> {
     let mut paths: Vec<Vec<u8>> = vec![Vec::new()];
     paths.extend(notes.iter().flat_map(|notes| notes.repositories()).map(|(path, _)| path));
     paths.dedup();
-    // Files that were added there are in the way of those that are new on the host.
-    let added = if notes.is_some() { Added::Named } else { Added::Not };
     let mut all = BTreeMap::new();
     for path in paths {
         let place = below(guest_path, &path)?;

@@ -26,12 +26,12 @@ const CORE: [&str; 10] = [
 const IDENTITY: [&str; 2] = ["user.name", "user.email"];
 
 /// The settings of a repository, in git's order: the last of a name is in force.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Settings {
     all: Vec<Setting>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Setting {
     /// `section.key` or `section.name.key`; all but the name in small letters.
     key: Vec<u8>,

@@ -19,7 +19,7 @@ use crate::model::digest::Digest;
 const NESTED_MAX: usize = 16;
 
 /// A work tree, looked at, with its submodules.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Repository {
     pub(super) source: WorkspaceSource,
     /// Relative to the top; the top is empty.
