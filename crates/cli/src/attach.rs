@@ -31,7 +31,7 @@ use wire::size::human;
 use crate::detach_keys::DetachKeys;
 use crate::error::Io;
 use crate::limit::{Due, Limit};
-use crate::output::printable_lines;
+use crate::output::{Outlet, printable_lines};
 use crate::terminal::{self, RawMode, TerminalError};
 
 /// Messages between the socket and each thread.
@@ -69,6 +69,8 @@ pub(crate) type Escape = fn(&mut Vec<u8>, &[u8]) -> String;
 pub(crate) struct Given {
     /// Which of them it is.
     pub(crate) purpose: Purpose,
+    /// Where its output goes.
+    pub(crate) outlet: Outlet,
     /// How output is shown, where not as it is.
     pub(crate) escape: Option<Escape>,
     /// Whether standard input goes in.
@@ -147,7 +149,8 @@ pub(crate) async fn run(stream: UnixStream, early: Bytes, given: Given) -> Resul
     let (credits, grants) = blocking::channel();
     let input = given.stdin.then(|| read_stdin(grants));
     let (sink, written) = write_output();
-    let screen = Screen { escape: given.escape, cut: Default::default(), is_raw: given.raw.is_some() };
+    let (outlet, escape) = (given.outlet, given.escape);
+    let screen = Screen { outlet, escape, cut: Default::default(), is_raw: given.raw.is_some() };
     let clock = Cell::new(Clock::Runs);
     let mut receiving = std::pin::pin!(receive(from_daemon, early, credits, sink, screen));
     let mut sending = std::pin::pin!(send(to_daemon, input, given, &clock));
@@ -183,6 +186,7 @@ async fn receive(
     loop {
         while let Some((kind, payload)) = take_message(&mut buffer)? {
             match kind {
+                Kind::Output | Kind::Error | Kind::Skipped if screen.outlet == Outlet::None => {}
                 Kind::Output | Kind::Error | Kind::Skipped => {
                     if sink.send(screen.shown(kind, payload)).await.is_err() {
                         return Ok(None);
@@ -216,6 +220,7 @@ async fn receive(
 
 /// How output is shown.
 struct Screen {
+    outlet: Outlet,
     escape: Option<Escape>,
     /// What was cut in the middle, of each stream.
     cut: [Vec<u8>; 2],
@@ -224,7 +229,8 @@ struct Screen {
 
 impl Screen {
     fn shown(&mut self, kind: Kind, payload: Bytes) -> Written {
-        let to_stderr = kind != Kind::Output;
+        let is_error = kind != Kind::Output;
+        let to_stderr = is_error || self.outlet == Outlet::Error;
         if kind == Kind::Skipped {
             let count = <[u8; 8]>::try_from(&payload[..]).map_or(0, u64::from_le_bytes);
             let end = if self.is_raw { "\r\n" } else { "\n" };
@@ -232,7 +238,7 @@ impl Screen {
             return Written { to_stderr, bytes: Bytes::from(line) };
         }
         let bytes = match self.escape {
-            Some(escape) => Bytes::from(escape(&mut self.cut[usize::from(to_stderr)], &payload)),
+            Some(escape) => Bytes::from(escape(&mut self.cut[usize::from(is_error)], &payload)),
             None => payload,
         };
         Written { to_stderr, bytes }
@@ -241,7 +247,7 @@ impl Screen {
     /// What was cut and whose other half never came.
     fn rest(&mut self) -> Vec<Written> {
         let cut = std::mem::take(&mut self.cut);
-        let rest = [false, true].into_iter().zip(cut).filter(|(_, bytes)| !bytes.is_empty());
+        let rest = [self.outlet == Outlet::Error, true].into_iter().zip(cut).filter(|(_, bytes)| !bytes.is_empty());
         let text = |bytes: Vec<u8>| Bytes::from(printable_lines(&String::from_utf8_lossy(&bytes)));
         rest.map(|(to_stderr, bytes)| Written { to_stderr, bytes: text(bytes) }).collect()
     }

@@ -41,6 +41,17 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 type RequestBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
+/// A connection that was given away for an exec or a session.
+#[derive(Debug)]
+pub(crate) struct Upgraded {
+    /// The raw socket.
+    pub(crate) stream: UnixStream,
+    /// What came on it already.
+    pub(crate) early: Bytes,
+    /// There is a workspace in the VM.
+    pub(crate) has_workspace: bool,
+}
+
 /// Why the daemon gave no usable answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
@@ -165,7 +176,7 @@ impl Client {
     }
 
     /// Posts `body` and turns the connection into an attach stream; bytes that came with the answer are given too.
-    pub(crate) async fn upgrade<B: Serialize>(&self, path: &str, body: &B) -> Result<(UnixStream, Bytes), Failure> {
+    pub(crate) async fn upgrade<B: Serialize>(&self, path: &str, body: &B) -> Result<Upgraded, Failure> {
         let headers = vec![(CONNECTION, "upgrade"), (UPGRADE, wire::attach::PROTOCOL)];
         let whole = Whole { headers, ..Whole::json(path, body) };
         let (response, mut connection) = self.ask_any(&whole).await?;
@@ -174,10 +185,11 @@ impl Client {
             drop(response);
             return Err(ClientError::Upgrade.into());
         }
+        let has_workspace = response.headers().contains_key(wire::attach::WORKSPACE_HEADER);
         let upgraded = hyper::upgrade::on(response).await.map_err(ClientError::Broken)?;
         while connection.join_next().await.is_some() {}
         match upgraded.downcast::<TokioIo<UnixStream>>() {
-            Ok(parts) => Ok((parts.io.into_inner(), parts.read_buf)),
+            Ok(parts) => Ok(Upgraded { stream: parts.io.into_inner(), early: parts.read_buf, has_workspace }),
             Err(_) => Err(ClientError::Upgrade.into()),
         }
     }

@@ -25,6 +25,17 @@ pub(crate) enum Format {
     Name,
 }
 
+/// Where a guest's output goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outlet {
+    /// Each stream to ours.
+    Own,
+    /// All of it to standard error.
+    Error,
+    /// Nowhere.
+    None,
+}
+
 /// What every colour begins with.
 const ESCAPE: char = '\x1b';
 

@@ -18,7 +18,7 @@ use wire::api::{
     ErrorCode, ExportBranch, ExportQuery, Exported, HostSide, Inspection, Workspace, WorkspaceMode, WorkspaceSource,
 };
 
-use crate::exchange::{self, ExchangeError, ExportStream, Sending, Sent, SentFile, SentRepository};
+use crate::exchange::{self, ExchangeError, ExportStream, Sending, Sent};
 use crate::guest::Guest;
 use crate::ops::courier::{Courier, Delivered, Delivery, Looked, Outgoing};
 use crate::ops::failure::caused;
@@ -32,6 +32,9 @@ const NOTES: &str = "workspace.json";
 const RECORD: &str = "workspace-record.json";
 /// Holds what is being made.
 const SCRATCH: &str = "workspace.tmp";
+
+/// Where mise may be in a guest: where the image puts it, a package, and its own installer.
+const MISE: [&str; 3] = ["/usr/local/bin/mise", "/usr/bin/mise", "/root/.local/bin/mise"];
 
 /// Carries between this host and its guests.
 #[derive(Debug, Default)]
@@ -74,14 +77,17 @@ impl Courier for Carrier {
     async fn deliver(&self, guest: &Guest, delivery: Delivery) -> Result<(), Cause> {
         let Delivery { source, guest_path, force, before, dir, now_ms, report, cancelled } = delivery;
         let (asked, notes_path, is_known) = (source.clone(), dir.join(NOTES), before.is_some());
-        let (repository, notes) = blocking(move || {
+        let at = guest_path.clone();
+        let (repository, container, notes) = blocking(move || {
             let repository = Repository::inspect(&asked).map_err(Cause::from)?;
+            let container = repository.container(&at).container.unwrap_or_default();
             let notes = if is_known { Notes::load(&notes_path).map_err(Cause::from)? } else { None };
-            Ok((repository, notes))
+            Ok((repository, container, notes))
         })
         .await?;
         let scratch = self.scratch(&dir)?;
-        let workspace = Workspace {
+        let pins_tools = !repository.tooling().is_empty();
+        let mut workspace = Workspace {
             guest_path: guest_path.clone(),
             host_path: source.host_path,
             head_commit: repository.head_commit(),
@@ -95,10 +101,15 @@ impl Courier for Carrier {
             prepared_at_ms: Some(now_ms),
             exported: before.and_then(|before| before.exported),
             last_look: None,
+            mise: None,
+            env: container.env,
         };
         let at = scratch.0.clone();
         let sending = Sending { repository, notes, guest_path, force, scratch: at, report, cancelled };
         let notes = exchange::send(guest, sending).await?;
+        if pins_tools {
+            workspace.mise = exchange::find_program(guest, &MISE).await?;
+        }
         blocking(move || {
             notes.store(&dir.join(NOTES)).map_err(Cause::from)?;
             let json = serde_json::to_vec(&workspace).map_err(|error| caused(ErrorCode::Internal, &error))?;
@@ -170,14 +181,7 @@ async fn sent(dir: &Path) -> Result<Sent, Cause> {
     let path = dir.join(NOTES);
     blocking(move || {
         let notes = Notes::load(&path).map_err(Cause::from)?;
-        let mut repositories = Vec::new();
-        for sent in notes.iter().flat_map(Notes::sent) {
-            // Paths of repositories are text, or they were refused when they were sent.
-            let path = String::from_utf8(sent.path.to_vec()).map_err(|error| caused(ErrorCode::Internal, &error))?;
-            let files = sent.files.map(|(path, hash, is_committed)| (path.to_vec(), SentFile { hash, is_committed }));
-            repositories.push(SentRepository { path, head: sent.head.map(str::to_owned), files: files.collect() });
-        }
-        Ok(Sent { repositories })
+        Ok(notes.as_ref().map(Sent::from).unwrap_or_default())
     })
     .await
 }

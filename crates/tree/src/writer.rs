@@ -24,7 +24,7 @@ pub struct Dress<'a> {
     pub path: &'a [u8],
     /// Its permission bits.
     pub mode: u32,
-    /// When it was changed, seconds since 1970; earlier is 1970.
+    /// Its time of change, seconds since 1970; earlier is 1970.
     pub mtime: i64,
 }
 

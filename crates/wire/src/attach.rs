@@ -15,6 +15,10 @@ use crate::agent::message::{ExitStatus, TerminalSize};
 /// The protocol's name in the `Upgrade` header.
 pub const PROTOCOL: &str = "banger-attach/1";
 
+/// The header of an upgrade's answer that tells of a VM with a workspace in it, so that whoever runs a command there can
+/// ask how that stands to its repository.
+pub const WORKSPACE_HEADER: &str = "banger-workspace";
+
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 8;
 

@@ -93,21 +93,22 @@ struct Arguments {
 
 fn arguments(request: &ExecRequest, account: &Account) -> Result<Arguments, Failure> {
     let strings = |all: Vec<String>| all.into_iter().map(c_string).collect::<Result<Vec<_>, _>>().map_err(refused);
+    let argv: Vec<String> = request.through.iter().chain(&request.argv).cloned().collect();
     if !request.login {
-        let program = request.argv.first().filter(|program| !program.is_empty());
+        let program = argv.first().filter(|program| !program.is_empty());
         let program = program.ok_or_else(|| Failure::Refused { why: "no program named".to_owned() })?.clone();
-        return Ok(Arguments { program, arguments: strings(request.argv.clone())? });
+        return Ok(Arguments { program, arguments: strings(argv)? });
     }
     let base = account.shell.rsplit('/').next().unwrap_or("sh");
     let mut arguments = vec![format!("-{base}")];
-    if !request.argv.is_empty() {
+    if !argv.is_empty() {
         // The words reach the command as they are: the shell sees them as its parameters, not as text to parse.
         let run = if base == "fish" { "exec $argv" } else { "exec \"$@\"" };
         arguments.extend(["-c".to_owned(), run.to_owned()]);
         if base != "fish" {
             arguments.push(base.to_owned());
         }
-        arguments.extend(request.argv.iter().cloned());
+        arguments.extend(argv);
     }
     Ok(Arguments { program: account.shell.clone(), arguments: strings(arguments)? })
 }

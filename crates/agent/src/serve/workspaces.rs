@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::OFlags;
 use tree::pack::pack_files;
 use wire::agent::message::{Failure, Reply};
-use wire::agent::workspace::{Found, NAMES_BYTES_MAX, Surveyed, is_path};
+use wire::agent::workspace::{Added, Found, NAMES_BYTES_MAX, Surveyed, is_path};
 
 use super::requests::{TREE_BUFFER_BYTES, absolute, os, tree_failure};
 use super::worker::Hands;
@@ -31,7 +31,7 @@ pub fn settle(path: &str, hands: Hands) -> Result<Reply, Failure> {
 }
 
 /// Tells what at `path` is not as it was sent.
-pub fn survey(path: &str, added: bool, hands: Hands) -> Result<Reply, Failure> {
+pub fn survey(path: &str, added: Added, hands: Hands) -> Result<Reply, Failure> {
     let without = |found| Ok(Reply::Surveyed(Surveyed { found, index_changed: false }));
     let top = match opened(path, hands.root)? {
         Ok(top) => top,

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{Dir, FileType, Mode, OFlags};
 use tree::TreeError;
-use wire::agent::workspace::{Difference, FileMode, Found, SENDING, Surveyable, Surveyed};
+use wire::agent::workspace::{Added, Difference, FileMode, Found, PATH_BYTES_MAX, SENDING, Surveyable, Surveyed};
 
 use super::directories::{Directories, Place, is_directory, mode_of};
 use super::index::{self, INDEX};
@@ -20,11 +20,12 @@ const GIT: &[u8] = b".git";
 /// How a directory is opened to be listed.
 const LIST: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// Writes how the workspace at `top` differs from what was sent to `to`; with `added`, also files that were not sent.
+/// Writes how the workspace at `top` differs from what was sent to `to`; of files that were not sent as
+/// much as `added` says.
 ///
 /// # Errors
 /// When it cannot be read, or the differences not written.
-pub fn survey(top: OwnedFd, added: bool, to: impl Write) -> Result<Surveyed, TreeError> {
+pub fn survey(top: OwnedFd, added: Added, to: impl Write) -> Result<Surveyed, TreeError> {
     let mut directories = Directories::new(top);
     let (found, notes) = find(&mut directories)?;
     let Some(notes) = notes else {
@@ -39,8 +40,8 @@ pub fn survey(top: OwnedFd, added: bool, to: impl Write) -> Result<Surveyed, Tre
             survey.tell(&difference)?;
         }
     }
-    if added {
-        survey.walk(notes.iter())?;
+    if added != Added::Not {
+        survey.walk(notes.iter(), added)?;
     }
     survey.to.flush().map_err(TreeError::during("tell of", b"the workspace"))?;
     Ok(Surveyed { found, index_changed })
@@ -106,8 +107,9 @@ impl<W: Write> Survey<W> {
         Ok(Some(Surveyable { path, difference: Difference::Modified, mode, hash }))
     }
 
-    /// Tells of the files that there are no notes about.
-    fn walk(&mut self, mut notes: Iter<'_>) -> Result<(), TreeError> {
+    /// Tells of the files that there are no notes about; paths that no program could open whole, git as little as others,
+    /// are passed over.
+    fn walk(&mut self, mut notes: Iter<'_>, told: Added) -> Result<(), TreeError> {
         // The next one last. Directories end in a slash.
         let mut waiting: Vec<Vec<u8>> = vec![Vec::new()];
         while let Some(path) = waiting.pop() {
@@ -122,8 +124,9 @@ impl<W: Write> Survey<W> {
                 }
                 names.sort_unstable_by(|a, b| b.cmp(a));
                 waiting.extend(names.iter().map(|name| [&path, name.as_slice()].concat()));
-            } else if notes.of(&path).is_none()
-                && let Some(added) = self.added(path.clone()).map_err(TreeError::during("read", &path))?
+            } else if path.len() <= PATH_BYTES_MAX
+                && notes.of(&path).is_none()
+                && let Some(added) = self.added(path.clone(), told).map_err(TreeError::during("read", &path))?
             {
                 self.tell(&added)?;
             }
@@ -132,7 +135,7 @@ impl<W: Write> Survey<W> {
     }
 
     /// A file that was not sent; none when it is gone.
-    fn added(&mut self, path: Vec<u8>) -> io::Result<Option<Surveyable>> {
+    fn added(&mut self, path: Vec<u8>, told: Added) -> io::Result<Option<Surveyable>> {
         let Some(place) = self.directories.place(&path)? else {
             return Ok(None);
         };
@@ -140,7 +143,7 @@ impl<W: Write> Survey<W> {
             return Ok(None);
         };
         let mode = mode_of(&stat);
-        let hash = place.hash(mode)?;
+        let hash = if told == Added::Hashed { place.hash(mode)? } else { Some([0; 32]) };
         Ok(hash.map(|hash| Surveyable { path, difference: Difference::Added, mode, hash }))
     }
 }

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
-use wire::agent::workspace::{Difference, FileMode, Found, How, Settled, State, Surveyable, Surveyed};
+use wire::agent::workspace::{Added, Difference, FileMode, Found, How, Settled, State, Surveyable, Surveyed};
 
 use super::{remove, settle, survey};
 
@@ -113,7 +113,7 @@ impl Repo {
         settle::settle(self.top(), list(records).as_slice()).unwrap()
     }
 
-    fn survey(&self, added: bool) -> (Surveyed, Vec<String>) {
+    fn survey(&self, added: Added) -> (Surveyed, Vec<String>) {
         let mut out = Vec::new();
         let surveyed = survey::survey(self.top(), added, &mut out).unwrap();
         let records = out.split_inclusive(|byte| *byte == 0).map(|record| {
@@ -139,7 +139,7 @@ impl Repo {
     }
 
     fn told(&self, added: bool) -> Vec<String> {
-        let (surveyed, told) = self.survey(added);
+        let (surveyed, told) = self.survey(if added { Added::Hashed } else { Added::Not });
         assert_eq!(surveyed.found, Found::Workspace);
         told
     }
@@ -208,7 +208,7 @@ fn an_index_without_checksum_or_with_more_than_files_is_filled_as_well() {
     assert_eq!(fs::read(repo.path(".git/index")).unwrap().last_chunk(), Some(&[0; 20]));
     assert_eq!(repo.git(&["ls-files", "-s", "-t"]), before);
     assert_eq!(repo.stat_dirty(), ["fight", "fight", "new"], "what git shows of these always");
-    let (surveyed, told) = repo.survey(true);
+    let (surveyed, told) = repo.survey(Added::Hashed);
     assert_eq!((surveyed.index_changed, told), (false, vec![]));
 }
 
@@ -268,34 +268,34 @@ fn a_list_that_breaks_off_settles_nothing() {
     let repo = Repo::committed(&[]);
     fs::create_dir(repo.path(".git/banger")).unwrap();
     fs::write(repo.path(".git/banger/sending"), "").unwrap();
-    assert_eq!(repo.survey(true).0.found, Found::Unfinished);
+    assert_eq!(repo.survey(Added::Hashed).0.found, Found::Unfinished);
     let whole = list(&repo.all_sent());
     for end in 0..whole.len() {
         settle::settle(repo.top(), &whole[..end]).unwrap_err();
     }
     let twice = [repo.all_sent(), repo.all_sent()].concat();
     settle::settle(repo.top(), list(&twice).as_slice()).unwrap_err();
-    assert_eq!(repo.survey(true).0.found, Found::Unfinished);
+    assert_eq!(repo.survey(Added::Hashed).0.found, Found::Unfinished);
     assert!(!repo.path(".git/banger/sent").exists());
     repo.settle(&repo.all_sent());
-    assert_eq!(repo.survey(true).0.found, Found::Workspace);
+    assert_eq!(repo.survey(Added::Hashed).0.found, Found::Workspace);
     assert!(!repo.path(".git/banger/sending").exists());
     // The next transfer, which is told of what is there by the notes of the one before.
     fs::write(repo.path(".git/banger/sending"), "").unwrap();
     repo.write("a", "half of it");
-    let (surveyed, told) = repo.survey(true);
+    let (surveyed, told) = repo.survey(Added::Hashed);
     assert_eq!((surveyed.found, told), (Found::Unfinished, vec!["M Plain a".to_owned()]));
     fs::remove_file(repo.path(".git/banger/sending")).unwrap();
     fs::write(repo.path(".git/banger/sent"), "").unwrap();
-    assert_eq!(repo.survey(true).0.found, Found::Unfinished, "notes that a power cut took");
+    assert_eq!(repo.survey(Added::Hashed).0.found, Found::Unfinished, "notes that a power cut took");
 }
 
 #[test]
 fn what_no_host_sent_is_foreign() {
     let repo = Repo::new(&[]);
-    assert_eq!(repo.survey(true), (Surveyed { found: Found::Foreign, index_changed: false }, vec![]));
+    assert_eq!(repo.survey(Added::Hashed), (Surveyed { found: Found::Foreign, index_changed: false }, vec![]));
     fs::remove_dir_all(repo.path(".git")).unwrap();
-    assert_eq!(repo.survey(true).0.found, Found::Nothing);
+    assert_eq!(repo.survey(Added::Hashed).0.found, Found::Nothing);
 }
 
 #[test]
@@ -370,7 +370,7 @@ fn differences_are_told() {
 fn an_index_that_names_something_else_is_told() {
     let repo = Repo::committed(&[]);
     repo.settle(&repo.all_sent());
-    let changed = || repo.survey(false).0.index_changed;
+    let changed = || repo.survey(Added::Not).0.index_changed;
     assert!(!changed());
     repo.write("a", "one");
     repo.git(&["update-index", "--refresh"]);
@@ -457,4 +457,20 @@ fn a_deep_tree_needs_few_descriptors() {
     assert_eq!(repo.told(true), [""; 0]);
     assert_eq!(repo.remove(&names), paths.len() as u64);
     assert!(!repo.path("d").exists());
+}
+
+#[test]
+fn a_path_longer_than_any_is_passed_over() {
+    use rustix::fs::{Mode, OFlags, mkdirat, openat};
+    let repo = Repo::committed(&[]);
+    repo.settle(&repo.all_sent());
+    let name = "n".repeat(250);
+    let mut directory = repo.top();
+    for _ in 0..20 {
+        mkdirat(&directory, name.as_str(), Mode::from_raw_mode(0o755)).unwrap();
+        directory = openat(&directory, name.as_str(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    }
+    openat(&directory, "file", OFlags::CREATE | OFlags::WRONLY, Mode::from_raw_mode(0o644)).unwrap();
+    repo.write("new", "new");
+    assert_eq!(repo.told(true), ["A Plain new"]);
 }

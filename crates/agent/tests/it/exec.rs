@@ -70,6 +70,20 @@ fn what_cannot_run_is_named() {
 }
 
 #[test]
+fn a_command_and_a_shell_run_through_another_program() {
+    let agent = Agent::start();
+    let mut host = agent.host();
+    let through = || ["sh", "-c", "printf '<%s>' \"$@\"", "sh", "a b"].map(str::to_owned).to_vec();
+    assert_eq!(host.run(&ExecRequest { through: through(), ..exec(&["c", ""]) }).text(), "<a b><c><>");
+    let login = ExecRequest { through: through(), login: true, ..exec(&["c"]) };
+    assert!(host.run(&login).text().ends_with("<a b><c>"));
+    let shell = ExecRequest { through: through(), login: true, ..exec(&[]) };
+    assert!(host.run(&shell).text().ends_with("<a b>"));
+    let missing = ExecRequest { through: vec!["/none".into()], ..exec(&["true"]) };
+    assert_eq!(failure(&mut host, &missing), Failure::ProgramNotFound { program: "/none".into() });
+}
+
+#[test]
 fn the_environment_is_layered() {
     let agent = Agent::start();
     let mut host = agent.connect();

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use wire::agent::WINDOW_BYTES;
 use wire::agent::frame::{Channel, Kind};
 use wire::agent::message::{Failure, Reply, Request};
-use wire::agent::workspace::{Difference, FileMode, Found, How, SENDING, Settled, State, Surveyable, Surveyed};
+use wire::agent::workspace::{Added, Difference, FileMode, Found, How, SENDING, Settled, State, Surveyable, Surveyed};
 
 use crate::host::{Agent, Host, Outcome, until};
 
@@ -32,7 +32,7 @@ fn done(host: &mut Host, request: &Request, input: &[u8]) -> u64 {
 }
 
 fn survey(host: &mut Host) -> (Surveyed, Vec<Surveyable>) {
-    let stream = host.begin(&Request::Survey { path: REPO.into(), added: true });
+    let stream = host.begin(&Request::Survey { path: REPO.into(), added: Added::Hashed });
     let outcome = host.finish(stream);
     let Some(Reply::Surveyed(surveyed)) = outcome.reply else { panic!("{:?}", outcome.reply) };
     let records = outcome.out.split_inclusive(|byte| *byte == 0);
@@ -121,7 +121,7 @@ fn what_is_given_up_settles_nothing() {
     fs::write(&sending, "").unwrap();
     let stream = host.begin(&Request::Settle { path: REPO.into() });
     // It ends between two records: all that was sent is well formed.
-    host.send(Kind::Data, Channel::Input, stream, &records(&names[..100]));
+    host.send(Kind::Data, Channel::Input, stream, &records(&names[..50]));
     until("it runs", || (!agent.children().is_empty()).then_some(()));
     host.reset(stream);
     until("it is gone", || agent.children().is_empty().then_some(()));
@@ -129,7 +129,7 @@ fn what_is_given_up_settles_nothing() {
     assert_eq!(survey(&mut host).0.found, Found::Unfinished);
     // Who wants files and goes has none packed.
     let stream = host.begin(&Request::GetFiles { path: REPO.into() });
-    host.send(Kind::Data, Channel::Input, stream, &zeroed(&names[..100]));
+    host.send(Kind::Data, Channel::Input, stream, &zeroed(&names[..50]));
     until("it runs", || (!agent.children().is_empty()).then_some(()));
     host.reset(stream);
     until("it is gone", || agent.children().is_empty().then_some(()));
@@ -157,7 +157,7 @@ fn what_makes_no_sense_is_refused() {
     }
     assert_eq!(done(&mut host, &Request::Remove { path: "/none".into() }, b"a\0"), 0);
     for path in ["relative", "/a/../b"] {
-        let reply = host.ask(&Request::Survey { path: path.into(), added: false });
+        let reply = host.ask(&Request::Survey { path: path.into(), added: Added::Not });
         assert!(matches!(reply, Reply::Failed(Failure::Refused { .. })), "{reply:?}");
     }
 }

@@ -100,8 +100,17 @@ impl Connection {
 
     /// Agrees to the attach protocol; the connection is its stream from here.
     pub(crate) fn attach(&mut self) {
-        let head = format!("HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: {}\r\n\r\n", attach::PROTOCOL);
-        self.bytes(head.as_bytes());
+        self.attach_with("");
+    }
+
+    /// The same in a VM with a workspace.
+    pub(crate) fn attach_to_workspace(&mut self) {
+        self.attach_with(&format!("{}: true\r\n", attach::WORKSPACE_HEADER));
+    }
+
+    fn attach_with(&mut self, header: &str) {
+        let protocol = attach::PROTOCOL;
+        self.bytes(format!("HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n{header}\r\n").as_bytes());
     }
 
     pub(crate) fn send(&mut self, kind: Kind, payload: &[u8]) -> bool {

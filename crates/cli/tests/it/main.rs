@@ -23,5 +23,6 @@ mod sessions;
 mod sim;
 mod start;
 mod terminal;
+mod tooling;
 mod unread;
 mod workspace;

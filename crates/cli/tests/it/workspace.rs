@@ -105,7 +105,7 @@ fn a_dry_run_shows_what_would_travel_and_makes_nothing() {
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "a b\nsub/\\x1b[31m\\x0ax\n");
 
     let mut web = vm("web", "running");
-    web["workspace"] = plus(workspace(), &json!({"mode": "full-copy", "from": "v1", "branch": "try"}));
+    web["workspace"] = plus(workspace(), &json!({"mode": "full-copy", "from": "v1", "made_branch": "try"}));
     let home = script().answer("GET /v1/vms/web ", &web).run();
     let output = home.banger(&["workspace", "prepare", "web", "--dry-run"]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -182,7 +182,7 @@ fn with_host(more: &Value) -> Home {
 
 fn exec() -> Script {
     let end = |connection: &mut crate::fake::Connection| {
-        connection.attach();
+        connection.attach_to_workspace();
         connection.exited(wire::agent::message::ExitStatus::Code { code: 4 });
     };
     Script::new()

@@ -110,7 +110,11 @@ pub(crate) fn guest_error(error: &GuestError) -> ApiError {
         | GuestError::Unexpected { .. }
         | GuestError::GaveUp => ErrorCode::GuestUnreachable,
     };
-    ApiError::from_chain(code, error)
+    let told = ApiError::from_chain(code, error);
+    match error {
+        GuestError::Failed(Failure::Directory { .. }) => told.with_hint("-w DIR runs it elsewhere, -u root as root"),
+        _ => told,
+    }
 }
 
 /// A defect of ours.

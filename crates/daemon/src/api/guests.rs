@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use hyper_util::rt::TokioIo;
 use wire::agent::message::ExecRequest;
@@ -12,7 +12,7 @@ use wire::api::{ApiError, ErrorBody, ErrorCode};
 use wire::attach::{self, ExecSpec};
 
 use super::error::Refusal;
-use super::{Api, attach as relay};
+use super::{Api, activation, attach as relay};
 use crate::guest::Guest;
 use crate::model::vm::VmState;
 use crate::store::records::VmRecord;
@@ -66,6 +66,7 @@ pub async fn exec(State(api): State<Api>, Path(vm): Path<String>, mut request: R
     let spec: ExecSpec = serde_json::from_slice(&body)
         .map_err(|error| Refusal::bad(format!("cannot understand the command: {error}")))?;
     let record = api.host.store.find_vm(&vm).await?;
+    let has_workspace = record.workspace.is_some();
     let stream = guest(&api, &record).await?.exec(exec_request(spec, &record)).await?;
     let busy = api.activity.begin();
     spawn(format!("exec in {}", record.name), async move {
@@ -79,7 +80,11 @@ pub async fn exec(State(api): State<Api>, Path(vm): Path<String>, mut request: R
             Err(error) => tracing::debug!(%error, "a client left before its exec began"),
         }
     });
-    upgraded()
+    let mut response = upgraded()?;
+    if has_workspace {
+        response.headers_mut().insert(attach::WORKSPACE_HEADER, HeaderValue::from_static("true"));
+    }
+    Ok(response)
 }
 
 /// The answer that gives the connection away.
@@ -92,13 +97,18 @@ pub(super) fn upgraded() -> Result<Response, Refusal> {
         .map_err(|_invalid| Refusal(super::error::internal("cannot answer an upgrade")))
 }
 
+/// What the guest is asked to run: in the VM's workspace where no other directory is named, with what that says of its
+/// commands.
 pub(super) fn exec_request(spec: ExecSpec, record: &VmRecord) -> ExecRequest {
-    let workspace = record.workspace.as_ref().map(|workspace| workspace.guest_path.clone());
+    let workspace = record.workspace.as_ref();
+    let through = workspace.map(|workspace| activation::through(workspace, spec.cwd.as_deref())).unwrap_or_default();
+    let env = workspace.into_iter().flat_map(|workspace| workspace.env.clone()).chain(spec.env).collect();
     ExecRequest {
         login: spec.login || spec.argv.is_empty(),
+        through,
         argv: spec.argv,
-        env: spec.env,
-        cwd: spec.cwd.or(workspace),
+        env,
+        cwd: spec.cwd.or_else(|| workspace.map(|workspace| workspace.guest_path.clone())),
         user: spec.user,
         terminal: spec.terminal,
         stdin: spec.stdin,

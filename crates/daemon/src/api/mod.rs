@@ -14,11 +14,13 @@
 //! | [`artifacts`] | images and kernels |
 //! | [`operations`] | operations: list, show, watch, cancel |
 //! | [`system`] | the daemon itself: status, doctor, shutdown |
+//! | `activation` | commands run with the tools that a workspace pins |
 //! | `attach` | the relay of one exec, and of one client of a session |
 //! | `view`, `error` | records and failures as clients see them |
 //!
 //! A request that lasts (an exec, a watched log) holds the daemon awake; none of them holds anything else.
 
+mod activation;
 pub mod artifacts;
 mod attach;
 pub mod changes;

@@ -65,7 +65,7 @@ pub async fn branch(
     let quarantine = blocking(move || quarantine.take_pack(pack).map(|()| quarantine)).await?;
     let looked = look(guest, workspace, sent, scratch).await?;
     let (commit, bottom, vm) = (head.clone(), base.clone(), vm.clone());
-    let branch = blocking(move || quarantine.into_branch(&commit, bottom.as_deref(), &vm)).await?;
+    let branch = blocking(move || quarantine.make_branch(&commit, bottom.as_deref(), &vm)).await?;
     let files_left_out = looked.uncommitted + looked.nested;
     let is_all = files_left_out == 0 && header.left == 0 && looked.head.as_ref() == Some(&head);
     Ok(Exported {

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # What banger asks git in a guest, run there by whatever sh the image has: sh -c THIS banger VERB BASE SINCE LIMIT
 #
 #   look    a header; what differs from the head; and, when the head is not SINCE, "=" and what differs from SINCE

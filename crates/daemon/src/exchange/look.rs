@@ -9,7 +9,8 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
-use wire::agent::workspace::{Difference, FileMode, Found, Surveyable, is_path};
+use wire::agent::message::Failure;
+use wire::agent::workspace::{Added, Difference, FileMode, Found, Surveyable, is_path};
 use wire::api::{Change, ChangeKind, GuestSide, PATHS_TOLD_MAX, Workspace, WorkspaceMode};
 
 use super::raw::Record;
@@ -94,7 +95,7 @@ impl<'a> Looks<'a> {
         let lists = Lists::read(&mut answer, &repository.path).await?;
         let header = answer.finish().await?;
         self.digest.update(lists.print);
-        let (index_changed, mut differences) = survey(guest, &path, false).await?;
+        let (index_changed, mut differences) = survey(guest, &path, Added::Not).await?;
         let mut changed: HashSet<Vec<u8>> = differences.iter().map(|difference| difference.path.clone()).collect();
         for record in lists.since_sent.as_ref().unwrap_or(&lists.uncommitted) {
             if record.is_new_to(sent, repository) && changed.insert(record.path.clone()) {
@@ -116,13 +117,15 @@ impl<'a> Looks<'a> {
         Ok(())
     }
 
-    /// The submodules of a workspace; one that is gone is told by the repository that it is in.
+    /// The submodules of a workspace; one that is gone, or is another one now, counts as a change.
     pub(super) async fn add_nested(&mut self, guest: &Guest, sent: &Sent) -> Result<(), ExchangeError> {
         for repository in sent.nested() {
             match self.add(guest, sent, repository).await {
-                Err(ExchangeError::NoRepository { .. } | ExchangeError::Guest(GuestError::Failed(_))) => {
-                    self.look.nested += 1;
-                }
+                Err(
+                    ExchangeError::NoRepository { .. }
+                    | ExchangeError::NotSent { .. }
+                    | ExchangeError::Guest(GuestError::Failed(Failure::Directory { .. })),
+                ) => self.look.nested += 1,
                 added => added?,
             }
         }
@@ -222,7 +225,7 @@ impl Print {
 }
 
 /// What the agent tells of the workspace at a path: whether its index is another, and which files are.
-pub(super) async fn survey(guest: &Guest, path: &str, added: bool) -> Result<(bool, Vec<Surveyable>), ExchangeError> {
+pub(super) async fn survey(guest: &Guest, path: &str, added: Added) -> Result<(bool, Vec<Surveyable>), ExchangeError> {
     let (surveyed, differences) = guest.survey(path, added).await?;
     match surveyed.found {
         Found::Workspace => Ok((surveyed.index_changed, differences)),

@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`capture`] | a command in a guest, bounded |
+//! | [`find_program`] | where a guest has a program |
 //! | [`send`](send()) | a repository into a guest |
 //! | `guest.sh`, `script` | what git in the guest is asked, and the frame of its answer |
 //! | `raw` | git's list of differences |
@@ -22,6 +23,7 @@ mod branch;
 mod error;
 mod export;
 mod look;
+mod program;
 mod raw;
 mod run;
 mod script;
@@ -33,6 +35,7 @@ pub use branch::branch;
 pub use error::ExchangeError;
 pub use export::{ExportStream, export};
 pub use look::{Look, look};
+pub use program::find_program;
 pub use run::{Captured, capture};
 pub use send::{Sending, send};
 pub use sent::{Sent, SentFile, SentRepository};

@@ -68,7 +68,24 @@ fn unquoted(name: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn names_are_what_they_were(path in prop::collection::vec(1_u8.., 1..50)) {
+            let quoted: String = path.iter().map(|byte| format!("\\{byte:03o}")).collect();
+            let record = Record::parse(format!(":0 100644 0 0 A\t\"{quoted}\"").as_bytes());
+            prop_assert_eq!(record.map(|record| record.path), Some(path));
+        }
+
+        #[test]
+        fn anything_is_read(line in prop::collection::vec(any::<u8>(), 0..200)) {
+            Record::parse(&[b":0 100644 0 0 A\t\"", line.as_slice()].concat());
+            Record::parse(&line);
+        }
+    }
 
     #[test]
     fn lines_of_git() {

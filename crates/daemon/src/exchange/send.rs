@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::mpsc;
-use wire::agent::workspace::Found;
+use wire::agent::workspace::{Added, Found};
 
 use super::ExchangeError;
 use super::run::capture;
@@ -95,11 +95,12 @@ async fn find(
     let mut paths: Vec<Vec<u8>> = vec![Vec::new()];
     paths.extend(notes.iter().flat_map(|notes| notes.repositories()).map(|(path, _)| path));
     paths.dedup();
+    // Files that were added there are in the way of those that are new on the host.
+    let added = if notes.is_some() { Added::Named } else { Added::Not };
     let mut all = BTreeMap::new();
     for path in paths {
         let place = below(guest_path, &path)?;
-        // Added files are looked for where one that is new on the host might take their place.
-        let (surveyed, differences) = guest.survey(&place, notes.is_some()).await?;
+        let (surveyed, differences) = guest.survey(&place, added).await?;
         let head = if surveyed.found == Found::Workspace { head(guest, &place).await? } else { None };
         let index_changed = surveyed.index_changed;
         all.insert(path, GuestFound { found: surveyed.found, index_changed, head, differences });

@@ -2,6 +2,11 @@
 
 use std::collections::HashMap;
 
+use wire::agent::workspace::FileMode;
+
+use crate::model::digest::Digest;
+use crate::workspace::Notes;
+
 /// What was sent to a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Sent {
@@ -23,10 +28,21 @@ pub struct SentRepository {
 /// What was sent of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SentFile {
-    /// SHA-256 of its content, or of the link's target.
-    pub hash: [u8; 32],
-    /// It was sent as the commit has it, its mode too.
-    pub is_committed: bool,
+    /// What it was.
+    pub mode: FileMode,
+    /// Of its content, or of the link's target.
+    pub digest: Digest,
+}
+
+impl From<&Notes> for Sent {
+    /// A submodule whose path is no text is one that the guest cannot be asked about.
+    fn from(notes: &Notes) -> Sent {
+        let repository = |(path, head): (Vec<u8>, Option<String>)| {
+            let files = notes.files(&path).map(|(name, mode, digest)| (name.to_vec(), SentFile { mode, digest }));
+            SentRepository { files: files.collect(), path: String::from_utf8_lossy(&path).into_owned(), head }
+        };
+        Sent { repositories: notes.repositories().into_iter().map(repository).collect() }
+    }
 }
 
 impl Sent {

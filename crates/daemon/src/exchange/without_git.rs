@@ -1,12 +1,12 @@
 //! A workspace in a guest that has no git: the agent tells which files are others now, they are fetched, and git on the host
 //! does in a quarantine what git in the guest would have done.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
-use wire::agent::workspace::{Difference, FileMode, Surveyable};
+use wire::agent::workspace::{Added, Difference, FileMode, Surveyable};
 use wire::api::{Exported, Workspace};
 
 use super::ExchangeError;
@@ -71,13 +71,15 @@ pub(super) async fn patch(
     }
     // Those that differed from the commit when they were sent, and still are as they were then.
     let told: HashSet<&Vec<u8>> = differences.iter().map(|difference| &difference.path).collect();
-    let early = top.files.iter().filter(|(path, file)| !file.is_committed && !told.contains(path));
-    changed.extend(early.map(|(path, _)| path.clone()));
-    changed.sort();
+    let kept = top.files.iter().filter(|(path, _)| !told.contains(path));
+    let kept: HashMap<_, _> = kept.map(|(path, file)| (path.clone(), (file.mode, file.digest))).collect();
     let files = match files {
         Some(files) => files,
         None => place.files().await?,
     };
+    let (files, early) = blocking(move || files.uncommitted(&kept).map(|early| (files, early))).await?;
+    changed.extend(early);
+    changed.sort();
     let tar = place.fetch(&changed, bytes_max).await?;
     let base = base.map(|base| base.as_str().to_owned());
     let asked_base = base.clone();
@@ -158,7 +160,7 @@ impl<'a> Place<'a> {
     }
 
     async fn changes(&self) -> Result<Changes, ExchangeError> {
-        let (index_changed, mut differences) = survey(self.guest, &self.guest_path, true).await?;
+        let (index_changed, mut differences) = survey(self.guest, &self.guest_path, Added::Hashed).await?;
         let is_added = |file: &Surveyable| file.difference == Difference::Added;
         let added: Vec<Vec<u8>> =
             differences.iter().filter(|file| is_added(file)).map(|file| file.path.clone()).collect();
@@ -172,8 +174,9 @@ impl<'a> Place<'a> {
             let to = if is_file(difference) { &mut ignores } else { &mut removed };
             to.push(difference.path.clone());
         }
-        let early = self.sent.files.iter().filter(|(path, file)| is_ignore(path) && !file.is_committed);
-        ignores.extend(early.map(|(path, _)| path.clone()).filter(|path| !removed.contains(path)));
+        // As they were sent need not be as the commit has them.
+        let early = self.sent.files.keys().filter(|path| is_ignore(path) && !removed.contains(path));
+        ignores.extend(early.cloned());
         ignores.sort();
         ignores.dedup();
         let tar = self.fetch(&ignores, IGNORES_BYTES_MAX).await?;

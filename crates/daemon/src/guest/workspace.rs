@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use wire::agent::frame::{Channel, DATA_MAX};
 use wire::agent::message::{Reply, Request};
-use wire::agent::workspace::{RECORD_BYTES_MAX, Settled, Surveyable, Surveyed};
+use wire::agent::workspace::{Added, RECORD_BYTES_MAX, Settled, Surveyable, Surveyed};
 
 use super::link::Opening;
 use super::stream::Stream;
@@ -47,11 +47,12 @@ impl Guest {
         moved(stream.ended().await?).map(|_filled| ())
     }
 
-    /// Asks how the workspace at `path` differs from what was sent; with `added`, files that were not sent are told, too.
+    /// Asks how the workspace at `path` differs from what was sent; `added`: what is told of those
+    /// that were not sent.
     ///
     /// # Errors
     /// When the guest cannot tell, tells more than fits, is gone, or its agent is older than this request.
-    pub async fn survey(&self, path: &str, added: bool) -> Result<(Surveyed, Vec<Surveyable>), GuestError> {
+    pub async fn survey(&self, path: &str, added: Added) -> Result<(Surveyed, Vec<Surveyable>), GuestError> {
         let stream = self.open(Opening::Tree, &Request::Survey { path: path.to_owned(), added }).await?;
         let mut parser = Parser::default();
         while let Some(bytes) = stream.read(Channel::Output).await? {

@@ -89,20 +89,34 @@ impl Settings {
         self.own(&[b"branch.", branch, b".remote"].concat()).pop().filter(|remote| *remote != b".")
     }
 
+    /// The remote that has the objects which this repository lacks (`git clone --filter`).
+    pub(super) fn promisor(&self) -> Option<&[u8]> {
+        self.all.iter().find_map(|setting| {
+            let remote = setting.key.strip_prefix(b"remote.".as_slice())?.strip_suffix(b".promisor".as_slice())?;
+            (setting.is_own && setting.value == b"true").then_some(remote)
+        })
+    }
+
     /// The guest's configuration. `followed`: the branch of the host that is checked out there too.
     pub(super) fn render(&self, is_sha256: bool, followed: Option<&[u8]>) -> Vec<u8> {
         let mut file = Vec::new();
         section(&mut file, b"core", None);
-        variable(&mut file, b"repositoryformatversion", if is_sha256 { b"1" } else { b"0" });
+        let is_extended = is_sha256 || self.promisor().is_some();
+        variable(&mut file, b"repositoryformatversion", if is_extended { b"1" } else { b"0" });
         variable(&mut file, b"bare", b"false");
         for key in CORE {
             if let Some(value) = self.value(key.as_bytes()) {
                 variable(&mut file, &key.as_bytes()[b"core.".len()..], value);
             }
         }
-        if is_sha256 {
+        if is_extended {
             section(&mut file, b"extensions", None);
+        }
+        if is_sha256 {
             variable(&mut file, b"objectFormat", b"sha256");
+        }
+        if let Some(remote) = self.promisor() {
+            variable(&mut file, b"partialClone", remote);
         }
         let identity: Vec<(&str, &[u8])> =
             IDENTITY.iter().filter_map(|key| Some((&key[5..], self.own(key.as_bytes()).pop()?))).collect();
@@ -111,7 +125,9 @@ impl Settings {
             identity.iter().for_each(|(key, value)| variable(&mut file, key.as_bytes(), value));
         }
         let mut remotes: Vec<&[u8]> = vec![b"origin"];
+        remotes.extend(self.promisor().filter(|remote| *remote != b"origin"));
         remotes.extend(followed.and_then(|branch| self.remote_of(branch)).filter(|remote| *remote != b"origin"));
+        remotes.dedup();
         for remote in remotes {
             self.remote(&mut file, remote);
         }
@@ -136,7 +152,9 @@ impl Settings {
         }
         section(file, b"remote", Some(name));
         urls.iter().for_each(|url| variable(file, b"url", url));
-        values(b"fetch").iter().for_each(|refspec| variable(file, b"fetch", refspec));
+        for key in [&b"fetch"[..], b"promisor", b"partialclonefilter"] {
+            values(key).iter().for_each(|value| variable(file, key, value));
+        }
     }
 
     /// Which submodules are in use, and where they came from.

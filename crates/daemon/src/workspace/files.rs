@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use wire::agent::workspace::FileMode;
 
 use super::WorkspaceError;
+use super::listing::Recorded;
 use crate::model::digest::Digest;
 
 /// Bytes read at once.
@@ -55,6 +56,17 @@ impl Stamp {
     pub(super) fn is_settled(&self, now_ns: u64, for_ns: u64) -> bool {
         let limit = i64::try_from(now_ns.saturating_sub(for_ns)).unwrap_or(i64::MAX);
         self.ctime_ns < limit
+    }
+
+    /// Whether it is what an index recorded, which was written at a time, in nanoseconds since 1970, when the file had been
+    /// left alone for a while: git's own doubt, which counts in seconds, is unfounded then.
+    pub(super) fn is_recorded(&self, recorded: &Recorded, written_ns: u64) -> bool {
+        let ns = |(seconds, ns): (u32, u32)| i64::from(seconds) * 1_000_000_000 + i64::from(ns);
+        self.mtime_ns == ns(recorded.mtime)
+            && self.ctime_ns == ns(recorded.ctime)
+            && self.inode & u64::from(u32::MAX) == u64::from(recorded.inode)
+            && self.bytes & u64::from(u32::MAX) == u64::from(recorded.bytes)
+            && self.is_settled(written_ns, TICK_NS)
     }
 
     /// Its length.

@@ -183,19 +183,19 @@ impl Git {
         Ok((answer.status.success() && !line.is_empty()).then(|| line.to_vec()))
     }
 
-    /// Starts `git cat-file --batch`.
+    /// Starts `git cat-file`, with `--batch`, or with `--batch-check` for all but the contents.
     ///
     /// # Errors
     /// When it cannot be run.
-    pub(super) fn objects(&self) -> Result<Objects, WorkspaceError> {
-        let args = ["cat-file", "--batch"].map(OsStr::new);
+    pub(super) fn objects(&self, option: &str) -> Result<Objects, WorkspaceError> {
+        let args = ["cat-file", option].map(OsStr::new);
         let started = self.command(&args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         let mut child = started.map_err(|source| self.not_run(source))?;
         let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(self.not_run(io::ErrorKind::BrokenPipe.into()));
         };
         let from = io::BufReader::with_capacity(64 * 1024, from);
-        Ok(Objects { git: self.clone(), child, to: Some(to), from })
+        Ok(Objects { git: self.clone(), child, to: Some(to), from, has_content: option == "--batch" })
     }
 
     pub(super) fn not_run(&self, source: io::Error) -> WorkspaceError {
@@ -231,13 +231,16 @@ pub(super) struct Objects {
     child: Child,
     to: Option<ChildStdin>,
     from: io::BufReader<ChildStdout>,
+    has_content: bool,
 }
 
 /// An object.
 pub(super) struct Object {
     /// `commit`, `tree`, `blob` or `tag`.
     pub(super) kind: Vec<u8>,
-    /// What is in it.
+    /// How long it is.
+    pub(super) bytes: u64,
+    /// What is in it, where that was asked.
     pub(super) content: Vec<u8>,
 }
 
@@ -272,11 +275,14 @@ impl Objects {
         let Some(length) = words.next() else { return Ok(None) };
         let length = std::str::from_utf8(length).ok().and_then(|digits| digits.parse::<usize>().ok());
         let Some(length) = length else { return Err(self.git.odd("its objects")) };
-        let kind = kind.to_vec();
+        let (kind, bytes) = (kind.to_vec(), length as u64);
+        if !self.has_content {
+            return Ok(Some(Object { kind, bytes, content: Vec::new() }));
+        }
         let mut content = vec![0; length + 1];
         self.from.read_exact(&mut content).map_err(wrong)?;
         content.pop();
-        Ok(Some(Object { kind, content }))
+        Ok(Some(Object { kind, bytes, content }))
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) fn window(
     // The last commits of the walk, with their parents.
     let mut last: Vec<(Oid, Vec<Oid>)> = Vec::new();
     window.commits.insert(head);
-    let mut objects = git.objects()?;
+    let mut objects = git.objects("--batch")?;
     let mut left = depth.map_or(u32::MAX, |depth| depth.max(1));
     while !level.is_empty() {
         left -= 1;

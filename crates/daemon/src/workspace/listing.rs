@@ -74,6 +74,21 @@ pub(super) struct Entry {
     pub(super) skip_worktree: bool,
     /// Named by `git add -N`: it has no content yet.
     pub(super) intent_to_add: bool,
+    /// What the file was like when git found it to be as here.
+    pub(super) recorded: Recorded,
+}
+
+/// What an index keeps of a file's state; numbers are cut to 32 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Recorded {
+    /// Seconds and nanoseconds.
+    pub(super) ctime: (u32, u32),
+    /// The same.
+    pub(super) mtime: (u32, u32),
+    /// Its inode.
+    pub(super) inode: u32,
+    /// Its bytes.
+    pub(super) bytes: u32,
 }
 
 /// Reads the index, in its order.
@@ -97,14 +112,9 @@ fn parse_index(mut listed: &[u8]) -> Option<Vec<Entry>> {
         let oid = Oid::parse(words.next()?)?;
         let stage = words.next().and_then(|stage| stage.first()?.checked_sub(b'0')).filter(|stage| *stage <= 3)?;
         listed = &listed[end + 1..];
-        let mut last: &[u8] = b"";
-        for _ in 0..DEBUG_LINES {
-            let end = memchr::memchr(b'\n', listed)?;
-            (last, listed) = (&listed[..end], &listed[end + 1..]);
-        }
-        let at = memchr::memmem::find(last, b"flags: ")?;
-        let flags = std::str::from_utf8(&last[at + 7..]).ok()?;
-        let flags = u32::from_str_radix(flags, 16).ok()?;
+        let debug = memchr::memchr_iter(b'\n', listed).nth(DEBUG_LINES - 1)?;
+        let (recorded, flags) = parse_debug(std::str::from_utf8(&listed[..debug]).ok()?)?;
+        listed = &listed[debug + 1..];
         entries.push(Entry {
             path,
             mode,
@@ -113,9 +123,29 @@ fn parse_index(mut listed: &[u8]) -> Option<Vec<Entry>> {
             assume_valid: flags & ASSUME_VALID != 0,
             skip_worktree: flags & SKIP_WORKTREE != 0,
             intent_to_add: flags & INTENT_TO_ADD != 0,
+            recorded,
         });
     }
     Some(entries)
+}
+
+/// `ctime: 1:2  mtime: 1:2  dev: 1 ino: 2  uid: 1 gid: 2  size: 1 flags: 0`, on several lines.
+fn parse_debug(text: &str) -> Option<(Recorded, u32)> {
+    let mut recorded = Recorded::default();
+    let mut flags = None;
+    let mut words = text.split_ascii_whitespace();
+    while let (Some(key), Some(value)) = (words.next(), words.next()) {
+        let time = || value.split_once(':').and_then(|(s, ns)| Some((s.parse().ok()?, ns.parse().ok()?)));
+        match key {
+            "ctime:" => recorded.ctime = time()?,
+            "mtime:" => recorded.mtime = time()?,
+            "ino:" => recorded.inode = value.parse().ok()?,
+            "size:" => recorded.bytes = value.parse().ok()?,
+            "flags:" => flags = Some(u32::from_str_radix(value, 16).ok()?),
+            _ => {}
+        }
+    }
+    Some((recorded, flags?))
 }
 
 fn octal(digits: &[u8]) -> Option<u32> {
@@ -218,14 +248,15 @@ mod tests {
 
     fn entry(path: &[u8], mode: u32, stage: u8) -> Entry {
         let oid = Oid::parse(A.as_bytes()).unwrap();
+        let recorded = Recorded { ctime: (1, 2), mtime: (3, 4), inode: 2, bytes: 7 };
         let path = path.to_vec();
-        Entry { path, mode, oid, stage, assume_valid: false, skip_worktree: false, intent_to_add: false }
+        Entry { path, mode, oid, stage, assume_valid: false, skip_worktree: false, intent_to_add: false, recorded }
     }
 
     #[test]
     fn entries_with_their_flags() {
         let lines = |flags: &str| {
-            let stat = "  ctime: 1:2\n  mtime: 1:2\n  dev: 1\tino: 2\n  uid: 0\tgid: 0\n  size: 0\tflags: ";
+            let stat = "  ctime: 1:2\n  mtime: 3:4\n  dev: 1\tino: 2\n  uid: 0\tgid: 0\n  size: 7\tflags: ";
             format!("{stat}{flags}\n")
         };
         let mut listed = format!("100644 {A} 0\ta \nb\0{}", lines("0")).into_bytes();

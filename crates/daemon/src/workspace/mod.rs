@@ -12,39 +12,46 @@
 //! |---|---|
 //! | `git` | the one gate to the git CLI: nothing of a repository is run |
 //! | `repository` `listing` `secrets` `told` | what there is |
-//! | `files` | files of a work tree, opened safely |
+//! | `tooling` `pins` `devcontainer` | what its own files ask of the machine |
+//! | `files` `lfs` | files of a work tree, opened safely; what git has instead of some |
 //! | `config` `control` `index` | what the guest's git directory is to hold |
 //! | `history` `objects` `pack` | as much of the history as travels |
 //! | `notes` | what was sent |
 //! | [`quarantine`] | what comes out of a guest, before it is let into the repository |
 //! | `plan` `transfer` | what travels, and the stream |
+//! | [`quarantine`] | where what comes out of a guest becomes git objects, and may become a branch |
 //!
 //! Nothing of another branch, no hook, no credential and nothing that git would run there travels. Filters are not run
 //! either: files travel as the work tree has them.
 
 mod config;
 mod control;
+mod devcontainer;
 mod error;
 mod files;
 mod git;
 mod history;
 mod index;
+mod lfs;
 mod listing;
 mod notes;
 mod objects;
 mod pack;
+mod pins;
 mod plan;
 pub mod quarantine;
 mod repository;
 mod secrets;
 mod shown;
 mod told;
+mod tooling;
 mod transfer;
 
 pub use error::WorkspaceError;
-pub use notes::{Notes, SentOf};
+pub use notes::Notes;
 pub use plan::GuestFound;
 pub use repository::Repository;
+pub use tooling::Container;
 pub use transfer::Transfer;
 
 #[cfg(test)]

@@ -73,16 +73,6 @@ pub(super) struct File {
     pub(super) is_untracked: bool,
 }
 
-/// What was sent of one repository, for whoever compares.
-pub struct SentOf<'a> {
-    /// Relative to the top.
-    pub path: &'a [u8],
-    /// The commit that is checked out in the guest.
-    pub head: Option<&'a str>,
-    /// Relative path, SHA-256 of the content, and whether it was as that commit has it.
-    pub files: Box<dyn Iterator<Item = (&'a [u8], [u8; 32], bool)> + 'a>,
-}
-
 impl File {
     /// Whether the host's file is known to be the same.
     pub(super) fn is_known(&self, seen: &Seen) -> bool {
@@ -203,13 +193,10 @@ impl Notes {
         self.repositories.iter().map(|repo| (repo.path.0.clone(), repo.head.clone())).collect()
     }
 
-    /// What was sent, repository by repository.
-    pub fn sent(&self) -> impl Iterator<Item = SentOf<'_>> {
-        self.repositories.iter().map(|repo| SentOf {
-            path: &repo.path.0,
-            head: repo.head.as_deref(),
-            files: Box::new(repo.files.iter().map(|file| (file.path.0.as_slice(), *file.digest.as_bytes(), false))),
-        })
+    /// The files that were sent of the repository at this path, relative to it.
+    pub fn files(&self, path: &[u8]) -> impl Iterator<Item = (&[u8], FileMode, Digest)> {
+        let files = self.repo(path).map(|repo| repo.files.as_slice()).unwrap_or_default();
+        files.iter().map(|file| (file.path.0.as_slice(), file.mode, file.digest))
     }
 
     pub(super) fn repo(&self, path: &[u8]) -> Option<&Repo> {

@@ -70,6 +70,7 @@ impl Travelling {
             tips: travelling.tips.difference(&sent.tips).copied().collect(),
             known: sent.head.into_iter().collect(),
             boundary: travelling.boundary.clone(),
+            is_promised: repository.settings.promisor().is_some(),
         };
         if !wanted.tips.is_empty() {
             let objects = repository.common_dir.join("objects");

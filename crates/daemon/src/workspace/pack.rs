@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::WorkspaceError;
 use super::git::{Git, input};
@@ -47,6 +48,8 @@ pub(super) struct Wanted {
     pub(super) known: Vec<Oid>,
     /// Commits without parents there.
     pub(super) boundary: BTreeSet<Oid>,
+    /// What is missing here is no error: the remote has it.
+    pub(super) is_promised: bool,
 }
 
 /// A pack in the making.
@@ -54,6 +57,7 @@ pub(super) struct Wanted {
 pub(super) struct Pack {
     git: Git,
     directory: PathBuf,
+    is_promised: bool,
     child: Option<(Child, ChildStdout)>,
 }
 
@@ -86,7 +90,7 @@ impl Pack {
         let mut git = git.clone();
         git.with_objects(&directory.join("objects"));
         SETTINGS.iter().for_each(|(key, value)| git.with(key, value));
-        Ok(Pack { git, directory: directory.to_owned(), child: None })
+        Ok(Pack { git, directory: directory.to_owned(), is_promised: wanted.is_promised, child: None })
     }
 
     /// Begins, unless it has begun.
@@ -99,6 +103,7 @@ impl Pack {
         }
         let base = self.directory.join("pack");
         let mut arguments: Vec<&OsStr> = ARGUMENTS.iter().map(OsStr::new).collect();
+        arguments.extend(self.is_promised.then_some(OsStr::new("--missing=allow-promisor")));
         arguments.push(base.as_os_str());
         let errors = sys::fs::create_new(&self.directory.join("errors"), 0o600)?;
         let revisions = input(&self.directory.join("revisions"))?;
@@ -122,8 +127,10 @@ impl Pack {
         loop {
             watcher.check().map_err(|_| WorkspaceError::Cancelled)?;
             let ready = poll(&mut [PollFd::new(&*stdout, PollFlags::IN)], Some(&LOOK));
-            if ready.map_err(|errno| self.git.not_run(errno.into()))? > 0 {
-                break;
+            match ready {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => break,
+                Err(errno) => return Err(self.git.not_run(errno.into())),
             }
         }
         let mut name = String::new();

@@ -8,7 +8,7 @@ use wire::agent::workspace::{Difference, Found, State, Surveyable};
 use wire::api::{WORKSPACE_DEPTH, WorkspaceMode};
 
 use super::control::{self, Control};
-use super::files::{COARSE_NS, TICK_NS, Tree};
+use super::files::{COARSE_NS, Tree};
 use super::listing::Oid;
 use super::notes::{self, Name, Notes};
 use super::objects::{Sent, Travelling};
@@ -55,10 +55,16 @@ impl Repository {
         let mut remove = Vec::new();
         for (number, repository) in self.all().into_iter().enumerate() {
             let guest = found.get(&repository.path);
-            if !force && guest.is_some_and(|guest| guest.found == Found::Foreign) {
+            let old = notes.and_then(|notes| notes.repo(&repository.path));
+            let is_foreign = match guest.map(|guest| guest.found) {
+                Some(Found::Foreign) => true,
+                // Nothing is known of what was sent there.
+                Some(Found::Workspace) => old.is_none(),
+                Some(Found::Nothing | Found::Unfinished) | None => false,
+            };
+            if !force && is_foreign {
                 return Err(WorkspaceError::Foreign { at: shown::text(&repository.path) });
             }
-            let old = notes.and_then(|notes| notes.repo(&repository.path));
             let scratch = scratch.join(format!("repository-{number}"));
             let planner = Planner { repository, guest, old, notes, force, scratch: &scratch };
             parts.push(planner.part(&mut conflicts, &mut remove)?);
@@ -67,7 +73,8 @@ impl Repository {
         for old in notes.iter().flat_map(|notes| &notes.repositories).filter(|old| !is_there(&old.path.0)) {
             forget(old, found.get(&old.path.0), &mut conflicts, &mut remove);
         }
-        if !force && !(conflicts.paths.is_empty() && conflicts.reasons.is_empty()) {
+        let is_clear = conflicts.paths.is_empty() && conflicts.reasons.is_empty();
+        if !force && !is_clear {
             return Err(WorkspaceError::Conflict { paths: conflicts.paths, reasons: conflicts.reasons });
         }
         let blank = Notes::new(self.source.mode, self.source.depth, self.source.include_untracked);
@@ -111,6 +118,7 @@ impl Planner<'_> {
             for planned in files.iter_mut().filter(|planned| planned.file.state == State::Clean) {
                 planned.file.state = State::Modified;
             }
+            files.iter_mut().for_each(|planned| planned.file.clean = None);
         }
         let tips: BTreeSet<String> = history.tips.iter().map(Oid::to_string).collect();
         let note = notes::Repo {
@@ -132,6 +140,7 @@ impl Planner<'_> {
             files,
             directories: repository.directories.clone(),
             pack: history.pack,
+            is_promised: repository.settings.promisor().is_some(),
             note,
             done: Vec::new(),
             settled: Vec::new(),
@@ -201,14 +210,14 @@ impl Planner<'_> {
         };
         let now = sys::clock::unix_ns();
         let mut planned = Vec::with_capacity(files.len());
-        for mut file in files {
+        for file in files {
             let note = old.remove(file.path.as_slice());
             let difference = differences.get(file.path.as_slice()).copied();
-            if !file.seen.stamp.is_settled(now, TICK_NS) && file.state == State::Clean && !repository.is_elsewhere {
-                file.state = State::Modified;
-            }
             let act = self.act(&tree, &file, note.filter(|_| is_there), difference, now, conflicts)?;
             planned.push(Planned { act, before: note.cloned(), file });
+        }
+        if repository.source.mode == WorkspaceMode::MetadataOnly {
+            return Ok((tree, planned));
         }
         if is_there || self.guest.is_some_and(|guest| guest.found == Found::Unfinished) {
             self.removals(&old, &differences, conflicts, remove);

@@ -1,17 +1,19 @@
 //! A repository on the host, looked at: what git says of it, and the files that would travel.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use wire::agent::workspace::{FileMode, State};
 use wire::api::{WorkspaceMode, WorkspaceSource};
 
 use super::config::Settings;
-use super::files::{Seen, Stamp, Tree};
+use super::files::{Seen, Stamp, TICK_NS, Tree};
 use super::git::{Git, first_line};
-use super::listing::{self, Entry, GITLINK, LINK, Node, Oid};
+use super::listing::{self, Entry, GITLINK, LINK, Node, Oid, Recorded};
 use super::secrets::looks_secret;
-use super::{WorkspaceError, shown};
+use super::{WorkspaceError, lfs, shown};
+use crate::model::digest::Digest;
 
 /// How deep submodules may be in each other.
 const NESTED_MAX: usize = 16;
@@ -54,12 +56,19 @@ pub(super) struct WorkFile {
     pub(super) seen: Seen,
     /// What git said.
     pub(super) state: State,
+    /// With this content it is as in the index, whatever git said.
+    pub(super) clean: Option<Digest>,
 }
 
 impl WorkFile {
     /// Whether the index does not have it.
     pub(super) fn is_untracked(&self) -> bool {
         self.state == State::Untracked
+    }
+
+    /// How it stands to the index with a content.
+    pub(super) fn state_with(&self, digest: &Digest) -> State {
+        if self.clean.as_ref() == Some(digest) { State::Clean } else { self.state }
     }
 
     /// How it stands to the index once it has changed.
@@ -210,9 +219,10 @@ impl Repository {
         let tree = Tree::open(self.root())?;
         match want {
             Want::WorkTree => {
+                let written_ns = self.index_written()?;
                 self.entries = listing::index(&self.git)?;
                 if self.source.mode != WorkspaceMode::MetadataOnly {
-                    self.fill_from_work_tree(&tree)?;
+                    self.fill_from_work_tree(&tree, written_ns)?;
                 }
             }
             Want::Commit(commit) => {
@@ -229,14 +239,19 @@ impl Repository {
         self.find_submodules(&tree, want, depth)
     }
 
-    fn fill_from_work_tree(&mut self, tree: &Tree) -> Result<(), WorkspaceError> {
+    fn fill_from_work_tree(&mut self, tree: &Tree, written_ns: u64) -> Result<(), WorkspaceError> {
         let mut seen: Vec<(Vec<u8>, Seen, State)> = Vec::new();
+        // Files of which git may say what it likes: without its filters it can be wrong.
+        let mut unchanged: HashSet<&[u8]> = HashSet::new();
+        let looked_ns = sys::clock::unix_ns();
         for entry in self.entries.iter().filter(|entry| entry.mode != GITLINK) {
             // In a conflict a path is there several times.
             if seen.last().is_none_or(|(path, _, _)| *path != entry.path)
                 && let Some(file) = tree.look(&entry.path)?
             {
                 seen.push((entry.path.clone(), file, State::Clean));
+                let is_unchanged = entry.stage == 0 && file.stamp.is_recorded(&entry.recorded, written_ns);
+                unchanged.extend(is_unchanged.then_some(entry.path.as_slice()));
             }
         }
         let standing = listing::standing(&self.git, true)?;
@@ -252,11 +267,47 @@ impl Repository {
             self.untracked_left_out = standing.untracked.len() as u64;
         }
         let of = |(path, seen, state): (Vec<u8>, Seen, State)| {
-            let state = if standing.modified.contains(&path) { State::Modified } else { state };
-            WorkFile { path, seen, state }
+            let is_modified = standing.modified.contains(&path) && !unchanged.contains(path.as_slice());
+            // What git says is of a file that may have changed once more, unseen, before git looked.
+            let is_doubtful = state == State::Clean && !seen.stamp.is_settled(looked_ns, TICK_NS);
+            let state = if is_modified || is_doubtful { State::Modified } else { state };
+            WorkFile { path, seen, state, clean: None }
         };
         self.files = seen.into_iter().map(of).collect();
+        self.find_pointers()
+    }
+
+    /// Files that differ from what git has only by the filter of git LFS.
+    fn find_pointers(&mut self) -> Result<(), WorkspaceError> {
+        if !self.settings.filters().any(|name| name == lfs::FILTER) {
+            return Ok(());
+        }
+        let modified = self.files.iter_mut().filter(|file| file.state == State::Modified);
+        let mut modified: HashMap<&[u8], &mut Option<Digest>> =
+            modified.map(|file| (file.path.as_slice(), &mut file.clean)).collect();
+        let entries: Vec<&Entry> = self
+            .entries
+            .iter()
+            .filter(|entry| entry.stage == 0 && entry.mode != LINK && modified.contains_key(entry.path.as_slice()))
+            .collect();
+        let oids: Vec<Oid> = entries.iter().map(|entry| entry.oid).collect();
+        for (entry, pointer) in entries.iter().zip(lfs::pointers(&self.git, &oids)?) {
+            if let Some(clean) = modified.get_mut(entry.path.as_slice()) {
+                **clean = pointer;
+            }
+        }
         Ok(())
+    }
+
+    /// When the index was written, nanoseconds since 1970; 0 when there is none.
+    fn index_written(&self) -> Result<u64, WorkspaceError> {
+        let path = self.git_dir.join("index");
+        let written = match std::fs::metadata(&path) {
+            Ok(meta) => meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+            Err(source) => return Err(WorkspaceError::Read { path, source }),
+        };
+        Ok(u64::try_from(written).unwrap_or(0))
     }
 
     fn find_submodules(&mut self, tree: &Tree, want: Want, depth: usize) -> Result<(), WorkspaceError> {
@@ -302,12 +353,17 @@ fn of_commit(node: &Node) -> WorkFile {
         0o100_755 => FileMode::Executable,
         _ => FileMode::Plain,
     };
-    WorkFile { path: node.path.clone(), seen: Seen { mode, stamp: Stamp::unknown(node.bytes) }, state: State::Clean }
+    WorkFile {
+        path: node.path.clone(),
+        seen: Seen { mode, stamp: Stamp::unknown(node.bytes) },
+        state: State::Clean,
+        clean: None,
+    }
 }
 
 fn entry_of(node: Node) -> Entry {
-    let (path, mode, oid) = (node.path, node.mode, node.oid);
-    Entry { path, mode, oid, stage: 0, assume_valid: false, skip_worktree: false, intent_to_add: false }
+    let (path, mode, oid, recorded) = (node.path, node.mode, node.oid, Recorded::default());
+    Entry { path, mode, oid, stage: 0, assume_valid: false, skip_worktree: false, intent_to_add: false, recorded }
 }
 
 fn top_directory(asked: &Path, directory: &Path) -> Result<PathBuf, WorkspaceError> {

@@ -1,14 +1,9 @@
 //! What would travel, for people: dry runs, and checks before anything is made.
 
-use wire::api::{Inspection, WorkspaceMode};
+use wire::api::{Inspection, WORKSPACE_PATH, WorkspaceMode};
 
 use super::repository::Repository;
 use super::shown;
-
-/// Files at the top that pin tools.
-const TOOLING: [&str; 2] = [".mise.toml", ".tool-versions"];
-/// Files that describe a development container, the preferred first (containers.dev).
-const DEVCONTAINER: [&str; 2] = [".devcontainer/devcontainer.json", ".devcontainer.json"];
 
 impl Repository {
     /// What would travel. `list`: all paths are named.
@@ -20,8 +15,8 @@ impl Repository {
             mode: self.source.mode,
             base_commit: self.base_commit(),
             branch: self.branch(),
-            tooling: TOOLING.iter().filter(|name| self.has(name)).map(|name| (*name).to_owned()).collect(),
-            devcontainer: DEVCONTAINER.iter().find(|name| self.has(name)).map(|name| (*name).to_owned()),
+            tooling: self.tooling(),
+            pins: self.pins(),
             paths: list.then(Vec::new),
             ..Inspection::default()
         };
@@ -48,10 +43,9 @@ impl Repository {
                 }
             });
         }
+        let asked = self.container(WORKSPACE_PATH);
+        (told.devcontainer, told.container) = (asked.file, asked.container);
+        told.warnings.extend(asked.remarks);
         told
-    }
-
-    fn has(&self, path: &str) -> bool {
-        self.files.binary_search_by(|file| file.path.as_slice().cmp(path.as_bytes())).is_ok()
     }
 }

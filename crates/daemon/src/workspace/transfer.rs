@@ -55,6 +55,8 @@ pub(super) struct Part {
     pub(super) files: Vec<Planned>,
     pub(super) directories: Vec<Vec<u8>>,
     pub(super) pack: Option<Pack>,
+    /// Objects may be missing, which the remote has.
+    pub(super) is_promised: bool,
     /// What will be remembered, but for the files.
     pub(super) note: notes::Repo,
     /// What is remembered of the files.
@@ -230,6 +232,9 @@ impl Part {
         if let Some(made) = self.pack.as_mut().map(|pack| pack.wait(&stream.meter.watcher)).transpose()?.flatten() {
             let name = |end: &str| at(format!(".git/objects/pack/{}.{end}", made.name).as_bytes());
             // A pack counts once its index is there.
+            if self.is_promised {
+                stream.bytes(&name("promisor"), b"")?;
+            }
             stream.file(&name("pack"), &made.pack)?;
             stream.file(&name("idx"), &made.index)?;
         }
@@ -243,8 +248,8 @@ impl Part {
     fn one<W: Write>(&mut self, number: usize, stream: &mut Stream<'_, W>) -> Result<(), WorkspaceError> {
         let planned = &self.files[number];
         if let Act::Keep(note) = &planned.act {
-            let note = note.clone();
-            self.keep(note, planned.file.state);
+            let (note, state) = (note.clone(), planned.file.state_with(&note.digest));
+            self.keep(note, state);
             return Ok(());
         }
         let path = shown::below(&self.path, &planned.file.path);
@@ -259,7 +264,10 @@ impl Part {
         let (digest, after) = send(stream, &path, &opened, &seen)?;
         let is_same = after == seen.stamp;
         // git said so of the file as it was then.
-        let state = if is_same && seen == planned.file.seen { planned.file.state } else { planned.file.changed() };
+        let state = match is_same {
+            true if seen == planned.file.seen => planned.file.state_with(&digest),
+            _ => planned.file.changed(),
+        };
         let is_settled = is_same && seen.stamp.is_settled(sys::clock::unix_ns(), COARSE_NS);
         let path = planned.file.path.clone();
         self.settled.push(Settled { how: How::Sent, state, hash: *digest.as_bytes(), path: path.clone() });
@@ -284,7 +292,8 @@ impl Part {
         for number in 0..self.files.len() {
             if let Act::Keep(note) = &self.files[number].act {
                 let note = note.clone();
-                self.keep(note, self.files[number].file.state);
+                let state = self.files[number].file.state_with(&note.digest);
+                self.keep(note, state);
             }
         }
     }

@@ -83,6 +83,13 @@ pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
             Plan::Prepare(Box::new(plan.unwrap()))
         }
         "delete" => Plan::Delete(Box::new(daemon::ops::delete::plan(host, &ready(true).await).await.unwrap())),
+        other => prepare_artifact(host, other, id).await,
+    }
+}
+
+/// The same for verbs about images and kernels.
+async fn prepare_artifact(host: &Host, verb: &str, id: &OpId) -> Plan {
+    match verb {
         "build image" => {
             let request = BuildImage { recipe: "tiny".into(), variant: None, name: None };
             let plan = daemon::ops::image_build::plan(host, request, id.clone()).await.unwrap();

@@ -23,5 +23,6 @@ mod slate;
 mod store;
 mod store_rows;
 mod together;
+mod unexported;
 mod verbs;
 mod vmm;

@@ -25,7 +25,7 @@ pub use super::listening::{LISTENERS_MAX, Listeners, ListeningSocket, Protocol};
 use serde::{Deserialize, Serialize};
 
 use super::session::{SessionReply, SessionRequest};
-use super::workspace::Surveyed;
+use super::workspace::{Added, Surveyed};
 
 /// The agent's first words on a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,9 +131,9 @@ pub enum Request {
     Survey {
         /// Absolute.
         path: String,
-        /// Files that were not sent are told too, ignored ones included; those of git directories never are.
+        /// What is told of files that were not sent, ignored ones included; of those of git directories nothing ever is.
         #[serde(default)]
-        added: bool,
+        added: Added,
     },
     /// Packs the files and links below `path` whose relative paths come on the input channel, each with a zero behind it,
     /// when all have come. What is not there is left out, and of each file its owner and attributes.
@@ -266,6 +266,9 @@ pub struct SyncedFile {
 pub struct ExecRequest {
     /// The program, searched in `PATH` when it has no slash, and its arguments; never empty.
     pub argv: Vec<String>,
+    /// A program and its first arguments that run `argv`, or the shell: they are shown to nobody. Empty: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub through: Vec<String>,
     /// Set over the default environment.
     #[serde(default)]
     pub env: Vec<(String, String)>,

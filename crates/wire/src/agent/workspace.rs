@@ -51,6 +51,19 @@ pub enum Found {
     Workspace,
 }
 
+/// What is told of files that were not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Added {
+    /// Nothing.
+    #[default]
+    Not,
+    /// That they are there; their hashes are zeros. Nothing is read for it.
+    Named,
+    /// What is in them, too.
+    Hashed,
+}
+
 /// How a file came to be as it is, for the agent's notes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {

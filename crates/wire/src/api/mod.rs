@@ -57,6 +57,7 @@ mod operation;
 mod policy;
 mod session;
 mod system;
+mod tooling;
 mod tree;
 mod vm;
 mod workspace;
@@ -73,6 +74,7 @@ pub use session::{
     AttachSession, SendQuery, Sent, Session, SessionList, SessionState, SignalSession, StartSession, StopSession,
 };
 pub use system::{Check, CheckStatus, DaemonStatus, Defaults, DoctorReport, VersionInfo};
+pub use tooling::{DevContainer, POST_CREATE_SESSION, TOOLING_SESSION, ToolPin};
 pub use tree::{Change, ChangeKind, ERROR_TRAILER, FileKind, FileQuery, GuestFile, TreeDone, TreeQuery};
 pub use vm::{
     BootStatus, CreateVm, DeleteVm, KillSignal, KillSignalError, KillVm, LogSource, LogsQuery, Publish, Ready,

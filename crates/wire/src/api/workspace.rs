@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::tooling::{DevContainer, ToolPin};
 use super::tree::Change;
 use crate::id::BootId;
 
@@ -57,6 +58,12 @@ pub struct Workspace {
     /// How it was when its guest was stopped the last time.
     #[serde(default)]
     pub last_look: Option<LastLook>,
+    /// Where mise is in the guest, when the repository pins tools for it: commands in the workspace run with those.
+    #[serde(default)]
+    pub mise: Option<String>,
+    /// Set for every command in the VM, beneath what the command's own request sets: its development container's.
+    #[serde(default)]
+    pub env: Vec<(String, String)>,
 }
 
 /// What a guest held, that was never exported, when it was stopped.
@@ -176,10 +183,16 @@ pub struct Inspection {
     pub secrets: Vec<String>,
     /// Where its submodules are.
     pub submodules: Vec<String>,
-    /// Files at its top that pin tools: `.mise.toml`, `.tool-versions`.
+    /// Files at its top that mise reads: `.mise.toml`, `.tool-versions` and the like.
     pub tooling: Vec<String>,
+    /// Versions of tools that other files pin, and none of those.
+    #[serde(default)]
+    pub pins: Vec<ToolPin>,
     /// The file that describes a development container, when it has one.
     pub devcontainer: Option<String>,
+    /// What of that is heeded, when it can be read.
+    #[serde(default)]
+    pub container: Option<DevContainer>,
     /// Things a person should know.
     pub warnings: Vec<String>,
     /// The files, when they were asked for; bytes that are no text are replaced.

@@ -8,10 +8,11 @@ use wire::attach::{Ended, ExecSpec};
 use wire::duration;
 
 use crate::attach::{self, Ending, Given, Purpose, Signals, StreamError};
-use crate::client::path;
+use crate::client::{Upgraded, path};
 use crate::cmd::App;
 use crate::error::Failure;
 use crate::limit::{self, Limit};
+use crate::output::Outlet;
 use crate::terminal::{self, RawMode, TerminalError};
 
 /// Whether the command gets a terminal.
@@ -32,8 +33,8 @@ pub(crate) struct Attachment {
     pub(crate) limit: Option<Duration>,
 }
 
-/// Runs `spec` in `vm` and returns its status. Meanwhile `remark` is found out, which is warned of before the command is
-/// heard.
+/// Runs `spec` in `vm` and returns its status. Where there is a workspace in the VM, `remark` is found out while the command
+/// begins, and warned of before it is heard.
 ///
 /// # Errors
 /// When it did not run, or the connection to it broke.
@@ -57,19 +58,15 @@ pub(crate) async fn run(
         let opened = app.client.upgrade(&target, &spec).await?;
         Ok((opened, Instant::now()))
     };
-    let both = async {
-        let (opened, remark) = tokio::join!(opening, remark);
-        opened.map(|opened| (opened, remark))
-    };
-    let (((stream, early), began), remark) = app.interrupts.guard(since, both).await?;
-    if let Some(remark) = remark {
+    let (Upgraded { stream, early, has_workspace }, began) = app.interrupts.guard(since, opening).await?;
+    if has_workspace && let Some(remark) = remark.await {
         app.out.warn(&remark);
     }
     let is_raw = has_terminal && spec.stdin && terminal::stdin_is_terminal();
     let raw = is_raw.then(RawMode::enter).transpose()?;
     let limit = Limit::since(began, attachment.limit);
-    let stdin = spec.stdin;
-    let given = Given { purpose: Purpose::Exec, escape: None, stdin, raw, terminal: has_terminal, signals, limit };
+    let (purpose, outlet, stdin) = (Purpose::Exec, Outlet::Own, spec.stdin);
+    let given = Given { purpose, outlet, escape: None, stdin, raw, terminal: has_terminal, signals, limit };
     let ending = attach::run(stream, early, given).await;
     terminal::restore();
     match ending {

@@ -92,10 +92,10 @@ pub(crate) struct Context {
 
 impl Context {
     /// `argv`, run as asked for; with neither a terminal nor input yet.
-    pub(crate) fn spec(self, argv: Vec<String>) -> ExecSpec {
-        let files = self.env_file.into_iter().flat_map(|EnvFile(variables)| variables);
-        let env = files.chain(self.env).collect();
-        ExecSpec { argv, env, cwd: self.workdir, user: self.user, ..ExecSpec::default() }
+    pub(crate) fn spec(&self, argv: Vec<String>) -> ExecSpec {
+        let files = self.env_file.iter().flat_map(|EnvFile(variables)| variables);
+        let env = files.chain(&self.env).cloned().collect();
+        ExecSpec { argv, env, cwd: self.workdir.clone(), user: self.user.clone(), ..ExecSpec::default() }
     }
 }
 

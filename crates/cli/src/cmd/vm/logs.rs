@@ -9,6 +9,7 @@ use wire::api::{BASE, BootChoice, BootList, LogSource};
 use crate::client::{encode, path};
 use crate::clock;
 use crate::cmd::App;
+use crate::cmd::vm::session;
 use crate::complete;
 use crate::error::Failure;
 use crate::output::{self, Format, printable, printable_lines, raw};
@@ -22,6 +23,7 @@ Examples:
   banger logs --boot -1 web             of the boot before the last one
   banger logs --list-boots web          which boots there were, and how they ended
   banger logs --vmm web                 what the VMM itself printed
+  banger logs --tooling web             how the tools of its workspace were installed
   banger logs web > console.log         the exact bytes";
 
 /// Of what.
@@ -31,7 +33,7 @@ pub(crate) struct Args {
     /// The VM, by name or id
     #[arg(value_parser = values::reference, add = complete::vms())]
     pub(crate) vm: String,
-    /// Go on until the boot ends
+    /// Go on until the boot ends, or what installs the tools
     #[arg(short, long)]
     follow: bool,
     /// Which log: the guest's console, or what the VMM printed
@@ -40,11 +42,14 @@ pub(crate) struct Args {
     /// What the VMM printed, instead of the guest's console
     #[arg(long, conflicts_with = "source")]
     vmm: bool,
+    /// What was printed when the guest was set up for its workspace: its tools installed, its container's commands run
+    #[arg(long, conflicts_with_all = ["source", "vmm", "boot"])]
+    tooling: bool,
     /// Which boot: 0 is the last one, -1 the one before; or its id
     #[arg(short, long, value_name = "N|ID", allow_hyphen_values = true)]
     boot: Option<BootChoice>,
     /// List the boots there were instead
-    #[arg(long, conflicts_with_all = ["follow", "source", "vmm", "boot", "raw"])]
+    #[arg(long, conflicts_with_all = ["follow", "source", "vmm", "tooling", "boot", "raw"])]
     list_boots: bool,
     /// How to print the list of boots, and a failure
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT", hide_default_value = true)]
@@ -65,6 +70,9 @@ enum Source {
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     if args.list_boots {
         return list_boots(app, &args.vm).await;
+    }
+    if args.tooling {
+        return session::tooling::print(app, &args.vm, args.follow, args.raw).await;
     }
     let source = match args.source {
         Source::Console if !args.vmm => LogSource::Console,

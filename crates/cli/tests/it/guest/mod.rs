@@ -12,9 +12,11 @@
 //! | [`network`] | what a guest reaches and what reaches it |
 //! | [`load`] | boots and clocks while every core is busy |
 //! | [`copy`] | files in and out |
+//! | [`repository`] | a repository goes in, and the work comes back |
 //! | [`crash`] | the daemon killed at each step of a start, and a VMM |
 //! | [`full`] | a disk without a free byte |
 //! | [`sessions`] | commands left running, over the daemon's death and beside stalled watchers |
+//! | [`tooling`] | tools that a repository pins, and its development container |
 //! | [`idle`] | a VM that nobody uses is stopped, and what using it is |
 //! | [`soak`] | in `make soak` only: the daemon killed at each step of the rest, power cuts, many lives |
 //! | [`workspace`] | repositories go in and patches come out, random and real ones, and from guests that lie |
@@ -29,9 +31,11 @@ mod input;
 mod lifecycle;
 mod load;
 mod network;
+mod repository;
 mod run;
 mod sessions;
 mod soak;
 mod stdio;
+mod tooling;
 mod verbs;
 mod workspace;

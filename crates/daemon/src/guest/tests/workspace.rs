@@ -1,6 +1,6 @@
 //! Workspaces: what the client says and takes.
 
-use wire::agent::workspace::{Difference, FileMode, Found, How, Settled, State, Surveyable, Surveyed};
+use wire::agent::workspace::{Added, Difference, FileMode, Found, How, Settled, State, Surveyable, Surveyed};
 
 use super::*;
 
@@ -72,7 +72,7 @@ async fn a_survey_is_taken_and_nonsense_is_not() {
             peer.data(stream, sent).await;
             peer.reply(stream, &Reply::Surveyed(surveyed.clone())).await;
         };
-        let (told, ()) = tokio::join!(guest.survey("/r", false), scripted);
+        let (told, ()) = tokio::join!(guest.survey("/r", Added::Not), scripted);
         if is_right {
             assert_eq!(told.unwrap(), (surveyed.clone(), vec![record.clone()]));
         } else {
@@ -123,7 +123,7 @@ async fn an_agent_that_is_older_says_so() {
     let asked = async {
         let removed = guest.remove("/r", &names.iter().rev().cloned().collect::<Vec<_>>()).await.map(drop);
         let settled = guest.settle("/r", &records).await;
-        let surveyed = guest.survey("/r", true).await.map(drop);
+        let surveyed = guest.survey("/r", Added::Hashed).await.map(drop);
         let got = match guest.get_files("/r", &names).await {
             Ok(tree) => tree.done().await.map(drop),
             Err(error) => Err(error),

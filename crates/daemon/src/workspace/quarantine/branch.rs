@@ -28,7 +28,7 @@ impl Quarantine {
     ///
     /// # Errors
     /// When something is missing, the branch is checked out, or has commits of somebody else's.
-    pub fn into_branch(&self, head: &str, base: Option<&str>, vm: &VmName) -> Result<String, QuarantineError> {
+    pub fn make_branch(&self, head: &str, base: Option<&str>, vm: &VmName) -> Result<String, QuarantineError> {
         let mut walk = self.git(&["rev-list", "--objects", "--quiet", head]);
         if let Some(base) = base {
             walk.arg(format!("^{base}"));
@@ -90,7 +90,7 @@ impl Quarantine {
         let pack = self.dir.path().join("pack");
         let to = File::create(&pack).map_err(QuarantineError::Scratch)?;
         let mut git = self.git(&["pack-objects", "--revs", "--thin", "--local", "--stdout", "-q"]);
-        self.into_file(git.stdin(reading(&wanted)?), to, "pack the guest's commits")?;
+        self.output_to(git.stdin(reading(&wanted)?), to, "pack the guest's commits")?;
         let args = ["index-pack", "--fix-thin", "--stdin"].map(OsStr::new);
         run(self.host.command(&args).stdin(reading(&pack)?), "add the guest's commits").map(|_name| ())
     }

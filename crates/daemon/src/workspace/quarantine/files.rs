@@ -4,7 +4,7 @@
 //! sent from, with the conversions that git has built in, as the host's configuration and their attributes have them;
 //! filters there are none.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
@@ -14,9 +14,13 @@ use std::process::{Command, Stdio};
 
 use rustix::fs::{Mode, OFlags};
 use tree::unpack::{Policy, unpack};
+use wire::agent::workspace::FileMode;
 
 use super::{Quarantine, QuarantineError, reading, run};
+use crate::model::digest::Digest;
 
+/// Objects read at once.
+const OBJECTS_AT_ONCE: usize = 64;
 /// What decides which files git ignores.
 const IGNORE: &[u8] = b".gitignore";
 /// Settings of the host's repository that decide how files become objects.
@@ -106,6 +110,39 @@ impl Files {
         Ok(ignored.split(|byte| *byte == 0).filter(|path| !path.is_empty()).map(<[u8]>::to_vec).collect())
     }
 
+    /// Those of the files that are not as the commit has them, by their digests and modes. One that goes through a filter
+    /// counts as if it were: nobody here can tell.
+    ///
+    /// # Errors
+    /// When git cannot tell.
+    pub fn uncommitted(&self, files: &HashMap<Vec<u8>, (FileMode, Digest)>) -> Result<Vec<Vec<u8>>, QuarantineError> {
+        let mut left: HashMap<&[u8], &(FileMode, Digest)> =
+            files.iter().map(|(path, file)| (path.as_slice(), file)).collect();
+        let tree = self.quarantine.host.tell(&["ls-tree", "-r", "-z", &self.base])?;
+        let entries = tree.split(|byte| *byte == 0).filter_map(entry);
+        let entries: Vec<Entry<'_>> = entries.filter(|entry| left.contains_key(entry.path)).collect();
+        let mut objects = self.quarantine.host.objects("--batch")?;
+        for entries in entries.chunks(OBJECTS_AT_ONCE) {
+            let names: Vec<&str> = entries.iter().map(|entry| entry.object).collect();
+            for (entry, object) in entries.iter().zip(objects.read(&names)?) {
+                let Some((mode, digest)) = left.get(entry.path) else { continue };
+                if entry.mode == *mode && object.is_some_and(|object| Digest::of(&object.content) == *digest) {
+                    left.remove(entry.path);
+                }
+            }
+        }
+        let paths: Vec<Vec<u8>> = left.into_keys().map(<[u8]>::to_vec).collect();
+        let listed = self.quarantine.write("candidates", &joined(&paths))?;
+        let mut git = self.git(&["check-attr", "-z", "--stdin", "filter"]);
+        let answer = self.quarantine.dir.path().join("attributes");
+        let to = File::create(&answer).map_err(QuarantineError::Scratch)?;
+        self.quarantine.output_to(git.stdin(reading(&listed)?), to, "see what is filtered")?;
+        let answer = std::fs::read(&answer).map_err(QuarantineError::Scratch)?;
+        let fields: Vec<&[u8]> = answer.split(|byte| *byte == 0).collect();
+        let unfiltered = fields.chunks_exact(3).filter(|field| matches!(field[2], b"unspecified" | b"unset" | b"set"));
+        Ok(unfiltered.map(|field| field[0].to_vec()).collect())
+    }
+
     /// The patch that leads from `base`, or else from what it began with, to the same with `changed` files as they were
     /// unpacked and without `removed` ones: an open file, and how many files differ.
     ///
@@ -143,7 +180,7 @@ impl Files {
         let path = self.quarantine.dir.path().join("patch");
         let to = File::create(&path).map_err(QuarantineError::Scratch)?;
         let args = [&["diff", "--cached"][..], &FORM, renames, &[base, "--"]].concat();
-        self.quarantine.into_file(&mut self.git(&args), to, "make a patch")?;
+        self.quarantine.output_to(&mut self.git(&args), to, "make a patch")?;
         let file = File::open(&path).map_err(QuarantineError::Scratch)?;
         Ok((file, names.iter().filter(|byte| **byte == 0).count() as u64))
     }
@@ -174,7 +211,7 @@ impl Files {
 
 impl Quarantine {
     /// Runs it with its output in a file.
-    pub(super) fn into_file(&self, git: &mut Command, to: File, act: &'static str) -> Result<(), QuarantineError> {
+    pub(super) fn output_to(&self, git: &mut Command, to: File, act: &'static str) -> Result<(), QuarantineError> {
         self.answer(git, to, act, &[0])
     }
 
@@ -187,6 +224,26 @@ impl Quarantine {
         }
         Err(QuarantineError::refused(act, &String::from_utf8_lossy(&output.stderr)))
     }
+}
+
+/// A file of a tree.
+struct Entry<'a> {
+    mode: FileMode,
+    object: &'a str,
+    path: &'a [u8],
+}
+
+/// Reads `mode kind object⇥path`; none for what is no file.
+fn entry(line: &[u8]) -> Option<Entry<'_>> {
+    let tab = line.iter().position(|byte| *byte == b'\t')?;
+    let mut words = std::str::from_utf8(&line[..tab]).ok()?.split(' ');
+    let mode = match words.next()? {
+        "100644" => FileMode::Plain,
+        "100755" => FileMode::Executable,
+        "120000" => FileMode::Link,
+        _ => return None,
+    };
+    Some(Entry { mode, object: words.nth(1)?, path: &line[tab + 1..] })
 }
 
 /// Whether the file says what is ignored.

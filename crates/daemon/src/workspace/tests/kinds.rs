@@ -157,7 +157,7 @@ fn flags_of_the_index_arrive() {
     bench.commit("one");
     bench.git(&["update-index", "--assume-unchanged", "assumed"]);
     bench.write("assumed", "changed, and nobody looks");
-    bench.git(&["sparse-checkout", "set", "in"]);
+    bench.git(&["sparse-checkout", "set", "--sparse-index", "in"]);
     assert!(!bench.host().join("out/b").exists());
     bench.arrives();
     assert!(!bench.guest().join("out/b").exists());

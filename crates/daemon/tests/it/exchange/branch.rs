@@ -119,6 +119,31 @@ async fn all_of_a_repository_that_had_no_commit() {
     pair.end().await;
 }
 
+#[tokio::test]
+async fn a_guest_with_less_history_and_other_names_of_objects() {
+    let make = |dir: &Path| {
+        git(dir, &["init", "-q", "-b", "main", "--object-format=sha256", "."]);
+        for message in ["one", "two", "three"] {
+            write(dir, "a", message);
+            git(dir, &["add", "a"]);
+            git(dir, &["commit", "-qm", message]);
+        }
+    };
+    let pair = Pair::new(make).await;
+    let base = pair.workspace.base_commit.clone().unwrap();
+    assert_eq!(base.len(), 64);
+    write(&pair.guest, ".git/shallow", format!("{base}\n"));
+    write(&pair.guest, "a", "four");
+    git(&pair.guest, &["commit", "-qam", "four"]);
+    let exported = into_branch(&pair).await.unwrap();
+    assert_eq!((exported.commits, exported.base_commit), (1, Some(base)));
+    assert_eq!(git(&pair.host, &["rev-list", "--count", "banger/web"]), "4\n");
+    write(&pair.guest, "a", "five");
+    let (there, exported) = pair.round_trip(None).await;
+    assert_eq!((there, exported.commits_left_out), (pair.guest_tree(), 1));
+    pair.end().await;
+}
+
 /// Writes an object whatever it says; its name.
 fn object(dir: &Path, kind: &str, content: &[u8]) -> String {
     let mut command = sys::process::command("git");

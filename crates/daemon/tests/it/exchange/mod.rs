@@ -13,9 +13,10 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use daemon::exchange::{ExchangeError, Look, Sent, SentFile, SentRepository, export, look};
-use sha2::{Digest, Sha256};
+use daemon::model::digest::Digest;
+use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
-use wire::agent::workspace::{How, Settled, State};
+use wire::agent::workspace::{FileMode, How, Settled, State};
 use wire::api::{ExportFormat, ExportQuery, Exported, WORKSPACE_PATH, Workspace};
 
 use super::agent::{Running, SOON, running_as};
@@ -186,22 +187,26 @@ impl Pair {
 
     async fn settle(&self, path: String) -> SentRepository {
         let here = self.host.join(&path);
-        let nul = |list: Vec<u8>| list.split(|b| *b == 0).filter(|p| !p.is_empty()).map(<[u8]>::to_vec).collect();
-        let listed: Vec<Vec<u8>> = nul(git_os(&here, &["ls-files", "-z", "-c"].map(OsStr::new)));
+        let listed = git_os(&here, &["ls-files", "-z", "-c"].map(OsStr::new));
         let has_commit = commit(&here, "HEAD").is_some();
-        let changed: Vec<Vec<u8>> = match has_commit {
-            true => nul(git_os(&here, &["diff", "--name-only", "-z", "HEAD"].map(OsStr::new))),
+        let changed = match has_commit {
+            true => git_os(&here, &["diff", "--name-only", "-z", "HEAD"].map(OsStr::new)),
             false => listed.clone(),
         };
+        let is_changed = |name: &[u8]| changed.split(|byte| *byte == 0).any(|path| path == name);
         let all = tree(&here);
         let (mut records, mut files) = (Vec::new(), HashMap::new());
-        for name in listed {
-            let Some((_, content)) = all.get(&name) else { continue };
-            let hash: [u8; 32] = Sha256::digest(content).into();
-            let is_committed = !changed.contains(&name);
-            let state = if is_committed { State::Clean } else { State::Modified };
-            records.push(Settled { how: How::Sent, state, hash, path: name.clone() });
-            files.insert(name, SentFile { hash, is_committed });
+        for name in listed.split(|byte| *byte == 0) {
+            let Some((mode, content)) = all.get(name) else { continue };
+            let state = if is_changed(name) { State::Modified } else { State::Clean };
+            let hash = Sha256::digest(content).into();
+            records.push(Settled { how: How::Sent, state, hash, path: name.to_vec() });
+            let mode = match mode {
+                0o755 => FileMode::Executable,
+                0o644 => FileMode::Plain,
+                _ => FileMode::Link,
+            };
+            files.insert(name.to_vec(), SentFile { mode, digest: Digest::of(content) });
         }
         let there = format!("{WORKSPACE_PATH}/{path}");
         self.running.guest.settle(there.trim_end_matches('/'), &records).await.unwrap();
@@ -234,7 +239,8 @@ impl Pair {
         let query = ExportQuery { base_commit: base.map(str::to_owned), ..ExportQuery::default() };
         let (patch, exported) = self.export(&query).await.unwrap();
         let fresh = tempfile::tempdir_in(self.dir.path()).unwrap();
-        git(fresh.path(), &["init", "-q", "."]);
+        let format = git(&self.host, &["rev-parse", "--show-object-format"]);
+        git(fresh.path(), &["init", "-q", "--object-format", format.trim(), "."]);
         if let Some(base) = &exported.base_commit {
             // The base may be a commit of the guest's own.
             git(fresh.path(), &["fetch", "-q", self.guest.to_str().unwrap(), base]);
@@ -278,6 +284,8 @@ fn blank() -> Workspace {
         exported: None,
         made_branch: None,
         last_look: None,
+        mise: None,
+        env: Vec::new(),
     }
 }
 

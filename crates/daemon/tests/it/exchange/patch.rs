@@ -1,5 +1,6 @@
 //! Everything as one patch.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use daemon::exchange::ExchangeError;
@@ -244,6 +245,10 @@ async fn repositories_within_the_workspace() {
     git(&pair.guest.join("vendor"), &["commit", "-qm", "vendored"]);
     let (_, with) = pair.export(&ExportQuery::default()).await.unwrap();
     assert_eq!(with.files_left_out, exported.files_left_out + 2);
+    std::fs::remove_dir_all(sub.join(".git")).unwrap();
+    assert!(!pair.look().await.is_unchanged);
+    std::fs::remove_dir_all(&sub).unwrap();
+    assert!(!pair.look().await.is_unchanged);
     pair.end().await;
 }
 
@@ -324,7 +329,56 @@ async fn a_linked_work_tree_and_an_index_behind_a_link() {
     let before = everything(&pair.guest);
     assert_eq!(patch, pair.export(&ExportQuery::default()).await.unwrap().0);
     assert!(before == everything(&pair.guest), "a link to an index is not written through");
-    let left = std::fs::read_dir(pair.guest.join(".git")).unwrap();
-    assert!(!left.flatten().any(|entry| entry.file_name().to_string_lossy().contains("export")));
+    pair.end().await;
+}
+
+/// Whether something of an export is in the guest's git directory.
+fn has_leftovers(pair: &Pair) -> bool {
+    let entries = std::fs::read_dir(pair.guest.join(".git")).unwrap();
+    entries.flatten().any(|entry| entry.file_name().to_string_lossy().contains("export"))
+}
+
+#[tokio::test]
+async fn an_export_that_is_given_up_leaves_nothing() {
+    let pair = Pair::new(repository).await;
+    // What one left that was killed.
+    write(&pair.guest, ".git/banger-export.4194305/index", "x");
+    let huge: String = (0..2_000_000).map(|line| format!("{line}\n")).collect();
+    write(&pair.guest, "huge", huge);
+    let (guest, query) = (&pair.running.guest, ExportQuery::default());
+    let mut stream =
+        daemon::exchange::export(guest, &pair.workspace, &pair.sent, &query, super::BYTES_MAX, &pair.scratch())
+            .await
+            .unwrap();
+    assert!(stream.read().await.unwrap().is_some());
+    assert!(!pair.guest.join(".git/banger-export.4194305").exists());
+    assert!(has_leftovers(&pair), "it is under way");
+    drop(stream);
+    let deadline = std::time::Instant::now() + super::super::agent::SOON;
+    while has_leftovers(&pair) {
+        assert!(std::time::Instant::now() < deadline, "a temporary index outlived its export");
+        tokio::task::yield_now().await;
+    }
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn files_that_were_never_sent_are_not_missing() {
+    let mut pair = Pair::new(repository).await;
+    for name in tree(&pair.guest).into_keys() {
+        std::fs::remove_file(pair.guest.join(std::os::unix::ffi::OsStrExt::from_bytes(name.as_slice()) as &OsStr))
+            .unwrap();
+    }
+    pair.running.guest.settle(&pair.workspace.guest_path, &[]).await.unwrap();
+    pair.workspace.mode = wire::api::WorkspaceMode::MetadataOnly;
+    pair.sent.repositories[0].files.clear();
+    let look = pair.look().await;
+    assert!(look.is_unchanged, "{look:?}");
+    let (patch, exported) = pair.export(&ExportQuery::default()).await.unwrap();
+    assert_eq!((patch.len(), exported.files), (0, Some(0)));
+    write(&pair.guest, "a", "checked out, and changed\n");
+    write(&pair.guest, "new", "n\n");
+    let (there, exported) = pair.round_trip(None).await;
+    assert_eq!((exported.files, there.len()), (Some(2), tree(&pair.host).len() + 1));
     pair.end().await;
 }

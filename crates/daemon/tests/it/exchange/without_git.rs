@@ -67,20 +67,27 @@ async fn line_ends_are_the_hosts() {
         repository(dir);
         write(dir, ".gitattributes", "*.dos text eol=crlf\n*.x filter=harm diff=harm\n");
         write(dir, "f.dos", "one\r\ntwo\r\n");
+        write(dir, "big.x", "pointer\n");
         git(dir, &["add", "-A"]);
         git(dir, &["commit", "-qm", "attributes"]);
+        write(dir, "big.x", "as if a filter had made it\n");
+        write(dir, "early.dos", "staged\r\n");
+        git(dir, &["add", "early.dos"]);
         let touch = format!("touch {}", dir.parent().unwrap().join("ran").display());
         for name in ["filter.harm.clean", "filter.harm.smudge", "diff.harm.command", "diff.harm.textconv"] {
             git(dir, &["config", name, &touch]);
         }
     };
     let pair = Pair::with_path(Some(bin.path()), make).await;
+    // By what looked at the host's files above.
+    std::fs::remove_file(pair.dir.path().join("ran")).unwrap();
     write(&pair.guest, "f.dos", "one\r\nTWO\r\n");
     write(&pair.guest, "g.x", "filtered\n");
     let (patch, exported) = pair.export(&ExportQuery::default()).await.unwrap();
     let patch = String::from_utf8(patch).unwrap();
     assert!(patch.contains("\n-two\n+TWO\n") && !patch.contains('\r'), "{patch}");
-    assert_eq!(exported.files, Some(2));
+    assert!(patch.contains("\n+staged\n") && !patch.contains("big.x"), "{patch}");
+    assert_eq!(exported.files, Some(3));
     assert!(!pair.dir.path().join("ran").exists());
     pair.end().await;
 }

@@ -41,6 +41,8 @@ impl Courier for Drivers {
             prepared_at_ms: Some(delivery.now_ms),
             exported: None,
             last_look: None,
+            mise: None,
+            env: Vec::new(),
         };
         std::fs::write(delivery.dir.join(RECORD), serde_json::to_vec(&workspace).unwrap()).unwrap();
         Ok(())
@@ -55,7 +57,7 @@ impl Courier for Drivers {
     }
 
     async fn look(&self, delivered: &Delivered) -> Result<Looked, Cause> {
-        let side = self.0.work.lock().unwrap().clone();
+        let side = *self.0.work.lock().unwrap();
         let exported = delivered.workspace.exported.is_some();
         match side {
             Ok(changes) => {

@@ -1,7 +1,7 @@
 //! `banger run`: from nothing to a command in a new VM, and back.
 //!
 //! ```text
-//! look at the workspace ─► image, kernel ─► create and start ─┬─► wait until ready ───┬─► command or shell ─► with --rm: delete
+//! look at the workspace ─► image, kernel ─► create and start ─┬─► wait until ready ───┬─► tools ─► command or shell ─► with --rm: delete
 //!                                                             └─► send the workspace ─┘
 //! ```
 //! What comes before the command either succeeds or leaves no VM, except that a guest which does not answer is kept to be
@@ -31,7 +31,9 @@ use crate::table::elapsed;
 use crate::terminal;
 use crate::values::command_line;
 
+mod container;
 mod ending;
+mod tooling;
 mod workspace;
 
 const EXAMPLES: &str = "\
@@ -79,7 +81,7 @@ pub(crate) struct Args {
     /// Show which files would travel, and make nothing
     #[arg(long, requires = "path")]
     dry_run: bool,
-    /// Do not install the tools that the repository pins
+    /// Do not install the tools that the repository pins, nor run its container's postCreateCommand
     #[arg(long)]
     no_bootstrap: bool,
     /// The command and its arguments, after --
@@ -107,7 +109,7 @@ enum Attached {
 }
 
 /// Runs all of it; the status is the command's.
-pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
+pub(crate) async fn run(app: &App, mut args: Args) -> Result<u8, Failure> {
     let since = app.interrupts.start();
     let attached = attached(&args)?;
     let workspace = match &args.path {
@@ -120,12 +122,20 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     }
     if let Some(workspace) = &workspace {
         workspace.check_tools(&args, &attached)?;
+        container::adopt(app, &mut args.machine, &workspace.found, since).await?;
     }
     defaults::ensure(app, &args.machine, since).await.map_err(|failure| args.machine.not_created(failure))?;
     let began = clock::now();
     let begun = create(app, &args, since).await.map_err(|failure| args.machine.not_created(failure))?;
     let vm = begun.subject.clone();
-    if let Err(broken) = prepare(app, &args, &vm, workspace.as_ref(), since).await {
+    let prepared = async {
+        prepare(app, &args, &vm, workspace.as_ref(), since).await?;
+        match &workspace {
+            Some(workspace) => tooling::set_up(app, &args, &attached, &vm, &workspace.found, since).await,
+            None => Ok(()),
+        }
+    };
+    if let Err(broken) = prepared.await {
         return Err(ending::give_up(app, &vm, broken).await);
     }
     app.out.aside(&format!("ready in {}", elapsed(clock::now().duration_since(began))));

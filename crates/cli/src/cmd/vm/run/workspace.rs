@@ -15,7 +15,7 @@ use crate::output::printable;
 #[derive(Debug)]
 pub(super) struct Workspace {
     source: WorkspaceSource,
-    found: Inspection,
+    pub(super) found: Inspection,
 }
 
 impl Workspace {

@@ -5,12 +5,13 @@ use wire::attach::Ended;
 
 use super::{One, session_path};
 use crate::attach::{self, Ending, Escape, Given, Purpose, Signals};
+use crate::client::Upgraded;
 use crate::cmd::App;
 use crate::cmd::vm::attached::broken;
 use crate::detach_keys::{self, DetachKeys};
 use crate::error::Failure;
 use crate::limit::Limit;
-use crate::output::{self, Format};
+use crate::output::{self, Format, Outlet};
 use crate::terminal::{self, RawMode};
 
 const EXAMPLES: &str = "\
@@ -60,7 +61,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
         terminal: is_typed.then(terminal::size),
     };
     let keys = is_typed.then_some(args.detach_keys);
-    let watched = Watched { keys, escape: None, is_typed };
+    let watched = Watched { keys, outlet: Outlet::Own, escape: None, is_typed };
     match watch(app, &args.one, &request, watched).await? {
         Ending::Told(Ended::Exited { status }) => Ok(status.shell_code()),
         Ending::Left { signal: None } => {
@@ -78,6 +79,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
 /// How a session is looked at.
 pub(super) struct Watched {
     pub(super) keys: Option<DetachKeys>,
+    pub(super) outlet: Outlet,
     pub(super) escape: Option<Escape>,
     /// A person types into its terminal.
     pub(super) is_typed: bool,
@@ -91,10 +93,11 @@ pub(super) async fn watch(app: &App, one: &One, request: &AttachSession, watched
     let since = app.interrupts.now();
     let signals = Signals::listen();
     let target = session_path(&one.vm, &one.session, "/attach");
-    let (stream, early) = app.interrupts.guard(since, app.client.upgrade(&target, request)).await?;
+    let Upgraded { stream, early, .. } = app.interrupts.guard(since, app.client.upgrade(&target, request)).await?;
     let raw = watched.is_typed.then(RawMode::enter).transpose()?;
     let given = Given {
         purpose: Purpose::Session { keys: watched.keys },
+        outlet: watched.outlet,
         escape: watched.escape,
         stdin: request.stdin,
         raw,

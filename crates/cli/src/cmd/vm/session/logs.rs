@@ -8,7 +8,7 @@ use crate::attach::Escape;
 use crate::cmd::App;
 use crate::cmd::vm::logs::escaped;
 use crate::error::Failure;
-use crate::output::{self, Format};
+use crate::output::{self, Format, Outlet};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,9 +40,16 @@ pub(crate) struct Args {
 
 /// Prints it.
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
-    let request = AttachSession { stdin: false, follow: args.follow, tail: args.tail, terminal: None };
+    print(app, &args.one, args.follow, args.tail, args.raw).await
+}
+
+/// Prints what a session printed, from so many lines on, and with `follow` what it prints until it ends; escaped on a
+/// terminal, unless it is to be `raw`.
+pub(super) async fn print(app: &App, one: &One, follow: bool, tail: Option<u64>, raw: bool) -> Result<u8, Failure> {
+    let request = AttachSession { stdin: false, follow, tail, terminal: None };
     let is_shown = output::stdout_is_terminal() || output::stderr_is_terminal();
-    let escape: Option<Escape> = (is_shown && !args.raw).then_some(escaped);
-    let ending = watch(app, &args.one, &request, Watched { keys: None, escape, is_typed: false }).await?;
-    ended(&args.one, ending)
+    let escape: Option<Escape> = (is_shown && !raw).then_some(escaped);
+    let watched = Watched { keys: None, outlet: Outlet::Own, escape, is_typed: false };
+    let ending = watch(app, one, &request, watched).await?;
+    ended(one, ending)
 }

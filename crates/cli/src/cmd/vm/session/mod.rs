@@ -21,6 +21,7 @@ mod list;
 mod logs;
 mod send;
 mod stop;
+pub(crate) mod tooling;
 
 /// Below `banger session --help`.
 pub(crate) const EXAMPLES: &str = "\

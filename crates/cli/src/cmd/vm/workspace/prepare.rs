@@ -99,7 +99,7 @@ fn again(workspace: Workspace) -> WorkspaceSource {
         host_path: workspace.host_path,
         mode: workspace.mode,
         include_untracked: workspace.include_untracked,
-        branch: workspace.from.as_ref().and(workspace.branch),
+        branch: workspace.made_branch,
         from: workspace.from,
         depth: workspace.depth,
     }

@@ -139,6 +139,11 @@ fn render(found: &Inspection) -> String {
     if !found.tooling.is_empty() {
         rows.push(("tooling", names(&found.tooling)));
     }
+    if !found.pins.is_empty() {
+        let pins: Vec<String> =
+            found.pins.iter().map(|pin| format!("{} {} ({})", pin.tool, pin.version, pin.file)).collect();
+        rows.push(("pins", names(&pins)));
+    }
     if let Some(file) = &found.devcontainer {
         rows.push(("devcontainer", printable(file)));
     }
