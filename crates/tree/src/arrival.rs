@@ -1,5 +1,5 @@
 //! A file on its way. It has no name until it is whole: whoever is killed in the middle leaves what was there before, and
-//! nothing beside it.
+//! nothing beside it. Only where the whole transfer is marked as one under way, a new file is seen before.
 
 use std::fs::File;
 use std::io;
@@ -21,8 +21,17 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 pub(crate) struct Arrival<'a> {
     parent: &'a OwnedFd,
     file: File,
-    /// What it is called meanwhile, where it must be called something.
-    hidden: Option<String>,
+    called: Called,
+}
+
+/// What a file is called while it is being written.
+#[derive(Debug)]
+enum Called {
+    Nothing,
+    /// Something that nobody looks for, where it must be called something.
+    Otherwise(String),
+    /// What it will be called.
+    Already(Vec<u8>),
 }
 
 impl<'a> Arrival<'a> {
@@ -38,7 +47,7 @@ impl<'a> Arrival<'a> {
         }
         let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
         match rustix::fs::openat(parent, ".", flags, Mode::from_raw_mode(0o600)) {
-            Ok(file) => Ok(Arrival { parent, file: file.into(), hidden: None }),
+            Ok(file) => Ok(Arrival { parent, file: file.into(), called: Called::Nothing }),
             // NFS has no files without names, nor have older overlays.
             Err(Errno::OPNOTSUPP | Errno::ISDIR) => Arrival::hidden(parent),
             Err(errno) => Err(refusal(parent, errno)),
@@ -50,7 +59,21 @@ impl<'a> Arrival<'a> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = unused(|name| rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600)));
         let (file, hidden) = made.map_err(|errno| refusal(parent, errno))?;
-        Ok(Arrival { parent, file: file.into(), hidden: Some(hidden) })
+        Ok(Arrival { parent, file: file.into(), called: Called::Otherwise(hidden) })
+    }
+
+    /// A new file that has its name and its mode from the beginning, which is a third less work for the filesystem. Where
+    /// something has the name, that stays until the file is whole. Whoever is killed in the middle leaves a part of it.
+    ///
+    /// # Errors
+    /// When a directory has the name, or none can be made.
+    pub(crate) fn in_sight(parent: &'a OwnedFd, name: &[u8], mode: u32) -> io::Result<Arrival<'a>> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(mode & 0o777)) {
+            Ok(file) => Ok(Arrival { parent, file: file.into(), called: Called::Already(name.to_vec()) }),
+            Err(Errno::EXIST) => Arrival::new(parent, name),
+            Err(errno) => Err(refusal(parent, errno)),
+        }
     }
 
     /// To be written to.
@@ -63,32 +86,35 @@ impl<'a> Arrival<'a> {
     /// # Errors
     /// When a directory has the name, or the filesystem refuses.
     pub(crate) fn place(mut self, name: &[u8]) -> io::Result<()> {
-        if self.hidden.is_none() {
+        if matches!(self.called, Called::Nothing) {
             let from = format!("/proc/self/fd/{}", self.file.as_raw_fd());
             match rustix::fs::linkat(CWD, &from, self.parent, name, AtFlags::SYMLINK_FOLLOW) {
                 Err(Errno::EXIST) => {}
                 other => return Ok(other?),
             }
             let link = |hidden: &str| rustix::fs::linkat(CWD, &from, self.parent, hidden, AtFlags::SYMLINK_FOLLOW);
-            self.hidden = Some(unused(link)?.1);
+            self.called = Called::Otherwise(unused(link)?.1);
         }
-        if let Some(hidden) = &self.hidden {
+        if let Called::Otherwise(hidden) = &self.called {
             rustix::fs::renameat(self.parent, hidden.as_str(), self.parent, name).map_err(|errno| match errno {
                 Errno::ISDIR => in_place(),
                 errno => errno.into(),
             })?;
         }
-        self.hidden = None;
+        self.called = Called::Nothing;
         Ok(())
     }
 }
 
 impl Drop for Arrival<'_> {
     fn drop(&mut self) {
-        if let Some(hidden) = &self.hidden {
-            // Why it did not arrive is told already, and it is not found by its name.
-            drop(rustix::fs::unlinkat(self.parent, hidden.as_str(), AtFlags::empty()).map_err(io::Error::from));
-        }
+        let name = match &self.called {
+            Called::Nothing => return,
+            Called::Otherwise(hidden) => hidden.as_bytes(),
+            Called::Already(name) => name,
+        };
+        // Why it did not arrive is told already, and a part of it is marked as one, or not found by its name.
+        drop(rustix::fs::unlinkat(self.parent, name, AtFlags::empty()).map_err(io::Error::from));
     }
 }
 
@@ -128,6 +154,31 @@ mod tests {
     /// Both ways there are, the one of filesystems that have no files without names forced.
     fn arrivals(parent: &OwnedFd) -> [Arrival<'_>; 2] {
         [Arrival::new(parent, b"x").unwrap(), Arrival::hidden(parent).unwrap()]
+    }
+
+    #[test]
+    fn one_in_sight_is_there_at_once_and_goes_when_it_is_not_wanted() {
+        let directory = tempfile::tempdir().unwrap();
+        let parent: OwnedFd = File::open(directory.path()).unwrap().into();
+        let there = || fs::read_to_string(directory.path().join("x")).ok();
+        let arrival = Arrival::in_sight(&parent, b"x", 0o4755).unwrap();
+        arrival.file().write_all(b"par").unwrap();
+        assert_eq!(there().as_deref(), Some("par"));
+        drop(arrival);
+        assert_eq!(there(), None);
+        for content in ["first", "second"] {
+            let before = there();
+            let arrival = Arrival::in_sight(&parent, b"x", 0o600).unwrap();
+            arrival.file().write_all(content.as_bytes()).unwrap();
+            if before.is_some() {
+                assert_eq!(there(), before, "what was there stays until it is whole");
+            }
+            arrival.place(b"x").unwrap();
+            assert_eq!((there().as_deref(), names(directory.path())), (Some(content), vec!["x".to_owned()]));
+        }
+        fs::remove_file(directory.path().join("x")).unwrap();
+        fs::create_dir(directory.path().join("x")).unwrap();
+        assert_eq!(Arrival::in_sight(&parent, b"x", 0o600).unwrap_err().to_string(), in_place().to_string());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! that nothing which takes the file's name meanwhile gets it: directories may belong to others.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
@@ -44,19 +44,22 @@ impl Xattrs {
 
 impl Wardrobe {
     /// Gives what is open, as `O_PATH` or in earnest, owner, then mode (which a change of owner would strip of setuid),
-    /// then attributes, then time.
+    /// then attributes, then time. What it has already is not set again: each takes as long as making a small file.
     ///
     /// # Errors
     /// When one of them is refused.
-    pub(crate) fn dress(self, opened: &impl AsRawFd, kind: FileType, attributes: &Attributes) -> io::Result<()> {
-        let path = format!("/proc/self/fd/{}", opened.as_raw_fd());
-        if self.may_own {
+    pub(crate) fn dress(self, opened: &impl AsFd, kind: FileType, attributes: &Attributes) -> io::Result<()> {
+        let path = format!("/proc/self/fd/{}", opened.as_fd().as_raw_fd());
+        let has = rustix::fs::fstat(opened)?;
+        let is_owned = !self.may_own || (has.st_uid, has.st_gid) == (attributes.uid, attributes.gid);
+        if !is_owned {
             let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
             rustix::fs::chownat(CWD, &path, Some(uid), Some(gid), AtFlags::empty())?;
         }
         // Links have no mode of their own.
-        if kind != FileType::Symlink {
-            rustix::fs::chmodat(CWD, &path, Mode::from_raw_mode(attributes.mode & self.modes), AtFlags::empty())?;
+        let mode = attributes.mode & self.modes;
+        if kind != FileType::Symlink && !(is_owned && has.st_mode & 0o7777 == mode) {
+            rustix::fs::chmodat(CWD, &path, Mode::from_raw_mode(mode), AtFlags::empty())?;
         }
         for (key, value) in attributes.xattrs.iter().filter(|(key, _)| self.xattrs.allow(key)) {
             match rustix::fs::setxattr(&path, key.as_str(), value, XattrFlags::empty()) {

@@ -16,7 +16,7 @@ pub type Run = (u64, u64);
 /// Runs listed at most; a file in more pieces is sent whole.
 const RUNS_MAX: usize = 100_000;
 /// Bytes copied at once.
-const CHUNK_BYTES: usize = 64 * 1024;
+pub const CHUNK_BYTES: usize = 64 * 1024;
 /// Runs in a GNU header, and in each of its extensions.
 const RUNS_IN_HEADER: usize = 4;
 const RUNS_IN_EXTENSION: usize = 21;
@@ -121,13 +121,19 @@ impl Read for RunsReader<'_> {
     }
 }
 
-/// Writes the content of an entry to `file`, a new one: at `runs`, or all of it from the beginning. Gives its bytes.
+/// Writes the content of an entry to `file`, a new one: at `runs`, or all of it from the beginning, as much at once as
+/// `buffer` takes. Gives its bytes.
 ///
 /// # Errors
 /// When reading or writing fails, or the content ends too early.
-pub fn write_content(from: &mut impl Read, file: &File, length: u64, runs: Option<&[Run]>) -> io::Result<u64> {
+pub fn write_content(
+    from: &mut impl Read,
+    file: &File,
+    length: u64,
+    runs: Option<&[Run]>,
+    buffer: &mut [u8],
+) -> io::Result<u64> {
     let whole = [(0, length)];
-    let mut buffer = vec![0; CHUNK_BYTES];
     let mut written = 0;
     if runs.is_some() {
         file.set_len(length)?;

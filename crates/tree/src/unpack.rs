@@ -23,7 +23,7 @@ use crate::arrival::{Arrival, in_place};
 use crate::dress::{Wardrobe, Xattrs, opened, replaced, umask};
 use crate::pack::is_kernels;
 use crate::reader::{Attributes, Entry, Reader};
-use crate::sparse::write_content;
+use crate::sparse::{CHUNK_BYTES, write_content};
 use crate::{LeftOut, TreeError, malformed, split};
 
 /// Names longer than this are nobody's: `PATH_MAX`.
@@ -44,6 +44,7 @@ pub struct Policy {
     special: Special,
     wardrobe: Wardrobe,
     called: Option<Vec<u8>>,
+    mark: Option<&'static str>,
     pub(crate) limits: Limits,
 }
 
@@ -72,6 +73,7 @@ impl Policy {
             special: Special::Made,
             wardrobe: Wardrobe { may_own, modes: 0o7777, xattrs: Xattrs::All },
             called: None,
+            mark: None,
             limits: Limits { entries: u64::MAX, remembered_bytes: REMEMBERED_BYTES_MAX },
         }
     }
@@ -91,8 +93,16 @@ impl Policy {
             special: Special::LeftOut,
             wardrobe,
             called: None,
+            mark: None,
             limits: Limits { entries: ENTRIES_MAX, remembered_bytes: REMEMBERED_BYTES_MAX },
         }
+    }
+
+    /// A stream that begins with a file of this name, in whatever directory, may leave a part of a new file behind when it
+    /// is killed: that file says so as long as it is there.
+    #[must_use]
+    pub fn marked_by(self, mark: &'static str) -> Policy {
+        Policy { mark: Some(mark), ..self }
     }
 
     /// The stream has one top, whatever it calls it, and that top becomes `name`: one component. An entry outside of it is
@@ -126,6 +136,8 @@ pub fn unpack(destination: OwnedFd, policy: Policy, from: impl Read) -> Result<U
         remembered_bytes: 0,
         entries: 0,
         bytes: 0,
+        is_marked: false,
+        buffer: vec![0; CHUNK_BYTES],
     };
     let mut reader = Reader::new(from);
     let filled = unpacker.fill(&mut reader);
@@ -153,6 +165,10 @@ struct Unpacker {
     remembered_bytes: usize,
     entries: u64,
     bytes: u64,
+    /// What is there may be a part, and is known to be.
+    is_marked: bool,
+    /// What is read at once.
+    buffer: Vec<u8>,
 }
 
 /// A directory that was made, to be dressed at the end.
@@ -177,6 +193,9 @@ impl Unpacker {
             return Err(TreeError::during("unpack", &entry.path)(malformed("too many files")));
         }
         let path = self.place_of(&entry.path)?;
+        if self.entries == 1 {
+            self.is_marked = self.policy.mark.is_some_and(|mark| is_at_end_of(mark.as_bytes(), &path));
+        }
         let shown = match entry.path.as_slice() {
             [name @ .., b'/'] if !name.is_empty() => name,
             name => name,
@@ -325,9 +344,20 @@ impl Unpacker {
         Ok(())
     }
 
-    fn file<R: Read>(&self, parent: &OwnedFd, name: &[u8], entry: &Entry, reader: &mut Reader<R>) -> io::Result<u64> {
-        let arrival = Arrival::new(parent, name)?;
-        let bytes = write_content(&mut reader.content(), arrival.file(), entry.length, entry.runs.as_deref())?;
+    fn file<R: Read>(
+        &mut self,
+        parent: &OwnedFd,
+        name: &[u8],
+        entry: &Entry,
+        reader: &mut Reader<R>,
+    ) -> io::Result<u64> {
+        let arrival = if self.is_marked {
+            Arrival::in_sight(parent, name, entry.attributes.mode & self.policy.wardrobe.modes)?
+        } else {
+            Arrival::new(parent, name)?
+        };
+        let (content, runs) = (&mut reader.content(), entry.runs.as_deref());
+        let bytes = write_content(content, arrival.file(), entry.length, runs, &mut self.buffer)?;
         self.policy.wardrobe.dress(arrival.file(), FileType::RegularFile, &entry.attributes)?;
         arrival.place(name)?;
         Ok(bytes)
@@ -381,6 +411,11 @@ fn inode(opened: &OwnedFd) -> io::Result<(u64, u64)> {
     Ok((stat.st_dev, stat.st_ino))
 }
 
+/// Whether `path` is `name`, or ends in it behind a directory.
+fn is_at_end_of(name: &[u8], path: &[u8]) -> bool {
+    path.strip_suffix(name).is_some_and(|above| above.is_empty() || above.ends_with(b"/"))
+}
+
 /// Removes a file or link at `name`.
 fn clear(parent: &OwnedFd, name: &[u8]) -> io::Result<()> {
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
@@ -424,5 +459,14 @@ mod tests {
             assert!(cleaned(name.as_bytes()).is_err(), "{name}");
         }
         assert!(cleaned(&[b'a'; 5000]).is_err());
+    }
+
+    #[test]
+    fn a_mark_is_a_whole_name() {
+        for (path, is_it) in
+            [(".x/mark", true), ("sub/.x/mark", true), ("sub.x/mark", false), ("x/mark", false), ("", false)]
+        {
+            assert_eq!(is_at_end_of(b".x/mark", path.as_bytes()), is_it, "{path}");
+        }
     }
 }

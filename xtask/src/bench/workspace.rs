@@ -29,7 +29,7 @@ pub(super) fn rows(host: &Host, runs: usize) -> Result<Vec<Row>> {
     let repository = Repository::make(&host.home.join("repository"))?;
     host.ok(&["vm", "run", "--name", "workspace", "-d", "--wait", "agent"])?;
     let measured = turns(host, &repository, runs.min(3));
-    host.ok(&["vm", "delete", "workspace"])?;
+    host.ok(&["vm", "delete", "--discard", "workspace"])?;
     let Measured { whole, again, export, own_status } = measured?;
     let own: Vec<(Duration, Duration)> = export.iter().map(|(ours, _)| *ours).zip(own_status).collect();
     Ok(vec![
@@ -72,6 +72,7 @@ fn turns(host: &Host, repository: &Repository, runs: usize) -> Result<Measured> 
         rest();
         let floor = repository.read()? + timed(host, "/root/extracted", "tar xf /root/files.tar")?;
         host.ok(&["vm", "exec", "workspace", "--workdir", "/", "--", "sh", "-c", "rm -rf /root/extracted; sync"])?;
+        eprintln!("{first:?} {second:?} floor {floor:?} {exports:?} {statuses:?}");
         if turn > 0 {
             measured.whole.push((first, floor));
             measured.again.push((second, first));
@@ -111,7 +112,9 @@ impl Repository {
             std::fs::write(directory.join(format!("file-{}.rs", number % FILES_PER_DIRECTORY)), text(&mut seed)?)?;
         }
         repository.git(&["init", "--quiet"])?;
-        repository.git(&["-c", "gc.auto=0", "add", "--all"])?;
+        // It is packed once, below.
+        repository.git(&["config", "gc.auto", "0"])?;
+        repository.git(&["add", "--all"])?;
         repository.git(&[
             "-c",
             "user.name=bench",

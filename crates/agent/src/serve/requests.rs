@@ -10,6 +10,7 @@ use tree::TreeError;
 use tree::pack::{Fidelity, What, pack};
 use tree::unpack::{Policy, unpack};
 use wire::agent::message::{Configured, Failure, FileKind, FileStat, Health, Reply, Request, Stage};
+use wire::agent::workspace::SENDING;
 
 use super::job::Job;
 use super::turn::HOLD;
@@ -227,7 +228,8 @@ fn put_tree(path: &str, hands: worker::Hands) -> Result<Reply, Failure> {
     })?;
     let is_root = path.bytes().all(|byte| byte == b'/');
     let from = std::io::BufReader::with_capacity(TREE_BUFFER_BYTES, hands.input);
-    let unpacked = unpack(destination, Policy::inside(is_root), from).map_err(|error| tree_failure(&error))?;
+    let unpacked =
+        unpack(destination, Policy::inside(is_root).marked_by(SENDING), from).map_err(|error| tree_failure(&error))?;
     Ok(Reply::Done { bytes: unpacked.bytes })
 }
 

@@ -40,6 +40,7 @@ pub async fn branch(
         base: base.as_ref(),
         since: since.as_ref(),
         keeps_missing: keeps_missing(workspace),
+        is_plain: false,
         bytes_max,
     };
     let mut answer = Answer::begin(guest, &question).await.map_err(|error| match error {

@@ -54,8 +54,15 @@ pub async fn export(
     let since = workspace.base_commit.as_deref().filter(|_| is_own).map(Commit::parse).transpose()?;
     let asked = Asked { guest, workspace, sent, is_own };
     let keeps_missing = is_own && keeps_missing(workspace);
-    let question =
-        Question { verb: Verb::Patch, path, base: base.as_ref(), since: since.as_ref(), keeps_missing, bytes_max };
+    let question = Question {
+        verb: Verb::Patch,
+        path,
+        base: base.as_ref(),
+        since: since.as_ref(),
+        keeps_missing,
+        is_plain: false,
+        bytes_max,
+    };
     match query.format {
         ExportFormat::Patch => match Answer::begin(guest, &question).await {
             Err(ExchangeError::NoGit) if is_own => {
@@ -63,7 +70,7 @@ pub async fn export(
                 let source = Source::Host(tokio::fs::File::from_std(file));
                 Ok(ExportStream { source, mails: None, exported })
             }
-            answer => asked.patch(answer?).await,
+            answer => asked.patch(&question, answer?).await,
         },
         ExportFormat::Mbox => {
             let base = base.as_ref().or(since.as_ref());
@@ -83,30 +90,19 @@ pub(super) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    async fn patch(&self, mut answer: Answer) -> Result<ExportStream, ExchangeError> {
+    async fn patch(&self, question: &Question<'_>, mut answer: Answer) -> Result<ExportStream, ExchangeError> {
+        let mut listed = Listed::read(&mut answer, self.sent).await?;
+        let print = listed.print;
+        if listed.has_moved_link {
+            // git apply takes what is in its place now for something behind it.
+            answer = Answer::begin(self.guest, &Question { is_plain: true, ..*question }).await?;
+            listed = Listed::read(&mut answer, self.sent).await?;
+        }
+        let Listed { files, strays, .. } = listed;
         let header = answer.header.clone();
-        let mut print = Print::of("", header.head.as_ref());
-        let mut looks = Looks::new(self.workspace);
-        let (mut files, mut strays) = (0, 0);
-        let mut is_of_head = true;
-        if header.base != header.head {
-            while let Some(line) = answer.line().await?.filter(|line| line.as_ref() != b"=") {
-                print.add(&line);
-            }
-            is_of_head = false;
-        }
-        while let Some(line) = answer.line().await?.filter(|line| !line.is_empty()) {
-            let record = Record::parse(&line).ok_or(ExchangeError::Nonsense)?;
-            files += 1;
-            if record.is_gitlink() && !self.sent.is_nested(&record.path) {
-                strays += 1;
-            }
-            if is_of_head {
-                print.add(&line);
-            }
-        }
         answer.expect(if files > 0 { PATCH } else { b"" }).await?;
-        looks.add_print(print.finish());
+        let mut looks = Looks::new(self.workspace);
+        looks.add_print(print);
         if self.is_own {
             looks.add_nested(self.guest, self.sent).await?;
         }
@@ -155,6 +151,40 @@ impl Asked<'_> {
             branch: None,
         };
         Ok(ExportStream { source: Source::Guest(Box::new(answer)), mails: Some(Mails::default()), exported })
+    }
+}
+
+/// What stands before a patch.
+struct Listed {
+    /// Files that it is about.
+    files: u64,
+    /// Repositories among them that the host does not know.
+    strays: u64,
+    has_moved_link: bool,
+    /// Of what differs from the head.
+    print: [u8; 32],
+}
+
+impl Listed {
+    async fn read(answer: &mut Answer, sent: &Sent) -> Result<Listed, ExchangeError> {
+        let is_of_head = answer.header.base == answer.header.head;
+        let mut print = Print::of("", answer.header.head.as_ref());
+        if !is_of_head {
+            while let Some(line) = answer.line().await?.filter(|line| line.as_ref() != b"=") {
+                print.add(&line);
+            }
+        }
+        let (mut files, mut strays, mut has_moved_link) = (0, 0, false);
+        while let Some(line) = answer.line().await?.filter(|line| !line.is_empty()) {
+            let record = Record::parse(&line).ok_or(ExchangeError::Nonsense)?;
+            files += 1;
+            strays += u64::from(record.is_gitlink() && !sent.is_nested(&record.path));
+            has_moved_link |= record.is_moved_link();
+            if is_of_head {
+                print.add(&line);
+            }
+        }
+        Ok(Listed { files, strays, has_moved_link, print: print.finish() })
     }
 }
 

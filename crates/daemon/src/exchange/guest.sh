@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# What banger asks git in a guest, run there by whatever sh the image has: sh -c THIS banger VERB BASE SINCE LIMIT
+# What banger asks git in a guest, run there by whatever sh the image has: sh -c THIS banger VERB BASE SINCE LIMIT FORM
 #
 #   look    a header; what differs from the head; and, when the head is not SINCE, "=" and what differs from SINCE
 #   patch   a header; what differs from the head and "=", when that is not BASE; what differs from BASE, and the patch
@@ -7,13 +7,17 @@
 #   pack    a header, and a pack of the objects that commits after BASE have and BASE has not
 #
 # BASE and SINCE are commits (hexadecimal) or empty. LIMIT: "kept" keeps files that are not there out of a patch.
+# FORM: "plain" tells no renames.
 # Ends with 90: no git, 91: no repository, 92: no such BASE, 93: no room for the temporary index, 94: git cannot read a file.
 #
 # The repository's configuration is the guest's own and may say anything: what could make the answer unfit for the host is
 # overridden. Nothing of the repository is changed: files that are not in its object database go to a temporary one, and
 # the index that names them is a temporary one too, beside the real one, because git renames what it writes.
 set -u
-verb=$1 base=$2 since=$3 limit=$4
+verb=$1 base=$2 since=$3 limit=$4 renames='-M -l400'
+# A patch does not say of a link that is renamed as it is that it is one, and git apply takes what is put in its place for
+# something behind it. Then renames are not told.
+[ "$5" != plain ] || renames=--no-renames
 
 command -v git >/dev/null 2>&1 || exit 90
 unset GIT_INDEX_FILE GIT_COMMON_DIR GIT_PREFIX GIT_NAMESPACE GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES \
@@ -29,17 +33,7 @@ g() {
     -c core.quotePath=true -c advice.addEmbeddedRepo=false "$@"
 }
 
-# How renames are told: not at all where git, so asked, lists a link that is gone. A patch does not say of a link that is
-# renamed as it is that it is one, and git apply takes a file in its place for one behind it.
-choose_renames() {
-  renames='-M -l400'
-  if g "$@" --raw --no-renames --diff-filter=D --no-color --no-ext-diff --ignore-submodules=all -- |
-    grep -q '^:120000 '; then renames=--no-renames; fi
-}
-
 differences() {
-  for commit; do :; done
-  choose_renames -c diff.relative=false diff --cached "$commit"
   # shellcheck disable=SC2086 # they are words
   g -c diff.suppressBlankEmpty=false -c diff.relative=false diff --cached --raw --no-abbrev $renames --no-color \
     --no-ext-diff --no-textconv --submodule=short --ignore-submodules=none -O/dev/null "$@" --
@@ -109,7 +103,8 @@ if [ "$verb" = mbox ] || [ "$verb" = pack ]; then
   else
     # A lone revision would be taken for what to begin at.
     if [ -n "$base" ]; then set -- "$head" "^$base"; else set -- --root "$head"; fi
-    choose_renames -c diff.relative=false log --format= "$@"
+    if g -c diff.relative=false log --format= --raw --no-renames --diff-filter=D --no-color --no-ext-diff \
+      --ignore-submodules=all "$@" -- | grep -q '^:120000 '; then renames=--no-renames; fi
     # shellcheck disable=SC2086
     g -c diff.suppressBlankEmpty=false -c diff.relative=false -c format.numbered=auto \
       -c format.signOff=false -c format.useAutoBase=false -c format.forceInBodyFrom=false \

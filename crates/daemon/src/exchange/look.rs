@@ -89,6 +89,7 @@ impl<'a> Looks<'a> {
             base: None,
             since: since.as_ref(),
             keeps_missing: keeps_missing(self.workspace),
+            is_plain: false,
             bytes_max: LIST_BYTES_MAX,
         };
         let mut answer = Answer::begin(guest, &question).await?;

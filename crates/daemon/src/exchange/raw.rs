@@ -1,5 +1,7 @@
 //! One line of git's `--raw` list of differences: `:mode mode object object status⇥path[⇥path]`, names quoted as C has it.
 
+/// What a mode says of a symbolic link, as it is printed.
+const LINK: &[u8] = b"120000";
 /// What a mode says of a submodule.
 const GITLINK: u32 = 0o160_000;
 
@@ -12,6 +14,8 @@ pub(super) struct Record {
     pub(super) status: u8,
     /// Where it is now.
     pub(super) path: Vec<u8>,
+    /// It was a symbolic link.
+    pub(super) was_link: bool,
 }
 
 impl Record {
@@ -20,16 +24,21 @@ impl Record {
         self.mode == GITLINK
     }
 
+    /// Whether it is a link that has another name now.
+    pub(super) fn is_moved_link(&self) -> bool {
+        self.was_link && self.status == b'R'
+    }
+
     /// Reads a line, without its end; none when it is something else.
     pub(super) fn parse(line: &[u8]) -> Option<Record> {
         let line = line.strip_prefix(b":")?;
         let tab = line.iter().position(|byte| *byte == b'\t')?;
         let words: Vec<&[u8]> = line[..tab].split(|byte| *byte == b' ').collect();
-        let [_, mode, _, _, status] = words[..] else { return None };
+        let [was, mode, _, _, status] = words[..] else { return None };
         let mode = u32::from_str_radix(std::str::from_utf8(mode).ok()?, 8).ok()?;
         // A tab within a name is quoted.
         let path = line[tab + 1..].rsplit(|byte| *byte == b'\t').next()?;
-        Some(Record { mode, status: *status.first()?, path: unquoted(path)? })
+        Some(Record { mode, status: *status.first()?, path: unquoted(path)?, was_link: was == LINK })
     }
 }
 
@@ -91,13 +100,16 @@ mod tests {
     fn lines_of_git() {
         let id = "0".repeat(40);
         let line = |rest: &[u8]| [format!(":000000 100755 {id} {id} ").as_bytes(), rest].concat();
-        let record = |status, path: &[u8]| Some(Record { mode: 0o100_755, status, path: path.to_vec() });
+        let record =
+            |status, path: &[u8]| Some(Record { mode: 0o100_755, status, path: path.to_vec(), was_link: false });
         assert_eq!(Record::parse(&line(b"A\ta b")), record(b'A', b"a b"));
         assert_eq!(Record::parse(&line(b"R100\told\t\"n\\303\\244\\n\\\"\\\\\"")), record(b'R', b"n\xc3\xa4\n\"\\"));
         for bad in [&b"A"[..], b"A\t\"open", b"A\t\"\\x\"", b"A\t\"\\38\"", b"A\t\"\\\""] {
             assert_eq!(Record::parse(&line(bad)), None, "{bad:?}");
         }
         assert_eq!(Record::parse(b"diff --git a/a b/a"), None);
+        assert!(Record::parse(b":120000 120000 a a R100\ta\tb").unwrap().is_moved_link());
+        assert!(!Record::parse(b":120000 000000 a a D\ta").unwrap().is_moved_link());
         assert!(Record::parse(b":160000 160000 a b M\tsub").unwrap().is_gitlink());
     }
 }

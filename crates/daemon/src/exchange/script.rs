@@ -34,6 +34,8 @@ pub(super) struct Question<'a> {
     pub(super) since: Option<&'a Commit>,
     /// Files that are not there are no change: they never were.
     pub(super) keeps_missing: bool,
+    /// Renames are told as what they are: a file that is gone, and a new one.
+    pub(super) is_plain: bool,
     /// Most bytes of the answer.
     pub(super) bytes_max: u64,
 }
@@ -122,7 +124,9 @@ impl Answer {
         let commit = |commit: Option<&Commit>| commit.map_or("", Commit::as_str).to_owned();
         let limit = if question.keeps_missing { "kept" } else { "" };
         let argv = ["sh", "-c", SCRIPT, "banger", verb].map(str::to_owned);
-        let argv = [&argv[..], &[commit(question.base), commit(question.since), limit.to_owned()]].concat();
+        let form = if question.is_plain { "plain" } else { "" };
+        let words = [commit(question.base), commit(question.since), limit.to_owned(), form.to_owned()];
+        let argv = [&argv[..], &words].concat();
         let running = Running::start(guest, &argv, question.path, &[], question.bytes_max).await?;
         let mut answer = Answer {
             running,
