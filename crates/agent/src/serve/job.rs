@@ -77,8 +77,6 @@ pub struct Output {
     /// Bytes that were in the pipe when the command ended.
     owed: u64,
     is_large: bool,
-    /// It is a pipe that much comes through.
-    is_piped: bool,
 }
 
 /// One process and its stream.
@@ -234,9 +232,6 @@ impl Job {
     pub fn pump(&mut self, index: usize, stream: u32, outbound: &mut Outbound) -> Pumped {
         self.read(index, |output| {
             let max = usize::try_from(output.credit).unwrap_or(usize::MAX);
-            if output.is_piped {
-                return outbound.push_piped(output.fd.as_fd(), output.channel, stream, max);
-            }
             outbound.push_read(output.fd.as_fd(), output.channel, stream, max)
         })
     }
@@ -282,18 +277,12 @@ impl Output {
     /// An output with a fresh window.
     #[must_use]
     pub fn new(fd: OwnedFd, channel: Channel) -> Output {
-        Output { fd, channel, credit: u64::from(WINDOW_BYTES), owed: 0, is_large: false, is_piped: false }
+        Output { fd, channel, credit: u64::from(WINDOW_BYTES), owed: 0, is_large: false }
     }
 
     /// The descriptor, when the host takes more.
     pub fn wanted(&self) -> Option<&OwnedFd> {
         (self.credit > 0).then_some(&self.fd)
-    }
-
-    /// Whether its pages go to the host as they are, those of one frame at a time.
-    #[must_use]
-    pub fn is_piped(&self) -> bool {
-        self.is_piped
     }
 
     /// It is read whether or not the host takes more.
@@ -316,15 +305,18 @@ impl Output {
         let count = count as u64;
         self.credit -= count;
         self.owed = self.owed.saturating_sub(count);
-        if count >= 32 * 1024 && !self.is_large {
-            self.is_piped = enlarge(&self.fd, &mut self.is_large);
+        if count >= 32 * 1024 {
+            enlarge(&self.fd, &mut self.is_large);
         }
     }
 }
 
-/// Gives a pipe that is used in earnest more room, once; one that cannot have it works as it is. Whether it has it now.
-fn enlarge(fd: &OwnedFd, is_large: &mut bool) -> bool {
-    !std::mem::replace(is_large, true) && rustix::pipe::fcntl_setpipe_size(fd, PIPE_BYTES).is_ok()
+/// Gives a pipe that is used in earnest more room; one that cannot have it works as it is.
+fn enlarge(fd: &OwnedFd, is_large: &mut bool) {
+    if !*is_large {
+        *is_large = true;
+        let _: Result<usize, Errno> = rustix::pipe::fcntl_setpipe_size(fd, PIPE_BYTES);
+    }
 }
 
 fn is_for_later(error: &io::Error) -> bool {

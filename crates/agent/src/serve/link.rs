@@ -1,24 +1,20 @@
 //! Bytes of the channel, in both directions: what arrived and is not yet understood, what is to be sent and not yet taken.
 //!
 //! [`Inbound`] hands out frames as slices of its own buffer. [`Outbound`] is filled in place, a child's output being read
-//! straight behind the frame's header, so that a byte on its way out is copied by the kernel only; where much comes through a
-//! pipe, not even by it: splice(2) hands the pipe's pages to the port.
+//! straight behind the frame's header, so that a byte on its way out is copied by the kernel only.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
-use wire::agent::frame::{self, Channel, DATA_MAX, HEADER_BYTES, Head, Hunt, Kind, NONCE_BYTES, TRAILER_BYTES, Tag};
+use wire::agent::frame::{self, Channel, HEADER_BYTES, Head, Hunt, Kind, NONCE_BYTES, TRAILER_BYTES, Tag};
 
 /// Bytes asked of one read(2).
 const READ_BYTES: usize = 64 * 1024;
 /// Payload of a full frame: with its header and trailer it is two of the 32 KiB that Linux's virtio-serial driver takes in
 /// one write(2), each of which costs an exit from the virtual machine.
 const READ_INTO_FRAME_BYTES: usize = 64 * 1024 - HEADER_BYTES - TRAILER_BYTES;
-/// Pages are moved, and nothing is waited for.
-const SPLICED: SpliceFlags = SpliceFlags::NONBLOCK.union(SpliceFlags::MOVE);
 /// Inbound capacity kept when nothing is pending: one full frame and what came with it.
 const KEPT_BYTES: usize = 256 * 1024;
 /// Most bytes read before what they say is done, so that one busy stream leaves time for the others.
@@ -139,32 +135,6 @@ pub struct Outbound {
     sent: usize,
     end: usize,
     tag: Option<Tag>,
-    gap: Option<Gap>,
-    pipe: Option<Pipe>,
-}
-
-/// Where the payload of a frame is not in the buffer, but in the pipe.
-#[derive(Debug)]
-struct Gap {
-    /// Between `buffer[..at]` and `buffer[at..]`.
-    at: usize,
-    left: usize,
-}
-
-/// Holds one frame's payload. It is not the command's own pipe, because a port is given a whole pipe or nothing: Linux's
-/// `port_fops_splice_write()` goes on behind the pages it was asked for when there are more.
-#[derive(Debug)]
-struct Pipe {
-    reader: OwnedFd,
-    writer: OwnedFd,
-}
-
-/// What one try to fill a gap came to.
-enum Filled {
-    Some,
-    /// The channel does not take pages.
-    Otherwise,
-    Not(Taken),
 }
 
 impl Outbound {
@@ -182,13 +152,7 @@ impl Outbound {
 
     /// Bytes not yet taken by the channel.
     pub fn pending(&self) -> usize {
-        self.end - self.sent + self.gap.as_ref().map_or(0, |gap| gap.left)
-    }
-
-    /// Whether the payload of a frame that was piped is not gone yet; there is one at a time.
-    #[must_use]
-    pub fn has_gap(&self) -> bool {
-        self.gap.is_some()
+        self.end - self.sent
     }
 
     /// What is to be sent.
@@ -238,33 +202,6 @@ impl Outbound {
         Ok(count)
     }
 
-    /// Adds a `Data` frame of at most `max` bytes of `from`, a pipe, whose pages go to the channel as they are; 0 at the end of
-    /// the pipe, and then no frame.
-    ///
-    /// # Errors
-    /// What splice(2) says, `EAGAIN` included; nothing was added then.
-    pub fn push_piped(&mut self, from: BorrowedFd<'_>, channel: Channel, stream: u32, max: usize) -> io::Result<usize> {
-        let Some(tag) = self.tag.filter(|_| self.gap.is_none()) else {
-            return Err(Errno::AGAIN.into());
-        };
-        let pipe = match &self.pipe {
-            Some(pipe) => pipe,
-            None => {
-                let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-                self.pipe.insert(Pipe { reader, writer })
-            }
-        };
-        let count = splice(from, None, &pipe.writer, None, max.min(DATA_MAX), SPLICED)?;
-        if count == 0 {
-            return Ok(0);
-        }
-        let length = u32::try_from(count).expect("at most one frame's payload");
-        self.append(&frame::header(Head { kind: Kind::Data, channel, stream }, length, tag));
-        self.gap = Some(Gap { at: self.end, left: count });
-        self.append(&frame::trailer(tag));
-        Ok(count)
-    }
-
     fn append(&mut self, bytes: &[u8]) {
         self.make_room(bytes.len());
         self.buffer[self.end..self.end + bytes.len()].copy_from_slice(bytes);
@@ -281,17 +218,10 @@ impl Outbound {
     /// Gives the channel what it takes: `Drained` when it takes no more for now, `More` when all is gone.
     pub fn give_to(&mut self, fd: BorrowedFd<'_>) -> Taken {
         let taken = loop {
-            let until = self.gap.as_ref().map_or(self.end, |gap| gap.at);
-            if self.sent == until {
-                match self.fill_gap(fd) {
-                    None => break Taken::More,
-                    Some(Filled::Some) => {}
-                    Some(Filled::Otherwise) => self.close_gap(),
-                    Some(Filled::Not(taken)) => break taken,
-                }
-                continue;
+            if self.sent == self.end {
+                break Taken::More;
             }
-            match rustix::io::write(fd, &self.buffer[self.sent..until]) {
+            match rustix::io::write(fd, self.unsent()) {
                 Ok(0) => break Taken::Closed,
                 Ok(count) => self.sent += count,
                 Err(Errno::INTR) => {}
@@ -303,47 +233,7 @@ impl Outbound {
         taken
     }
 
-    /// Moves what is in the pipe to the channel; none when there is no gap.
-    fn fill_gap(&mut self, fd: BorrowedFd<'_>) -> Option<Filled> {
-        let (gap, pipe) = (self.gap.as_mut()?, self.pipe.as_ref()?);
-        Some(match splice(&pipe.reader, None, fd, None, gap.left, SPLICED) {
-            Ok(0) | Err(Errno::INVAL) => Filled::Otherwise,
-            Ok(count) => {
-                gap.left -= count;
-                self.gap = self.gap.take().filter(|gap| gap.left > 0);
-                Filled::Some
-            }
-            Err(Errno::INTR) => Filled::Some,
-            Err(Errno::AGAIN) => Filled::Not(Taken::Drained),
-            Err(_) => Filled::Not(Taken::Closed),
-        })
-    }
-
-    /// Takes what is in the pipe into the buffer, at its place.
-    fn close_gap(&mut self) {
-        let (Some(Gap { at, left }), Some(pipe)) = (self.gap.take(), &self.pipe) else {
-            return;
-        };
-        let mut content = vec![0; left];
-        let mut got = 0;
-        while got < left {
-            match rustix::io::read(&pipe.reader, &mut content[got..]) {
-                Ok(count) if count > 0 => got += count,
-                Err(Errno::INTR) => {}
-                // It holds what was put there: whatever this is, the frame has its length.
-                Ok(_) | Err(_) => break,
-            }
-        }
-        self.buffer.truncate(self.end);
-        self.buffer.splice(at..at, content);
-        self.end += left;
-    }
-
     fn compact(&mut self) {
-        if self.gap.is_some() {
-            // Its place counts from the beginning of the buffer, which is not long: nothing is read before it is gone.
-            return;
-        }
         if self.sent == self.end {
             (self.sent, self.end) = (0, 0);
             if self.buffer.len() > 2 * KEPT_BYTES {

@@ -11,7 +11,7 @@ use wire::agent::frame::{Channel, Kind};
 use wire::agent::message::{Failure, Reply};
 
 use super::Server;
-use super::job::{GRACE, Job, Output, Pumped, Task};
+use super::job::{GRACE, Job, Pumped, Task};
 use super::link::Taken;
 use super::sessions::turn::SessionReady;
 
@@ -89,8 +89,7 @@ impl Server {
             if let Some(fd) = job.input.as_ref().and_then(super::job::Input::wanted) {
                 watch(Ready::Input(*id), fd.as_fd(), PollFlags::OUT);
             }
-            let may_read = |output: &&Output| may_read_output && !(output.is_piped() && self.outbound.has_gap());
-            for output in job.outputs.iter().filter(may_read) {
+            for output in job.outputs.iter().filter(|_| may_read_output) {
                 if let Some(fd) = output.wanted() {
                     watch(Ready::Output(*id, output.channel()), fd.as_fd(), PollFlags::IN);
                 }
