@@ -72,7 +72,6 @@ fn turns(host: &Host, repository: &Repository, runs: usize) -> Result<Measured> 
         rest();
         let floor = repository.read()? + timed(host, "/root/extracted", "tar xf /root/files.tar")?;
         host.ok(&["vm", "exec", "workspace", "--workdir", "/", "--", "sh", "-c", "rm -rf /root/extracted; sync"])?;
-        eprintln!("{first:?} {second:?} floor {floor:?} {exports:?} {statuses:?}");
         if turn > 0 {
             measured.whole.push((first, floor));
             measured.again.push((second, first));
