@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::guest::host::{Host, eventually, kill};
+use crate::guest::host::{Host, end, eventually, kill};
 
 /// A command works again so soon after a daemon's death, the next daemon's start included.
 const BACK_WITHIN: Duration = Duration::from_secs(1);
@@ -146,8 +146,7 @@ pub(crate) fn of_a_vmm(host: Host) {
 
     let pid = host.vmm_pid("web");
     host.kill_daemon();
-    kill(pid, Signal::KILL);
-    eventually("the VMM is gone", || host.guests() == 0);
+    end(&[pid]);
     let vm = host.show("web");
     assert_eq!((&vm["state"], &vm["boot"]["ended"]), (&"stopped".into(), &"gone while the daemon was away".into()));
     starts_again(&host);

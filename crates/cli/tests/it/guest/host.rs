@@ -3,12 +3,14 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use tempfile::TempDir;
 
 /// How long one `banger` command may take here: a boot under load on two cores, several times over.
@@ -224,9 +226,7 @@ impl Host {
 
     /// Kills the daemon as a crash would: SIGKILL.
     pub(crate) fn kill_daemon(&self) {
-        let pid = self.daemon_pid().expect("a daemon runs");
-        kill(pid, Signal::KILL);
-        eventually("the daemon is dead", || self.daemon_pid().is_none());
+        end(&[self.daemon_pid().expect("a daemon runs")]);
     }
 
     /// Whether its guests are machines.
@@ -264,7 +264,8 @@ impl Host {
     /// Ends whatever runs for this host, none having time to act on the end of another.
     pub(crate) fn kill_everything(&self) {
         self.signal_all(Signal::STOP);
-        self.signal_all(Signal::KILL);
+        let running: Vec<u32> = self.processes().into_iter().map(|(pid, _)| pid).collect();
+        end(&running);
         eventually("nothing runs any more", || self.processes().is_empty());
     }
 
@@ -389,6 +390,31 @@ fn finish(child: Child, what: &str) -> Ran {
     let stderr = String::from_utf8_lossy(&stderr).into_owned();
     assert!(!watchdog.join().unwrap(), "{what} did not end within {COMMAND_DEADLINE:?}: {stderr}");
     Ran { code: status.code().unwrap_or(-1), stdout, stderr }
+}
+
+/// Kills processes and waits until they have ended: pidfd_open(2). A process shows no command line from its first moment of
+/// dying on, while whoever holds its pidfd still sees it live.
+pub(crate) fn end(pids: &[u32]) {
+    let open = |pid: &u32| {
+        let pid = Pid::from_raw(i32::try_from(*pid).unwrap()).unwrap();
+        match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => Some(pidfd),
+            Err(rustix::io::Errno::SRCH) => None,
+            Err(errno) => panic!("cannot open {pid:?}: {errno}"),
+        }
+    };
+    let dying: Vec<OwnedFd> = pids.iter().filter_map(open).collect();
+    for pidfd in &dying {
+        match rustix::process::pidfd_send_signal(pidfd, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(errno) => panic!("cannot kill {pidfd:?}: {errno}"),
+        }
+    }
+    for pidfd in &dying {
+        eventually("a killed process has ended", || {
+            rustix::event::poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&Timespec::default())).unwrap() == 1
+        });
+    }
 }
 
 /// Sends a signal; a process that has ended is none of our business.
