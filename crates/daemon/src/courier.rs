@@ -106,7 +106,7 @@ impl Courier for Carrier {
         };
         let at = scratch.0.clone();
         let sending = Sending { repository, notes, guest_path, force, scratch: at, report, cancelled };
-        let notes = exchange::send(guest, sending).await?;
+        let notes = guest.while_it_answers(exchange::send(guest, sending)).await?;
         if pins_tools {
             workspace.mise = exchange::find_program(guest, &MISE).await?;
         }
@@ -140,22 +140,25 @@ impl Courier for Carrier {
     }
 
     async fn look(&self, delivered: &Delivered) -> Result<Looked, Cause> {
-        let (sent, scratch) = (sent(&delivered.dir).await?, self.scratch(&delivered.dir)?);
-        let look = exchange::look(&delivered.guest, &delivered.workspace, &sent, &scratch.0).await?;
+        let (sent, scratch) = (Sent::load(delivered.dir.join(NOTES)).await?, self.scratch(&delivered.dir)?);
+        let look = exchange::look(&delivered.guest, &delivered.workspace, &sent, &scratch.0);
+        let look = delivered.guest.while_it_answers(look).await?;
         Ok(Looked { is_unchanged: look.is_unchanged, side: look.into() })
     }
 
     async fn export(&self, delivered: &Delivered, query: &ExportQuery) -> Result<Box<dyn Outgoing>, Cause> {
-        let (sent, scratch) = (sent(&delivered.dir).await?, self.scratch(&delivered.dir)?);
+        let (sent, scratch) = (Sent::load(delivered.dir.join(NOTES)), self.scratch(&delivered.dir)?);
         let Delivered { guest, workspace, bytes_max, .. } = delivered;
-        let stream = exchange::export(guest, workspace, &sent, query, *bytes_max, &scratch.0).await?;
+        let export = exchange::export(guest, workspace, sent, query, *bytes_max, &scratch.0);
+        let stream = guest.while_it_answers(export).await?;
         Ok(Box::new(Leaving { stream, _scratch: scratch }))
     }
 
     async fn branch(&self, delivered: &Delivered, asked: &ExportBranch) -> Result<Exported, Cause> {
-        let (sent, scratch) = (sent(&delivered.dir).await?, self.scratch(&delivered.dir)?);
+        let (sent, scratch) = (Sent::load(delivered.dir.join(NOTES)).await?, self.scratch(&delivered.dir)?);
         let Delivered { guest, workspace, name, bytes_max, .. } = delivered;
-        Ok(exchange::branch(guest, name, workspace, &sent, asked, *bytes_max, &scratch.0).await?)
+        let branch = exchange::branch(guest, name, workspace, &sent, asked, *bytes_max, &scratch.0);
+        Ok(guest.while_it_answers(branch).await?)
     }
 }
 
@@ -174,16 +177,6 @@ impl Outgoing for Leaving {
     fn done(self: Box<Self>) -> Exported {
         self.stream.done()
     }
-}
-
-/// What was sent, as far as the host remembers.
-async fn sent(dir: &Path) -> Result<Sent, Cause> {
-    let path = dir.join(NOTES);
-    blocking(move || {
-        let notes = Notes::load(&path).map_err(Cause::from)?;
-        Ok(notes.as_ref().map(Sent::from).unwrap_or_default())
-    })
-    .await
 }
 
 impl From<WorkspaceError> for Cause {

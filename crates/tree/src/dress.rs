@@ -1,10 +1,11 @@
 //! What a file has beside its content: owner, mode, extended attributes, time. All of it is set through a descriptor, so
 //! that nothing which takes the file's name meanwhile gets it: directories may belong to others.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use crate::reader::Attributes;
@@ -42,34 +43,84 @@ impl Xattrs {
     }
 }
 
+/// What is dressed, by its descriptor.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Opened<'a> {
+    /// A file that can be written to.
+    File(&'a File),
+    /// Anything, opened as `O_PATH`: reached through `/proc`, which takes as long as making a small file.
+    Path(&'a OwnedFd),
+}
+
+impl Opened<'_> {
+    fn stat(self) -> rustix::io::Result<Stat> {
+        match self {
+            Opened::File(file) => rustix::fs::fstat(file),
+            Opened::Path(fd) => rustix::fs::fstat(fd),
+        }
+    }
+
+    fn set_owner(self, uid: Uid, gid: Gid) -> rustix::io::Result<()> {
+        match self {
+            Opened::File(file) => rustix::fs::fchown(file, Some(uid), Some(gid)),
+            Opened::Path(fd) => rustix::fs::chownat(CWD, named(fd), Some(uid), Some(gid), AtFlags::empty()),
+        }
+    }
+
+    fn set_mode(self, mode: Mode) -> rustix::io::Result<()> {
+        match self {
+            Opened::File(file) => rustix::fs::fchmod(file, mode),
+            Opened::Path(fd) => rustix::fs::chmodat(CWD, named(fd), mode, AtFlags::empty()),
+        }
+    }
+
+    fn set_xattr(self, key: &str, value: &[u8]) -> rustix::io::Result<()> {
+        match self {
+            Opened::File(file) => rustix::fs::fsetxattr(file, key, value, XattrFlags::empty()),
+            Opened::Path(fd) => rustix::fs::setxattr(named(fd), key, value, XattrFlags::empty()),
+        }
+    }
+
+    fn set_times(self, times: &Timestamps) -> rustix::io::Result<()> {
+        match self {
+            Opened::File(file) => rustix::fs::futimens(file, times),
+            Opened::Path(fd) => rustix::fs::utimensat(CWD, named(fd), times, AtFlags::empty()),
+        }
+    }
+}
+
+/// The name of a descriptor: proc_pid_fd(5).
+fn named(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
+}
+
 impl Wardrobe {
-    /// Gives what is open, as `O_PATH` or in earnest, owner, then mode (which a change of owner would strip of setuid),
+    /// Gives what is open owner, then mode (which a change of owner would strip of setuid),
     /// then attributes, then time. What it has already is not set again: each takes as long as making a small file.
     ///
     /// # Errors
     /// When one of them is refused.
-    pub(crate) fn dress(self, opened: &impl AsFd, kind: FileType, attributes: &Attributes) -> io::Result<()> {
-        let path = format!("/proc/self/fd/{}", opened.as_fd().as_raw_fd());
-        let has = rustix::fs::fstat(opened)?;
+    pub(crate) fn dress(self, opened: Opened<'_>, kind: FileType, attributes: &Attributes) -> io::Result<()> {
+        let has = opened.stat()?;
         let is_owned = !self.may_own || (has.st_uid, has.st_gid) == (attributes.uid, attributes.gid);
         if !is_owned {
             let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
-            rustix::fs::chownat(CWD, &path, Some(uid), Some(gid), AtFlags::empty())?;
+            opened.set_owner(uid, gid)?;
         }
         // Links have no mode of their own.
         let mode = attributes.mode & self.modes;
         if kind != FileType::Symlink && !(is_owned && has.st_mode & 0o7777 == mode) {
-            rustix::fs::chmodat(CWD, &path, Mode::from_raw_mode(mode), AtFlags::empty())?;
+            opened.set_mode(Mode::from_raw_mode(mode))?;
         }
         for (key, value) in attributes.xattrs.iter().filter(|(key, _)| self.xattrs.allow(key)) {
-            match rustix::fs::setxattr(&path, key.as_str(), value, XattrFlags::empty()) {
+            match opened.set_xattr(key, value) {
                 // A filesystem or a user that cannot have this attribute has the file without it.
                 Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM | Errno::INVAL) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
         let times = Timestamps { last_access: attributes.mtime, last_modification: attributes.mtime };
-        Ok(rustix::fs::utimensat(CWD, &path, &times, AtFlags::empty())?)
+        Ok(opened.set_times(&times)?)
     }
 }
 

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use tar::EntryType;
 
 use crate::arrival::{Arrival, in_place};
-use crate::dress::{Wardrobe, Xattrs, opened, replaced, umask};
+use crate::dress::{Opened, Wardrobe, Xattrs, opened, replaced, umask};
 use crate::pack::is_kernels;
 use crate::reader::{Attributes, Entry, Reader};
 use crate::sparse::{CHUNK_BYTES, write_content};
@@ -137,6 +137,7 @@ pub fn unpack(destination: OwnedFd, policy: Policy, from: impl Read) -> Result<U
         entries: 0,
         bytes: 0,
         is_marked: false,
+        last_parent: None,
         buffer: vec![0; CHUNK_BYTES],
     };
     let mut reader = Reader::new(from);
@@ -167,6 +168,8 @@ struct Unpacker {
     bytes: u64,
     /// What is there may be a part, and is known to be.
     is_marked: bool,
+    /// The directory of the last file, which is the next one's most of the time.
+    last_parent: Option<(Vec<u8>, OwnedFd)>,
     /// What is read at once.
     buffer: Vec<u8>,
 }
@@ -201,6 +204,7 @@ impl Unpacker {
             name => name,
         };
         let during = |verb: &str| TreeError::during::<io::Error>(verb, shown);
+        let last_parent = self.last_parent.take();
         if path.is_empty() || entry.kind == EntryType::Directory {
             return self.directory(path, &entry.attributes).map_err(during("make"));
         }
@@ -218,8 +222,13 @@ impl Unpacker {
         };
         match entry.kind {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                let parent = parent(self)?;
+                // It is where it was: a file in a directory does not move that.
+                let parent = match last_parent.filter(|(path, _)| path == directory) {
+                    Some((_, parent)) => parent,
+                    None => parent(self)?,
+                };
                 self.bytes += self.file(&parent, name, entry, reader).map_err(during("write"))?;
+                self.last_parent = Some((directory.to_vec(), parent));
             }
             EntryType::Link => {
                 let target = self.place_of(&entry.link)?;
@@ -358,7 +367,7 @@ impl Unpacker {
         };
         let (content, runs) = (&mut reader.content(), entry.runs.as_deref());
         let bytes = write_content(content, arrival.file(), entry.length, runs, &mut self.buffer)?;
-        self.policy.wardrobe.dress(arrival.file(), FileType::RegularFile, &entry.attributes)?;
+        self.policy.wardrobe.dress(Opened::File(arrival.file()), FileType::RegularFile, &entry.attributes)?;
         arrival.place(name)?;
         Ok(bytes)
     }
@@ -366,7 +375,7 @@ impl Unpacker {
     fn symlink(&self, parent: &OwnedFd, name: &[u8], entry: &Entry) -> io::Result<()> {
         rustix::fs::symlinkat(entry.link.as_slice(), parent, name)?;
         let made = opened(parent, name, FileType::Symlink)?;
-        self.policy.wardrobe.dress(&made, FileType::Symlink, &entry.attributes)
+        self.policy.wardrobe.dress(Opened::Path(&made), FileType::Symlink, &entry.attributes)
     }
 
     fn hard_link(&mut self, target: &[u8], parent: &OwnedFd, name: &[u8]) -> io::Result<()> {
@@ -383,7 +392,7 @@ impl Unpacker {
         };
         let number = makedev(entry.device.0, entry.device.1);
         rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), number)?;
-        self.policy.wardrobe.dress(&opened(parent, name, kind)?, kind, &entry.attributes)
+        self.policy.wardrobe.dress(Opened::Path(&opened(parent, name, kind)?), kind, &entry.attributes)
     }
 
     /// Gives directories what would have been in the way of filling them. All of them: what one refuses is told at the end.
@@ -393,7 +402,7 @@ impl Unpacker {
             let opened = self.open(&path, OFlags::PATH | OFlags::DIRECTORY).map_err(io::Error::from);
             let dressed = opened.and_then(|fd| {
                 if inode(&fd)? == made {
-                    self.policy.wardrobe.dress(&fd, FileType::Directory, &attributes)
+                    self.policy.wardrobe.dress(Opened::Path(&fd), FileType::Directory, &attributes)
                 } else {
                     Err(replaced())
                 }

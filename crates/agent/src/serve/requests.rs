@@ -25,7 +25,7 @@ const BEHIND_NS: u64 = 50_000_000;
 /// A clock may be ahead by this much, nanoseconds: as long as a request may have been on its way on a busy host.
 const AHEAD_NS: u64 = 1_000_000_000;
 /// Bytes of a tar stream moved at once.
-pub const TREE_BUFFER_BYTES: usize = 64 * 1024;
+pub const TREE_BUFFER_BYTES: usize = 256 * 1024;
 /// The requests this build knows, to tell a malformed one from an unknown one.
 const KNOWN: [&str; 18] = [
     "changes",

@@ -103,6 +103,7 @@ pub(crate) fn guest_error(error: &GuestError) -> ApiError {
         GuestError::Read(_) => ErrorCode::OperationFailed,
         GuestError::Connect { .. }
         | GuestError::Unanswered { .. }
+        | GuestError::Stuck { .. }
         | GuestError::Closed
         | GuestError::Channel(_)
         | GuestError::CutOff(_)

@@ -11,7 +11,7 @@ use super::ExchangeError;
 use super::look::{keeps_missing, look};
 use super::script::{Answer, Commit, Question, Verb};
 use super::sent::Sent;
-use super::without_git::blocking;
+use super::thread::blocking;
 use crate::guest::Guest;
 use crate::workspace::quarantine::{Quarantine, QuarantineError};
 

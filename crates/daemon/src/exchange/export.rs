@@ -35,15 +35,15 @@ enum Source {
     Over,
 }
 
-/// Begins to export: the stream comes when there is something to send, or nothing to be exported. `bytes_max` bounds it;
-/// `scratch`: a directory for files of ours.
+/// Begins to export: the stream comes when there is something to send, or nothing to be exported. `sent` gives what the host
+/// remembers, by the time the guest has an answer; `bytes_max` bounds the stream; `scratch`: a directory for files of ours.
 ///
 /// # Errors
 /// When there is no workspace, what is asked for cannot be had, or the guest answers nonsense.
 pub async fn export(
     guest: &Guest,
     workspace: &Workspace,
-    sent: &Sent,
+    sent: impl Future<Output = Result<Sent, ExchangeError>>,
     query: &ExportQuery,
     bytes_max: u64,
     scratch: &Path,
@@ -52,7 +52,6 @@ pub async fn export(
     let is_own = path == workspace.guest_path;
     let base = query.base_commit.as_deref().map(Commit::parse).transpose()?;
     let since = workspace.base_commit.as_deref().filter(|_| is_own).map(Commit::parse).transpose()?;
-    let asked = Asked { guest, workspace, sent, is_own };
     let keeps_missing = is_own && keeps_missing(workspace);
     let question = Question {
         verb: Verb::Patch,
@@ -64,15 +63,21 @@ pub async fn export(
         bytes_max,
     };
     match query.format {
-        ExportFormat::Patch => match Answer::begin(guest, &question).await {
-            Err(ExchangeError::NoGit) if is_own => {
-                let (file, exported) = without_git::patch(&asked, base.as_ref(), bytes_max, scratch).await?;
-                let source = Source::Host(tokio::fs::File::from_std(file));
-                Ok(ExportStream { source, mails: None, exported })
+        ExportFormat::Patch => {
+            // Both take their time.
+            let (answer, sent) = tokio::join!(Answer::begin(guest, &question), sent);
+            let asked = Asked { guest, workspace, sent: &sent?, is_own };
+            match answer {
+                Err(ExchangeError::NoGit) if is_own => {
+                    let (file, exported) = without_git::patch(&asked, base.as_ref(), bytes_max, scratch).await?;
+                    let source = Source::Host(tokio::fs::File::from_std(file));
+                    Ok(ExportStream { source, mails: None, exported })
+                }
+                answer => asked.patch(&question, answer?).await,
             }
-            answer => asked.patch(&question, answer?).await,
-        },
+        }
         ExportFormat::Mbox => {
+            let asked = Asked { guest, workspace, sent: &sent.await?, is_own };
             let base = base.as_ref().or(since.as_ref());
             asked.mbox(&Question { verb: Verb::Mbox, base, ..question }, scratch).await
         }

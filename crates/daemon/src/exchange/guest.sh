@@ -142,8 +142,11 @@ case $objects in
 *) export GIT_OBJECT_DIRECTORY="$tmp" GIT_ALTERNATE_OBJECT_DIRECTORIES="$objects" ;;
 esac
 
+# For git a thread per 500 files, which is slower than none where they find no processors.
+threads=true
+[ -d /sys/devices/system/cpu/cpu2 ] || threads=false
 add() {
-  g -c core.safecrlf=false -c core.splitIndex=false -c core.looseCompression=0 -c core.fsync=none -c index.skipHash=true \
+  g -c core.preloadIndex=$threads -c core.safecrlf=false -c core.splitIndex=false -c core.looseCompression=0 -c core.fsync=none -c index.skipHash=true \
     add --ignore-errors "$@"
 }
 all=-A

@@ -12,6 +12,7 @@
 //! | [`export`](export()) | a patch, or commits as mail |
 //! | [`branch`](branch()) | commits in a branch of the host's repository |
 //! | `without_git` | the same patch when the guest has no git |
+//! | `thread` | work that blocks |
 //! | `error` | what can go wrong |
 //!
 //! All that a guest says is its own word: it is bounded in bytes and time, and nothing of it names a file that the host
@@ -29,6 +30,7 @@ mod run;
 mod script;
 mod send;
 mod sent;
+mod thread;
 mod without_git;
 
 pub use branch::branch;

@@ -51,6 +51,7 @@ pub async fn capture(
 /// A command that runs. Dropping it ends the command.
 #[derive(Debug)]
 pub(super) struct Running {
+    guest: Guest,
     exec: ExecStream,
     left: u64,
     bytes_max: u64,
@@ -74,7 +75,7 @@ impl Running {
             ..ExecRequest::default()
         };
         let exec = guest.exec(request).await?;
-        Ok(Running { exec, left: bytes_max, bytes_max, complaints: Tail::default() })
+        Ok(Running { guest: guest.clone(), exec, left: bytes_max, bytes_max, complaints: Tail::default() })
     }
 
     /// The next bytes of its standard output; none at their end.
@@ -90,13 +91,14 @@ impl Running {
         loop {
             let turn = async {
                 tokio::select! {
-                    output = self.exec.read_output() => Turn::Output(output),
-                    error = self.exec.read_error(), if !self.complaints.is_over => Turn::Complaint(error),
+                    output = self.exec.read_output() => output.map(Turn::Output),
+                    error = self.exec.read_error(), if !self.complaints.is_over => error.map(Turn::Complaint),
                 }
             };
-            match timeout_at(until, turn).await.map_err(|_| ExchangeError::Silent { waited: SILENCE })? {
-                Turn::Output(output) => return Ok(output?),
-                Turn::Complaint(error) => self.complaints.add(error?),
+            let turn = self.guest.while_it_answers(turn);
+            match timeout_at(until, turn).await.map_err(|_| ExchangeError::Silent { waited: SILENCE })?? {
+                Turn::Output(output) => return Ok(output),
+                Turn::Complaint(error) => self.complaints.add(error),
             }
         }
     }
@@ -115,8 +117,8 @@ impl Running {
 }
 
 enum Turn {
-    Output(Result<Option<Bytes>, crate::guest::GuestError>),
-    Complaint(Result<Option<Bytes>, crate::guest::GuestError>),
+    Output(Option<Bytes>),
+    Complaint(Option<Bytes>),
 }
 
 /// The end of a stream that may have none.

@@ -14,6 +14,7 @@ use wire::agent::workspace::{Added, Found};
 
 use super::ExchangeError;
 use super::run::capture;
+use super::thread::blocking;
 use crate::guest::{Guest, GuestError};
 use crate::model::progress::{Progress, Watcher};
 use crate::workspace::{GuestFound, Notes, Repository, Transfer, WorkspaceError};
@@ -154,16 +155,6 @@ fn below(guest_path: &str, path: &[u8]) -> Result<String, ExchangeError> {
     }
     let path = std::str::from_utf8(path).map_err(|_| ExchangeError::Name)?;
     Ok(format!("{guest_path}/{path}"))
-}
-
-/// Runs `work` on a thread that may block.
-async fn blocking<T: Send + 'static, E: Into<ExchangeError> + Send + 'static>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, ExchangeError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(Into::into),
-        Err(_) => Err(ExchangeError::Panicked),
-    }
 }
 
 /// The writing end of the stream: whole pieces, and the rest when it is flushed.

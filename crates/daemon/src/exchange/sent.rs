@@ -1,9 +1,12 @@
 //! What the host remembers of what it sent.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use wire::agent::workspace::FileMode;
 
+use super::ExchangeError;
+use super::thread::blocking;
 use crate::model::digest::Digest;
 use crate::workspace::Notes;
 
@@ -46,6 +49,14 @@ impl From<&Notes> for Sent {
 }
 
 impl Sent {
+    /// Reads the notes at `path`; nothing was sent where there are none.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn load(path: PathBuf) -> Result<Sent, ExchangeError> {
+        blocking(move || Notes::load(&path).map(|notes| notes.as_ref().map(Sent::from).unwrap_or_default())).await
+    }
+
     /// The workspace's own repository.
     #[must_use]
     pub fn top(&self) -> Option<&SentRepository> {

@@ -14,6 +14,7 @@ use super::export::Asked;
 use super::look::{Look, below, hex, survey, within};
 use super::script::Commit;
 use super::sent::{Sent, SentRepository};
+use super::thread::blocking;
 use crate::guest::Guest;
 use crate::workspace::quarantine::{Files, Quarantine, QuarantineError, is_ignore};
 
@@ -184,7 +185,7 @@ impl<'a> Place<'a> {
             files.remove_ignores(&removed)?;
             files.unpack(std::io::BufReader::new(tar), IGNORES_BYTES_MAX)?;
             let ignored = files.ignored(&added)?;
-            Ok((files, ignored))
+            Ok::<_, QuarantineError>((files, ignored))
         })
         .await?;
         differences.retain(|file| !is_added(file) || !ignored.contains(&file.path));
@@ -208,15 +209,5 @@ impl<'a> Place<'a> {
         }
         stream.done().await?;
         super::branch::rewound(to).await
-    }
-}
-
-/// Does what takes its time beside the tasks.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, QuarantineError> + Send + 'static,
-) -> Result<T, ExchangeError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => Ok(done?),
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }

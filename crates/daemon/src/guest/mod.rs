@@ -26,7 +26,8 @@
 //! frame. A guest that breaks the protocol is cut off with an error that says what it did ([`link::Violation`]).
 //! No call here has a time limit of its own: drop the future, and the stream is given up.
 
-pub mod changes;
+mod answering;
+mod changes;
 mod connect;
 mod connection;
 pub mod exec;
@@ -78,6 +79,12 @@ pub enum GuestError {
     /// No hello before the deadline.
     #[error("the guest agent did not answer within {:.1} s", waited.as_secs_f64())]
     Unanswered {
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// It was serving, and answers nothing any more.
+    #[error("the guest stands still: it has not answered for {} s", waited.as_secs())]
+    Stuck {
         /// How long it was waited for.
         waited: Duration,
     },

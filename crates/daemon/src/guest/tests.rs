@@ -13,6 +13,7 @@ use wire::agent::frame::{
 };
 use wire::agent::message::{Control, ExitStatus, Stage};
 
+use super::answering::Patience;
 use super::*;
 
 mod workspace;
@@ -411,4 +412,31 @@ async fn trees_go_in_and_out() {
         assert_eq!(tree.done().await.unwrap(), 3);
     };
     tokio::join!(script, calls);
+}
+
+#[tokio::test]
+async fn slow_work_of_a_guest_that_answers_is_waited_for() {
+    let (guest, mut peer) = pair().await;
+    let patience = Patience { ask_every: Duration::from_millis(1), answer_within: SOON };
+    let (over, work) = tokio::sync::oneshot::channel();
+    let answers = async {
+        for _ in 0..3 {
+            let open = peer.next().await;
+            assert_eq!(serde_json::from_slice::<Request>(&open.payload).unwrap(), Request::Health);
+            // Whatever it answers.
+            peer.reply(open.head.stream, &Reply::Failed(Failure::Unsupported)).await;
+        }
+        over.send("done").unwrap();
+    };
+    let work = async { Ok::<_, GuestError>(work.await.unwrap()) };
+    let (done, ()) = tokio::join!(guest.while_answering(patience, work), answers);
+    assert_eq!(done.unwrap(), "done");
+}
+
+#[tokio::test]
+async fn work_of_a_guest_that_stands_still_is_given_up() {
+    let (guest, _peer) = pair().await;
+    let patience = Patience { ask_every: Duration::ZERO, answer_within: Duration::from_millis(20) };
+    let error = timeout(SOON, guest.while_answering(patience, guest.sync())).await.unwrap().unwrap_err();
+    assert!(matches!(error, GuestError::Stuck { .. }), "{error:?}");
 }

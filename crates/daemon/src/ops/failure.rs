@@ -175,7 +175,7 @@ impl From<StorageError> for Cause {
 impl From<GuestError> for Cause {
     fn from(error: GuestError) -> Cause {
         let code = match &error {
-            GuestError::Unanswered { .. } => ErrorCode::Timeout,
+            GuestError::Unanswered { .. } | GuestError::Stuck { .. } => ErrorCode::Timeout,
             GuestError::Failed(_) | GuestError::TooLarge { .. } | GuestError::Read(_) => ErrorCode::OperationFailed,
             GuestError::Connect { .. }
             | GuestError::Closed
@@ -186,7 +186,11 @@ impl From<GuestError> for Cause {
             | GuestError::Records(_)
             | GuestError::Busy => ErrorCode::GuestUnreachable,
         };
-        caused(code, &error)
+        let cause = caused(code, &error);
+        match error {
+            GuestError::Stuck { .. } => cause.with_hint("banger logs shows its console, banger kill ends it"),
+            _ => cause,
+        }
     }
 }
 

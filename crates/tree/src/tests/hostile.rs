@@ -10,7 +10,7 @@ use rustix::fs::FileType;
 
 use super::open;
 use crate::arrival::Arrival;
-use crate::dress::{Wardrobe, Xattrs, umask};
+use crate::dress::{Opened, Wardrobe, Xattrs, umask};
 use crate::reader::Reader;
 use crate::unpack::{Policy, Unpacked, unpack};
 use crate::{TreeError, pax};
@@ -411,7 +411,7 @@ fn what_takes_a_files_name_meanwhile_is_not_dressed() {
     symlink(&victim, &name).unwrap();
     let attributes = Reader::new(hostile_stream(&[file("x")]).as_slice()).next_entry().unwrap().unwrap().attributes;
     let wardrobe = Wardrobe { may_own: super::is_root(), modes: 0o7777, xattrs: Xattrs::All };
-    wardrobe.dress(arrival.file(), FileType::RegularFile, &attributes).unwrap();
+    wardrobe.dress(Opened::File(arrival.file()), FileType::RegularFile, &attributes).unwrap();
     let after = fs::metadata(&victim).unwrap();
     let facts = |meta: &fs::Metadata| (meta.mode(), meta.uid(), meta.mtime(), meta.mtime_nsec());
     assert_eq!(facts(&before), facts(&after));

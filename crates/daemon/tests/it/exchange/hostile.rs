@@ -1,5 +1,6 @@
 //! Guests that lie. The shell of these answers with what a file has, instead of running what it is told.
 
+use std::future::ready;
 use std::path::{Path, PathBuf};
 
 use daemon::exchange::{ExchangeError, capture, export, look};
@@ -67,7 +68,9 @@ async fn answers_that_are_none() {
     std::fs::write(answers.path().join("patch.sh"), format!("printf '{patch}'; exec yes")).unwrap();
     let (guest, workspace, sent) = (&lying.running.guest, &lying.workspace, &lying.sent);
     let max = 1 << 20;
-    let mut stream = export(guest, workspace, sent, &ExportQuery::default(), max, &lying.scratch()).await.unwrap();
+    let mut stream = export(guest, workspace, ready(Ok(sent.clone())), &ExportQuery::default(), max, &lying.scratch())
+        .await
+        .unwrap();
     let mut taken = 0;
     let error = loop {
         match stream.read().await {

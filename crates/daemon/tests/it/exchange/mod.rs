@@ -8,6 +8,7 @@ mod without_git;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
+use std::future::ready;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -224,7 +225,8 @@ impl Pair {
     pub(super) async fn export(&self, query: &ExportQuery) -> Result<(Vec<u8>, Exported), ExchangeError> {
         let (guest, workspace) = (&self.running.guest, &self.workspace);
         let work = async {
-            let mut stream = export(guest, workspace, &self.sent, query, BYTES_MAX, &self.scratch()).await?;
+            let mut stream =
+                export(guest, workspace, ready(Ok(self.sent.clone())), query, BYTES_MAX, &self.scratch()).await?;
             let mut all = Vec::new();
             while let Some(bytes) = stream.read().await? {
                 all.extend_from_slice(&bytes);

@@ -1,6 +1,7 @@
 //! Everything as one patch.
 
 use std::ffi::OsStr;
+use std::future::ready;
 use std::path::Path;
 
 use daemon::exchange::ExchangeError;
@@ -346,10 +347,16 @@ async fn an_export_that_is_given_up_leaves_nothing() {
     let huge: String = (0..2_000_000).map(|line| format!("{line}\n")).collect();
     write(&pair.guest, "huge", huge);
     let (guest, query) = (&pair.running.guest, ExportQuery::default());
-    let mut stream =
-        daemon::exchange::export(guest, &pair.workspace, &pair.sent, &query, super::BYTES_MAX, &pair.scratch())
-            .await
-            .unwrap();
+    let mut stream = daemon::exchange::export(
+        guest,
+        &pair.workspace,
+        ready(Ok(pair.sent.clone())),
+        &query,
+        super::BYTES_MAX,
+        &pair.scratch(),
+    )
+    .await
+    .unwrap();
     assert!(stream.read().await.unwrap().is_some());
     assert!(!pair.guest.join(".git/banger-export.4194305").exists());
     assert!(has_leftovers(&pair), "it is under way");
