@@ -8,13 +8,14 @@ use wire::api::{ExportFormat, ExportQuery, Exported, Workspace};
 
 use super::look::{Looks, Print, keeps_missing, look};
 use super::raw::Record;
-use super::script::{Answer, Commit, Question, Verb};
+use super::script::{Answer, Commit, Header, Question, Verb};
 use super::sent::Sent;
+use super::tracked::{self, Tracked};
 use super::{ExchangeError, without_git};
 use crate::guest::Guest;
 
 /// What a patch begins with.
-const PATCH: &[u8] = b"diff --git ";
+pub(super) const PATCH: &[u8] = b"diff --git ";
 /// What a mail that git makes of a commit begins with, and what follows the commit's name.
 const MAIL: (&[u8], &[u8]) = (b"From ", b" Mon Sep 17 00:00:00 2001");
 /// Bytes of a file read at once.
@@ -32,6 +33,7 @@ pub struct ExportStream {
 enum Source {
     Guest(Box<Answer>),
     Host(tokio::fs::File),
+    Memory(Bytes),
     Over,
 }
 
@@ -65,8 +67,16 @@ pub async fn export(
     match query.format {
         ExportFormat::Patch => {
             // Both take their time.
-            let (answer, sent) = tokio::join!(Answer::begin(guest, &question), sent);
+            let (tracked, sent) = tokio::join!(tracked::ask(guest, &question), sent);
             let asked = Asked { guest, workspace, sent: &sent?, is_own };
+            let answer = match tracked {
+                Ok(Some(Tracked { header, listed, patch })) => {
+                    let exported = asked.exported(&header, &listed).await?;
+                    return Ok(ExportStream { source: Source::Memory(patch), mails: None, exported });
+                }
+                Ok(None) => Answer::begin(guest, &question).await,
+                Err(error) => Err(error),
+            };
             match answer {
                 Err(ExchangeError::NoGit) if is_own => {
                     let (file, exported) = without_git::patch(&asked, base.as_ref(), bytes_max, scratch).await?;
@@ -97,35 +107,38 @@ pub(super) struct Asked<'a> {
 impl Asked<'_> {
     async fn patch(&self, question: &Question<'_>, mut answer: Answer) -> Result<ExportStream, ExchangeError> {
         let mut listed = Listed::read(&mut answer, self.sent).await?;
-        let print = listed.print;
         if listed.has_moved_link {
             // git apply takes what is in its place now for something behind it.
             answer = Answer::begin(self.guest, &Question { is_plain: true, ..*question }).await?;
-            listed = Listed::read(&mut answer, self.sent).await?;
+            // The state is the same, however it is told.
+            listed = Listed { print: listed.print, ..Listed::read(&mut answer, self.sent).await? };
         }
-        let Listed { files, strays, .. } = listed;
-        let header = answer.header.clone();
-        answer.expect(if files > 0 { PATCH } else { b"" }).await?;
+        let exported = self.exported(&answer.header, &listed).await?;
+        answer.expect(if listed.files > 0 { PATCH } else { b"" }).await?;
+        Ok(ExportStream { source: Source::Guest(Box::new(answer)), mails: None, exported })
+    }
+
+    /// What a patch brings.
+    async fn exported(&self, header: &Header, listed: &Listed) -> Result<Exported, ExchangeError> {
         let mut looks = Looks::new(self.workspace);
-        looks.add_print(print);
+        looks.add_print(listed.print);
         if self.is_own {
             looks.add_nested(self.guest, self.sent).await?;
         }
         let look = looks.finish();
-        let files_left_out = header.missing + strays + look.nested;
+        let files_left_out = header.missing + listed.strays + look.nested;
         let commits_left_out = if self.is_own { header.left } else { 0 };
         let is_all = self.is_own && files_left_out == 0 && commits_left_out == 0;
-        let exported = Exported {
+        Ok(Exported {
             base_commit: header.base.as_ref().map(|base| base.as_str().to_owned()),
             head_commit: header.head.as_ref().map(|head| head.as_str().to_owned()),
-            files: Some(files),
+            files: Some(listed.files),
             commits: if self.is_own { header.commits.saturating_sub(header.left) } else { 0 },
             commits_left_out,
             files_left_out,
             fingerprint: is_all.then_some(look.fingerprint),
             branch: None,
-        };
-        Ok(ExportStream { source: Source::Guest(Box::new(answer)), mails: None, exported })
+        })
     }
 
     async fn mbox(&self, question: &Question<'_>, scratch: &Path) -> Result<ExportStream, ExchangeError> {
@@ -160,14 +173,15 @@ impl Asked<'_> {
 }
 
 /// What stands before a patch.
-struct Listed {
+#[derive(Debug)]
+pub(super) struct Listed {
     /// Files that it is about.
-    files: u64,
+    pub(super) files: u64,
     /// Repositories among them that the host does not know.
-    strays: u64,
-    has_moved_link: bool,
+    pub(super) strays: u64,
+    pub(super) has_moved_link: bool,
     /// Of what differs from the head.
-    print: [u8; 32],
+    pub(super) print: [u8; 32],
 }
 
 impl Listed {
@@ -202,6 +216,7 @@ impl ExportStream {
         let bytes = match &mut self.source {
             Source::Guest(answer) => answer.read().await?,
             Source::Host(file) => read_file(file).await?,
+            Source::Memory(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()),
             Source::Over => return Ok(None),
         };
         if let Some(bytes) = bytes {

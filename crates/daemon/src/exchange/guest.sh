@@ -3,18 +3,20 @@
 #
 #   look    a header; what differs from the head; and, when the head is not SINCE, "=" and what differs from SINCE
 #   patch   a header; what differs from the head and "=", when that is not BASE; what differs from BASE, and the patch
+#   tracked the same for the head as BASE and files that git knows already, the list leaving out what objects they are now
 #   mbox    a header, and the commits after BASE
 #   pack    a header, and a pack of the objects that commits after BASE have and BASE has not
 #
 # BASE and SINCE are commits (hexadecimal) or empty. LIMIT: "kept" keeps files that are not there out of a patch.
 # FORM: "plain" tells no renames.
-# Ends with 90: no git, 91: no repository, 92: no such BASE, 93: no room for the temporary index, 94: git cannot read a file.
+# Ends with 90: no git, 91: no repository, 92: no such BASE, 93: no room for the temporary index, 94: git cannot read a file,
+# 95: "tracked" does not tell everything, "patch" does.
 #
 # The repository's configuration is the guest's own and may say anything: what could make the answer unfit for the host is
 # overridden. Nothing of the repository is changed: files that are not in its object database go to a temporary one, and
 # the index that names them is a temporary one too, beside the real one, because git renames what it writes.
 set -u
-verb=$1 base=$2 since=$3 limit=$4 renames='-M -l400'
+verb=$1 base=$2 since=$3 limit=$4 renames='-M -l400' what='--cached --ignore-submodules=none'
 # A patch does not say of a link that is renamed as it is that it is one, and git apply takes what is put in its place for
 # something behind it. Then renames are not told.
 [ "$5" != plain ] || renames=--no-renames
@@ -27,16 +29,19 @@ unset GIT_INDEX_FILE GIT_COMMON_DIR GIT_PREFIX GIT_NAMESPACE GIT_OBJECT_DIRECTOR
 # Named, the repository is not searched in the directories above, nor is it asked who owns it.
 export GIT_DIR=.git GIT_WORK_TREE=. GIT_NO_REPLACE_OBJECTS=1 GIT_NO_LAZY_FETCH=1 GIT_OPTIONAL_LOCKS=0 \
   GIT_TERMINAL_PROMPT=0 LC_ALL=C
+# For git a thread per 500 files, which is slower than none where they find no processors.
+threads=true
+[ -d /sys/devices/system/cpu/cpu2 ] || threads=false
 
 g() {
   git -c core.fsmonitor= -c core.hooksPath=/dev/null -c safe.directory='*' -c gc.auto=0 -c maintenance.auto=false \
-    -c core.quotePath=true -c advice.addEmbeddedRepo=false "$@"
+    -c core.quotePath=true -c core.safecrlf=false -c core.preloadIndex=$threads -c advice.addEmbeddedRepo=false "$@"
 }
 
 differences() {
   # shellcheck disable=SC2086 # they are words
-  g -c diff.suppressBlankEmpty=false -c diff.relative=false diff --cached --raw --no-abbrev $renames --no-color \
-    --no-ext-diff --no-textconv --submodule=short --ignore-submodules=none -O/dev/null "$@" --
+  g -c diff.suppressBlankEmpty=false -c diff.relative=false diff $what --raw --no-abbrev $renames --no-color \
+    --no-ext-diff --no-textconv --submodule=short -O/dev/null "$@" --
 }
 
 patch() {
@@ -80,7 +85,7 @@ if [ -z "$head" ]; then
   head=$(g rev-parse -q --verify 'HEAD^{commit}') || [ $? = 1 ] || exit 91
 fi
 
-[ -n "$base" ] || [ "$verb" != patch ] || base=$head
+case $verb in patch | tracked) base=${base:-$head} ;; esac
 if [ -n "$base" ] && [ "$base" != "$head" ]; then
   base=$(g rev-parse -q --verify "$base^{commit}") || exit 92
 fi
@@ -118,6 +123,17 @@ if [ "$verb" = mbox ] || [ "$verb" = pack ]; then
   exit
 fi
 
+if [ "$verb" = tracked ]; then
+  echo "missing 0"
+  echo
+  { [ -n "$head" ] && [ -f "$dir/index" ] && [ ! -e .gitmodules ] && [ ! -f "$dir/info/sparse-checkout" ]; } || exit 95
+  (new=$(g ls-files -o --exclude-standard --directory --no-empty-directory) && [ -z "$new" ]) &
+  what=--ignore-submodules=dirty
+  patch "$head" || exit
+  wait $! || exit 95
+  exit 0
+fi
+
 nothing=''
 if [ -z "$head" ] || [ -z "$base" ] || [ -z "$since" ]; then
   nothing=$(g hash-object -t tree /dev/null) || exit 91
@@ -142,11 +158,8 @@ case $objects in
 *) export GIT_OBJECT_DIRECTORY="$tmp" GIT_ALTERNATE_OBJECT_DIRECTORIES="$objects" ;;
 esac
 
-# For git a thread per 500 files, which is slower than none where they find no processors.
-threads=true
-[ -d /sys/devices/system/cpu/cpu2 ] || threads=false
 add() {
-  g -c core.preloadIndex=$threads -c core.safecrlf=false -c core.splitIndex=false -c core.looseCompression=0 -c core.fsync=none -c index.skipHash=true \
+  g -c core.splitIndex=false -c core.looseCompression=0 -c core.fsync=none -c index.skipHash=true \
     add --ignore-errors "$@"
 }
 all=-A

@@ -1,6 +1,6 @@
 //! What git in a guest is asked, and the frame of its answer: see `guest.sh`.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use wire::agent::message::{ExitStatus, Failure};
 
 use super::ExchangeError;
@@ -18,6 +18,7 @@ const HEADER_LINES_MAX: usize = 16;
 pub(super) enum Verb {
     Look,
     Patch,
+    Tracked,
     Mbox,
     Pack,
 }
@@ -118,6 +119,7 @@ impl Answer {
         let verb = match question.verb {
             Verb::Look => "look",
             Verb::Patch => "patch",
+            Verb::Tracked => "tracked",
             Verb::Mbox => "mbox",
             Verb::Pack => "pack",
         };
@@ -185,11 +187,24 @@ impl Answer {
     }
 
     /// The next bytes; none at the end of the answer.
-    pub(super) async fn read(&mut self) -> Result<Option<bytes::Bytes>, ExchangeError> {
+    pub(super) async fn read(&mut self) -> Result<Option<Bytes>, ExchangeError> {
         if self.unread.is_empty() {
             return self.running.read().await;
         }
         Ok(Some(self.unread.split().freeze()))
+    }
+
+    /// All that follows, up to `bytes_max`; none when it is more, or the answer is not whole.
+    pub(super) async fn rest(mut self, bytes_max: usize) -> Result<Option<(Header, Bytes)>, ExchangeError> {
+        while let Some(bytes) = self.running.read().await? {
+            self.unread.extend_from_slice(&bytes);
+            if self.unread.len() > bytes_max {
+                return Ok(None);
+            }
+        }
+        let (status, _said) = self.running.finish().await?;
+        let is_whole = status == ExitStatus::Code { code: 0 };
+        Ok(is_whole.then(|| (self.header, self.unread.freeze())))
     }
 
     /// Whether git was content, after all was read.

@@ -10,7 +10,7 @@ use wire::api::ExportQuery;
 use super::{Pair, everything, repository};
 
 /// A directory of programs whose `sh` answers what the files of `answers` have, by the verb it was asked with: as they are,
-/// or by running `<verb>.sh`.
+/// or by running `<verb>.sh`. What it has to say about files that git knows is not all there is to say.
 pub(super) fn answering(answers: &Path) -> PathBuf {
     let bin = answers.join("bin");
     std::fs::create_dir(&bin).unwrap();
@@ -19,6 +19,7 @@ pub(super) fn answering(answers: &Path) -> PathBuf {
         answers.display()
     );
     std::fs::write(bin.join("sh"), script).unwrap();
+    std::fs::write(answers.join("tracked.sh"), format!("printf '{}'; exit 95", header())).unwrap();
     std::fs::set_permissions(bin.join("sh"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     bin
 }
@@ -54,10 +55,16 @@ async fn answers_that_are_none() {
         format!("printf '{}'", raw("a")),
         format!("printf '{}{}'", header(), raw("a")),
     ];
+    let tracked = answers.path().join("tracked.sh");
+    let honest = std::fs::read(&tracked).unwrap();
     for bad in &bad {
         std::fs::write(answers.path().join("patch.sh"), bad).unwrap();
         let error = lying.export(&ExportQuery::default()).await.unwrap_err();
         assert!(matches!(error, ExchangeError::Nonsense), "{bad}: {error:?}");
+        std::fs::write(&tracked, bad).unwrap();
+        let error = lying.export(&ExportQuery::default()).await.unwrap_err();
+        assert!(matches!(error, ExchangeError::Nonsense), "twice {bad}: {error:?}");
+        std::fs::write(&tracked, &honest).unwrap();
     }
     for path in ["../a", "/a", "a//b", "\"\\033[2J/../x\"", "\"open"] {
         std::fs::write(answers.path().join("look.sh"), format!("printf '%s\\n' '{}{}'", header(), raw(path))).unwrap();
@@ -79,6 +86,10 @@ async fn answers_that_are_none() {
         }
     };
     assert!(matches!(error, ExchangeError::TooMuch { .. }) && taken <= max, "{taken}: {error:?}");
+    std::fs::write(&tracked, format!("printf '{patch}'; exec yes")).unwrap();
+    let error = lying.export(&ExportQuery::default()).await.unwrap_err();
+    assert!(matches!(error, ExchangeError::TooMuch { .. } | ExchangeError::Nonsense), "{error:?}");
+    std::fs::write(&tracked, &honest).unwrap();
     // One that breaks off, and complains with what a terminal would obey.
     let fails = format!("printf '{patch}'; printf '\\033[2Jwhy\\nnot\\n' >&2; exit 3");
     std::fs::write(answers.path().join("patch.sh"), fails).unwrap();

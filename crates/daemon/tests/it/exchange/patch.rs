@@ -2,6 +2,8 @@
 
 use std::ffi::OsStr;
 use std::future::ready;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use daemon::exchange::ExchangeError;
@@ -44,6 +46,82 @@ async fn edits_of_every_kind_come_back_and_the_guest_is_as_it_was() {
     let again = daemon::exchange::look(&pair.running.guest, &workspace, &pair.sent, &pair.scratch()).await.unwrap();
     let side = GuestSide::from(again);
     assert_eq!((side.exported, side.changes, side.changed.len()), (true, 16, 16));
+    pair.end().await;
+}
+
+/// Changes of files that git knows need no index of their own. What comes back is the same as with one.
+#[tokio::test]
+async fn changes_of_known_files_are_told_without_an_index() {
+    let programs = tempfile::tempdir().unwrap();
+    let log = programs.path().join("log");
+    let own_path = std::env::var("PATH").unwrap();
+    let logging = format!("#!/bin/sh\necho \"$@\" >>{}\nPATH={own_path} exec git \"$@\"\n", log.display());
+    write(programs.path(), "git", logging);
+    std::fs::set_permissions(programs.path().join("git"), PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{own_path}", programs.path().display());
+    let pair = Pair::with_path(Some(Path::new(&path)), repository).await;
+    write(&pair.guest, "a", "one\nTWO\nthree\nfour");
+    write(&pair.guest, "binary", b"\0\x01\x02 other \xfe\0");
+    write(&pair.guest, "crlf.txt", "one\r\n2\r\n");
+    write(&pair.guest, "blank", "of the index\n");
+    git(&pair.guest, &["add", "blank"]);
+    write(&pair.guest, "staged", "new\n");
+    git(&pair.guest, &["add", "staged"]);
+    write(&pair.guest, "staged", "new, and then changed\n");
+    write(&pair.guest, "intended", "to be added\n");
+    git(&pair.guest, &["add", "-N", "intended"]);
+    // Touched only.
+    write(&pair.guest, "with space", "x\n");
+    write(&pair.guest, "ignored.o", "o");
+    std::fs::remove_file(pair.guest.join("d/gone")).unwrap();
+    std::fs::set_permissions(pair.guest.join("run.sh"), PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::remove_file(pair.guest.join("link")).unwrap();
+    std::os::unix::fs::symlink("nowhere", pair.guest.join("link")).unwrap();
+    write(&pair.guest, "empty", "no more\n");
+    std::fs::write(pair.guest.join(OsStr::from_bytes(b"od\xffd \"n\n")), "odder\n").unwrap();
+
+    let added = |log: &Path| std::fs::read_to_string(log).unwrap().lines().any(|line| line.contains(" add "));
+    let before = everything(&pair.guest);
+    std::fs::remove_file(&log).unwrap();
+    let (there, exported) = pair.round_trip(None).await;
+    assert!(!added(&log), "{}", std::fs::read_to_string(&log).unwrap());
+    assert!(before == everything(&pair.guest), "index, refs, objects and files are untouched");
+    assert_eq!(there, pair.guest_tree());
+    assert_eq!(exported.files, Some(11));
+    assert_eq!(exported.fingerprint, Some(pair.look().await.fingerprint), "the look has an index");
+    // With one new file it is asked in the other way, and the rest is the same.
+    let (patch, _) = pair.export(&ExportQuery::default()).await.unwrap();
+    write(&pair.guest, "z", "new\n");
+    let (longer, exported) = pair.export(&ExportQuery::default()).await.unwrap();
+    assert!(added(&log) && exported.files == Some(12) && longer.starts_with(&patch));
+    // As with whatever else is not only changed: a file that became a link, one in conflict.
+    std::fs::remove_file(pair.guest.join("z")).unwrap();
+    for name in ["a", "binary"] {
+        std::fs::remove_file(pair.guest.join(name)).unwrap();
+        std::os::unix::fs::symlink("x", pair.guest.join(name)).unwrap();
+        std::fs::remove_file(&log).unwrap();
+        let (there, exported) = pair.round_trip(None).await;
+        assert!(added(&log) && there == pair.guest_tree(), "{name}");
+        assert_eq!(exported.fingerprint, Some(pair.look().await.fingerprint), "{name}");
+    }
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn a_file_in_conflict_is_as_it_lies_there() {
+    let pair = Pair::new(repository).await;
+    git(&pair.guest, &["checkout", "-qb", "other"]);
+    write(&pair.guest, "a", "theirs\n");
+    git(&pair.guest, &["commit", "-qam", "theirs"]);
+    git(&pair.guest, &["checkout", "-q", "main"]);
+    write(&pair.guest, "a", "ours\n");
+    git(&pair.guest, &["commit", "-qam", "ours"]);
+    let merge =
+        sys::process::command("git").arg("-C").arg(&pair.guest).args(["merge", "-q", "other"]).output().unwrap();
+    assert!(!merge.status.success(), "they are in conflict");
+    let (there, exported) = pair.round_trip(None).await;
+    assert_eq!(there, pair.guest_tree());
+    assert_eq!(exported.fingerprint, None, "a commit of the guest's is left out");
     pair.end().await;
 }
 
