@@ -95,3 +95,35 @@ fn work_in_a_vm_that_goes_is_saved_first() {
     fs::remove_dir_all(&exports).unwrap();
     host.ends_clean();
 }
+
+/// The other two modes: a history without its files, of which none is missed, and all of a history.
+#[test]
+fn a_history_goes_in_without_files_and_with_all_of_it() {
+    let host = Host::new();
+    let repo = repository(&host);
+    git(&repo, &["checkout", "-qb", "side"]);
+    git(&repo, &["commit", "-q", "--allow-empty", "-m", "on the side"]);
+    git(&repo, &["checkout", "-q", "main"]);
+    let path = repo.to_str().unwrap();
+    host.ok(&["create", "--name", "web", "--wait", "agent"]);
+    host.ok(&["workspace", "prepare", "web", path, "--mode", "metadata-only"]);
+    let there = |script: &str| host.ok(&["exec", "web", "--", "sh", "-ec", script]);
+    assert_eq!(there("git log --format=%s; ls"), "first");
+    assert!(host.ok(&["workspace", "status", "web"]).contains("as it was sent"));
+    there("git restore tracked && echo edited >tracked");
+    let patch = host.home().join("work.patch");
+    host.ok(&["workspace", "export", "web", "-o", patch.to_str().unwrap()]);
+    git(&repo, &["apply", "--index", patch.to_str().unwrap()]);
+    assert_eq!(git(&repo, &["diff", "--cached", "--name-status", "HEAD"]), "M\ttracked");
+
+    // Another place, and the original's spelling.
+    let elsewhere = ["workspace", "prepare", "web", path, "--guest-path", "/root/whole", "--mode", "full_copy"];
+    host.ok(&elsewhere);
+    assert_eq!(there("pwd; git log -1 --format=%s origin/side; cat tracked"), "/root/whole\non the side\nedited");
+    // A commit without changes is work too, and no patch can hold it.
+    there("git -c user.name=t -c user.email=t@example.com commit -q --allow-empty -m nothing");
+    let refused = host.run(&["rm", "web"]).code(1);
+    assert!(refused.stderr.contains("web holds work that was never exported"), "{}", refused.stderr);
+    host.ok(&["rm", "--discard", "web"]);
+    host.leaves_nothing();
+}
