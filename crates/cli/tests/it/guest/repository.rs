@@ -96,19 +96,20 @@ fn work_in_a_vm_that_goes_is_saved_first() {
     host.ends_clean();
 }
 
-/// The other two modes: a history without its files, of which none is missed, and all of a history.
+/// The other two modes: a history without its files, of which none is missed, and all of a branch's history.
 #[test]
 fn a_history_goes_in_without_files_and_with_all_of_it() {
     let host = Host::new();
     let repo = repository(&host);
-    git(&repo, &["checkout", "-qb", "side"]);
-    git(&repo, &["commit", "-q", "--allow-empty", "-m", "on the side"]);
-    git(&repo, &["checkout", "-q", "main"]);
+    git(&repo, &["branch", "side"]);
+    for number in 2..=12 {
+        git(&repo, &["commit", "-q", "--allow-empty", "-m", &number.to_string()]);
+    }
     let path = repo.to_str().unwrap();
     host.ok(&["create", "--name", "web", "--wait", "agent"]);
     host.ok(&["workspace", "prepare", "web", path, "--mode", "metadata-only"]);
     let there = |script: &str| host.ok(&["exec", "web", "--", "sh", "-ec", script]);
-    assert_eq!(there("git log --format=%s; ls"), "first");
+    assert_eq!(there("git log -1 --format=%s; git rev-list --count HEAD; ls"), "12\n10");
     assert!(host.ok(&["workspace", "status", "web"]).contains("as it was sent"));
     there("git restore tracked && echo edited >tracked");
     let patch = host.home().join("work.patch");
@@ -119,7 +120,7 @@ fn a_history_goes_in_without_files_and_with_all_of_it() {
     // Another place, and the original's spelling.
     let elsewhere = ["workspace", "prepare", "web", path, "--guest-path", "/root/whole", "--mode", "full_copy"];
     host.ok(&elsewhere);
-    assert_eq!(there("pwd; git log -1 --format=%s origin/side; cat tracked"), "/root/whole\non the side\nedited");
+    assert_eq!(there("pwd; git rev-list --count HEAD; git branch; cat tracked"), "/root/whole\n12\n* main\nedited");
     // A commit without changes is work too, and no patch can hold it.
     there("git -c user.name=t -c user.email=t@example.com commit -q --allow-empty -m nothing");
     let refused = host.run(&["rm", "web"]).code(1);
