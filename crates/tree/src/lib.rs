@@ -9,6 +9,7 @@
 //! | [`unpack`] | a stream into a tree, by a [`unpack::Policy`]: what is believed of it |
 //! | [`sparse`] | holes |
 //! | `arrival` | a file that has its name when it is whole |
+//! | `hollow` | directories without files |
 //! | `dress` | owner, mode, attributes and time of what was unpacked |
 //!
 //! The format: GNU headers, what does not fit there in PAX records before them (`path`, `linkpath`, `mtime` with its
@@ -20,6 +21,7 @@
 
 mod arrival;
 mod dress;
+mod hollow;
 pub mod pack;
 mod pax;
 pub mod reader;

@@ -2,7 +2,8 @@
 //!
 //! Every parent is opened by openat2(2) beneath the destination, so no name and no link, of the stream or of the tree,
 //! leads out of it. A file or a link in an entry's way is replaced, by a file once that is whole; directories are merged into
-//! and keep what they have; a directory and something else in one place are an error. Directories made here get their mode
+//! and keep what they have; a directory and something else in one place are an error, but for a directory without files in
+//! the way of a stream that is marked. Directories made here get their mode
 //! and time last, also when what was to go into them did not all arrive.
 //!
 //! | [`Policy`] | for | links below the destination | owners | devices, pipes | modes, xattrs |
@@ -21,6 +22,7 @@ use tar::EntryType;
 
 use crate::arrival::{Arrival, in_place};
 use crate::dress::{Opened, Wardrobe, Xattrs, opened, replaced, umask};
+use crate::hollow;
 use crate::pack::is_kernels;
 use crate::reader::{Attributes, Entry, Reader};
 use crate::sparse::{CHUNK_BYTES, write_content};
@@ -217,7 +219,12 @@ impl Unpacker {
         let parent = |unpacker: &mut Unpacker| unpacker.open_parent(directory).map_err(during("make the directory of"));
         let place = |unpacker: &mut Unpacker| -> Result<OwnedFd, TreeError> {
             let parent = parent(unpacker)?;
-            clear(&parent, name).map_err(during("replace"))?;
+            match clear(&parent, name) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::AlreadyExists
+                        && unpacker.is_hollow(&parent, name).map_err(during("replace"))? => {}
+                cleared => cleared.map_err(during("replace"))?,
+            }
             Ok(parent)
         };
         match entry.kind {
@@ -360,16 +367,24 @@ impl Unpacker {
         entry: &Entry,
         reader: &mut Reader<R>,
     ) -> io::Result<u64> {
-        let arrival = if self.is_marked {
-            Arrival::in_sight(parent, name, entry.attributes.mode & self.policy.wardrobe.modes)?
-        } else {
-            Arrival::new(parent, name)?
+        let begin = || match self.is_marked {
+            true => Arrival::in_sight(parent, name, entry.attributes.mode & self.policy.wardrobe.modes),
+            false => Arrival::new(parent, name),
+        };
+        let arrival = match begin() {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.is_hollow(parent, name)? => begin()?,
+            arrival => arrival?,
         };
         let (content, runs) = (&mut reader.content(), entry.runs.as_deref());
         let bytes = write_content(content, arrival.file(), entry.length, runs, &mut self.buffer)?;
         self.policy.wardrobe.dress(Opened::File(arrival.file()), FileType::RegularFile, &entry.attributes)?;
         arrival.place(name)?;
         Ok(bytes)
+    }
+
+    /// Whether a directory was in the way that nobody misses: one without files, where the sender knows of all files.
+    fn is_hollow(&self, parent: &OwnedFd, name: &[u8]) -> io::Result<bool> {
+        if self.is_marked { hollow::remove(parent, name) } else { Ok(false) }
     }
 
     fn symlink(&self, parent: &OwnedFd, name: &[u8], entry: &Entry) -> io::Result<()> {

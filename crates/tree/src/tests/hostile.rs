@@ -417,3 +417,25 @@ fn what_takes_a_files_name_meanwhile_is_not_dressed() {
     assert_eq!(facts(&before), facts(&after));
     assert_eq!(fs::metadata(to.path().join("gone")).unwrap().mode() & 0o7777, 0o777, "the file itself is");
 }
+
+/// Who sends a work tree knows of its files only: a directory without any is in nobody's way.
+#[test]
+fn directories_without_files_give_way_to_what_is_marked() {
+    let link = Hostile { kind: tar::EntryType::Symlink, link: "x".to_owned(), ..directory("l") };
+    let stream = hostile_stream(&[file("mark"), file("f"), link]);
+    let to = tempfile::tempdir().unwrap();
+    let unpack_marked = || unpack(open(to.path()), Policy::inside(false).marked_by("mark"), stream.as_slice());
+    for name in ["f/deep/er", "f/wide", "l"] {
+        fs::create_dir_all(to.path().join(name)).unwrap();
+    }
+    let unmarked = unpack(open(to.path()), Policy::inside(false), stream.as_slice()).unwrap_err();
+    assert!(unmarked.source.to_string().contains("a file does not replace it"), "{unmarked:?}");
+    fs::write(to.path().join("f/deep/er/own"), "own").unwrap();
+    let kept = unpack_marked().unwrap_err();
+    assert!(kept.source.to_string().contains("a file does not replace it"), "{kept:?}");
+    assert_eq!(fs::read(to.path().join("f/deep/er/own")).unwrap(), b"own");
+    fs::remove_file(to.path().join("f/deep/er/own")).unwrap();
+    unpack_marked().unwrap();
+    assert_eq!(fs::read(to.path().join("f")).unwrap(), b"theirs");
+    assert_eq!(fs::read_link(to.path().join("l")).unwrap(), Path::new("x"));
+}

@@ -82,7 +82,7 @@ fn at(path: &[u8]) -> Vec<u8> {
 
 /// `printf` of these bytes.
 fn printed(bytes: &[u8]) -> Vec<u8> {
-    let mut text = b"printf '".to_vec();
+    let mut text = b"printf -- '".to_vec();
     for byte in bytes {
         match byte {
             b'%' => text.extend(b"%%"),
@@ -257,7 +257,7 @@ impl Edits {
         for _ in 0..random.between(1, 3) {
             let path = self.pick(random, None);
             match (random.below(8), path) {
-                (0 | 1, _) => self.line(&[b"git add -A ."]),
+                (0 | 1, _) => self.line(&[b"git add --sparse -A ."]),
                 // Outside of a sparse checkout git adds nothing.
                 (2 | 3, Some(path)) => self.line(&[b"git add -f -- ", &at(&path), b" 2>/dev/null || :"]),
                 (4, Some(path)) => self.line(&[b"git add -N -f -- ", &at(&path), b" 2>/dev/null || :"]),
@@ -270,7 +270,7 @@ impl Edits {
 
     /// Commits all of it.
     pub(super) fn commit(&mut self, message: &str) {
-        self.line(&[b"git add -A . && git commit -q --allow-empty -m ", &word(message.as_bytes())]);
+        self.line(&[b"git add --sparse -A . && git commit -q --allow-empty -m ", &word(message.as_bytes())]);
     }
 }
 

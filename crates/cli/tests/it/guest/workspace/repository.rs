@@ -149,7 +149,7 @@ impl Source {
     /// What makes it special, in the directory that it is in.
     fn special_script(&mut self) -> String {
         match self.special {
-            Special::Worktree => "git -C repo worktree add -q -b side ../other".to_owned(),
+            Special::Worktree => "git -C repo worktree add -q -b beside ../other".to_owned(),
             Special::Shallow => {
                 "git -C repo commit -q --allow-empty -m last; git clone -q --depth 2 \"file://$PWD/repo\" other"
                     .to_owned()
@@ -159,7 +159,7 @@ impl Source {
             Special::Submodule | Special::Nested => submodules(self.special == Special::Nested),
             Special::Sparse => {
                 let cone = if self.random.one_in(2) { "--cone" } else { "--no-cone" };
-                format!("cd repo; git sparse-checkout set {cone} src deep")
+                format!("cd repo; git sparse-checkout set {cone} --skip-checks src deep")
             }
             Special::Conflict => "cd repo; git checkout -q -b theirs; seq 20 >both; seq 9 >.hidden9; git add -A .;
                 git commit -qm theirs; git checkout -q trunk; seq 30 50 >both; seq 3 >other9; git add -A .;

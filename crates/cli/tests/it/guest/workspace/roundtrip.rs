@@ -186,7 +186,8 @@ impl Case<'_> {
         }
         assert!(ran.code == 1 && ran.stderr.contains("--force"), "{what}: {}", ran.stderr);
         same_items(&format!("{what}, refused: {}", ran.stderr), before, &after);
-        assert_eq!(self.prepare(&["--force"]).code, 0, "{what}");
+        let forced = self.prepare(&["--force"]);
+        assert_eq!(forced.code, 0, "{what}: {}", forced.stderr);
         let mut after = items_told(&self.in_guest(&Source::look_at_result(&self.place)));
         after.retain(|path, _| here.contains_key(path));
         same_items(&format!("{what}, forced"), &here, &after);
