@@ -151,6 +151,7 @@ pub(super) async fn plan_with(
         boot_dir,
         console_log: naming::console_log(&host.dirs.state, &vm.id, &boot),
         vmm_log: naming::vmm_log(&host.dirs.state, &vm.id, &boot),
+        saved: None,
     };
     let launch = host.vmm.plan(&machine, &attachment)?;
     Ok(StartPlan {

@@ -147,6 +147,7 @@ async fn close_unknown(host: &Host, boot_dir: &Path) -> Result<(), Cause> {
         boot_dir: boot_dir.to_path_buf(),
         vmm_log: boot_dir.join("vmm.log"),
         console_log: boot_dir.join("console.log"),
+        saved: None,
     };
     host.vmm.ensure_gone(&launch).await?;
     for attachment in host.network.possible_attachments(boot_dir) {

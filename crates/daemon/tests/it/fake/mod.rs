@@ -300,6 +300,7 @@ impl VmmDriver for Drivers {
             boot_dir: spec.boot_dir.clone(),
             vmm_log: spec.vmm_log.clone(),
             console_log: spec.console_log.clone(),
+            saved: spec.saved.clone(),
         })
     }
 
