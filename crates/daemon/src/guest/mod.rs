@@ -149,6 +149,7 @@ impl GuestError {
             Reply::Session(_) => "about sessions",
             Reply::Stat(_) => "what is at a path",
             Reply::Surveyed(_) => "how a workspace is",
+            Reply::Renewed(_) => "that it is another machine",
             Reply::Done { .. } => "that it is done",
             Reply::Failed(_) => "that it failed",
         };
