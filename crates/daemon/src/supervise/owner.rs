@@ -62,8 +62,12 @@ impl Owner {
         Owner { supervisors, boot, vmm, view, orders, expected: None, said: None, _busy: busy }
     }
 
-    pub(super) async fn run(mut self) {
-        let mut channel = Channel::Away { until: Instant::now() };
+    /// Owns it to its end; `guest` is the connection to its guest, where there is one already.
+    pub(super) async fn run(mut self, guest: Option<Guest>) {
+        let mut channel = match guest {
+            Some(guest) => Channel::Open { events: guest.events(), guest },
+            None => Channel::Away { until: Instant::now() },
+        };
         let mut may_be_told = true;
         let exit = loop {
             match self.next(&mut channel, may_be_told).await {

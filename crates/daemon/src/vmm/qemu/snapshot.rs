@@ -6,10 +6,13 @@
 //! saved machine's own memory was mapped from a file makes no difference.
 
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::json;
+use tokio::task::JoinHandle;
 
 use super::{Accel, Qemu, argv, qmp};
 use crate::model::machine::{MachineShape, MachineSpec, NicAttachment, SavedMachine};
@@ -21,17 +24,67 @@ const SAVED_WITHIN: Duration = Duration::from_secs(300);
 const LOADED_WITHIN: Duration = Duration::from_secs(60);
 /// How often QEMU is asked whether it has: it tells no one by itself.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
-/// `microvm` has memory in one piece up to here (`microvm_memory_init`); what is above lies beyond 4 GiB.
-const MEMORY_MIB_MAX: u64 = 3 << 10;
+/// `microvm` has this much memory from address 0 on, and the rest from [`HIGH`] on (`microvm_memory_init`).
+const LOW_BYTES: u64 = 3 << 30;
+/// Where the rest is.
+const HIGH: u64 = 4 << 30;
+/// Memory is written in pieces of this size: while one is, the zeros of the one before are left out.
+const PIECE_BYTES: u64 = 64 << 20;
 
 fn failed(act: &'static str) -> impl FnOnce(String) -> VmmError {
     move |why| VmmError::Control { act, why }
 }
 
+/// A piece of a guest's memory: where the guest sees it, where it is in the file, how long it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Piece {
+    address: u64,
+    offset: u64,
+    bytes: u64,
+}
+
+fn pieces(memory_bytes: u64) -> impl Iterator<Item = Piece> {
+    let step = usize::try_from(PIECE_BYTES).expect("a constant that fits");
+    (0..memory_bytes).step_by(step).map(move |offset| Piece {
+        // The border between the two parts is one between two pieces.
+        address: if offset < LOW_BYTES { offset } else { HIGH + (offset - LOW_BYTES) },
+        offset,
+        bytes: PIECE_BYTES.min(memory_bytes - offset),
+    })
+}
+
+/// Has QEMU write the memory of a machine that stands still.
+async fn save_memory(qemu: &mut qmp::Session, memory_mib: u64, to: &Path) -> Result<(), String> {
+    let told = |error: sys::fs::FsError| wire::api::chain(&error);
+    let file = Arc::new(sys::fs::create_new(to, 0o600).map_err(told)?);
+    file.set_len(memory_mib << 20).map_err(|error| wire::api::plain(&error.to_string()))?;
+    let mut under_way: Option<JoinHandle<Result<(), sys::fs::FsError>>> = None;
+    for (index, piece) in pieces(memory_mib << 20).enumerate() {
+        // Two take turns.
+        let part = to.with_extension(format!("part{}", index % 2));
+        let arguments = json!({"val": piece.address, "size": piece.bytes, "filename": part});
+        let written = qemu.ask(&json!({"execute": "pmemsave", "arguments": arguments})).await;
+        settled(under_way.take()).await.map_err(told)?;
+        written?;
+        let file = Arc::clone(&file);
+        under_way = Some(tokio::task::spawn_blocking(move || {
+            sys::holes::write_sparsely(&part, &file, piece.offset)?;
+            sys::fs::remove_file(&part)
+        }));
+    }
+    settled(under_way).await.map_err(told)
+}
+
+async fn settled(work: Option<JoinHandle<Result<(), sys::fs::FsError>>>) -> Result<(), sys::fs::FsError> {
+    match work {
+        Some(work) => work.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic())),
+        None => Ok(()),
+    }
+}
+
 #[async_trait]
 impl Snapshots for Qemu {
     fn shape(&self, spec: &MachineSpec, nic: &NicAttachment) -> Result<MachineShape, VmmError> {
-        check_memory(spec.memory_mib)?;
         Ok(MachineShape {
             driver: Qemu::NAME.to_owned(),
             vmm: self.version(),
@@ -44,12 +97,10 @@ impl Snapshots for Qemu {
     }
 
     async fn save(&self, launch: &Launch, memory_mib: u64, to: &SavedMachine) -> Result<(), VmmError> {
-        check_memory(memory_mib)?;
-        let memory = json!({"val": 0, "size": memory_mib << 20, "filename": to.memory});
         let devices = json!({"filename": to.devices, "live": false});
         let saved = qmp::within(SAVED_WITHIN, async {
             let mut qemu = qmp::Session::open(&qmp_socket(&launch.boot_dir)).await?;
-            qemu.ask(&json!({"execute": "pmemsave", "arguments": memory})).await?;
+            save_memory(&mut qemu, memory_mib, &to.memory).await?;
             qemu.ask(&json!({"execute": "xen-save-devices-state", "arguments": devices})).await
         });
         saved.await.map(drop).map_err(failed("save the machine"))
@@ -85,14 +136,6 @@ fn link(up: bool) -> serde_json::Value {
     json!({"execute": "set_link", "arguments": {"name": "nic", "up": up}})
 }
 
-fn check_memory(memory_mib: u64) -> Result<(), VmmError> {
-    if memory_mib <= MEMORY_MIB_MAX {
-        return Ok(());
-    }
-    let why = format!("a machine of {memory_mib} MiB is not saved, {MEMORY_MIB_MAX} MiB are the most");
-    Err(VmmError::Refused { driver: Qemu::NAME, why })
-}
-
 impl Qemu {
     /// The program's file, told from others: asking it for its version would start it.
     fn version(&self) -> String {
@@ -103,5 +146,23 @@ impl Qemu {
             Ok(meta) => format!("{} {} {}.{}", program.display(), meta.len(), meta.mtime(), meta.mtime_nsec()),
             Err(_) => format!("{} unreadable", program.display()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_one_file_in_two_places() {
+        let small: Vec<Piece> = pieces(96 << 20).collect();
+        let piece = |address, offset, mib: u64| Piece { address, offset, bytes: mib << 20 };
+        assert_eq!(small, [piece(0, 0, 64), piece(64 << 20, 64 << 20, 32)]);
+        let large: Vec<Piece> = pieces(LOW_BYTES + (65 << 20)).collect();
+        let high = &large[large.len() - 3..];
+        assert_eq!(high[0], piece(LOW_BYTES - (64 << 20), LOW_BYTES - (64 << 20), 64));
+        assert_eq!(high[1], piece(HIGH, LOW_BYTES, 64));
+        assert_eq!(high[2], piece(HIGH + (64 << 20), LOW_BYTES + (64 << 20), 1));
+        assert_eq!(large.iter().map(|piece| piece.bytes).sum::<u64>(), LOW_BYTES + (65 << 20));
     }
 }
