@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use sys::kvm::Kvm;
 use sys::tsc::Measurement;
 
-use super::{Controls, Launch, Vmm, VmmDriver, VmmError, process};
+use super::{AgentChannel, Controls, Launch, Vmm, VmmDriver, VmmError, process};
 use crate::model::machine::{DriveRole, MachineSpec, NicAttachment};
 
 /// The program.
@@ -116,6 +116,7 @@ impl VmmDriver for Qemu {
             boot_dir: spec.boot_dir.clone(),
             vmm_log: spec.vmm_log.clone(),
             console_log: spec.console_log.clone(),
+            agent: AgentChannel::Dial,
         };
         super::check_socket(Qemu::NAME, &launch.agent_socket())?;
         Ok(launch)

@@ -27,7 +27,7 @@ use daemon::store::Store;
 use daemon::store::records::{ImageRecord, KernelRecord};
 use daemon::supervise::activity::Activity;
 use daemon::supervise::{Reboot, Supervisors};
-use daemon::vmm::{Controls, Launch, Vmm, VmmDriver, VmmError};
+use daemon::vmm::{AgentChannel, Controls, Launch, Vmm, VmmDriver, VmmError};
 use sys::process::Identity;
 use tokio::sync::mpsc;
 use wire::agent::message::GuestNetwork;
@@ -300,6 +300,7 @@ impl VmmDriver for Drivers {
             boot_dir: spec.boot_dir.clone(),
             vmm_log: spec.vmm_log.clone(),
             console_log: spec.console_log.clone(),
+            agent: AgentChannel::Dial,
         })
     }
 
