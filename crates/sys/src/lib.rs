@@ -16,6 +16,7 @@
 //! | [`socket`] | what a socket has not delivered |
 //! | [`spawn`] | starting one program fast, from a process of one thread |
 //! | [`tsc`] | the frequency of the processor's time stamp counter |
+//! | [`vsock`] | connections from a guest to its host |
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world"))]
 
@@ -33,3 +34,4 @@ pub mod signals;
 pub mod socket;
 pub mod spawn;
 pub mod tsc;
+pub mod vsock;

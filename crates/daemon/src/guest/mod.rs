@@ -46,7 +46,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 use wire::agent::message::{
@@ -71,6 +71,15 @@ pub enum GuestError {
     /// The socket cannot be reached.
     #[error("cannot connect to the guest's channel at {}", path.display())]
     Connect {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// The socket that the agent connects to cannot be made.
+    #[error("cannot listen for the guest's agent at {}", path.display())]
+    Listen {
         /// The socket.
         path: PathBuf,
         /// Why.
@@ -184,6 +193,14 @@ impl Guest {
         Guest::begin(connection, Some(socket), deadline).await
     }
 
+    /// Waits for the agent that connects to `listener`, and for its hello.
+    ///
+    /// # Errors
+    /// When there is no hello before `deadline`.
+    pub async fn meet(listener: &UnixListener, deadline: Instant) -> Result<Guest, GuestError> {
+        Ok(Guest::opened(connect::meet(listener, deadline).await?))
+    }
+
     /// The same over a connection that is there already.
     ///
     /// # Errors
@@ -193,11 +210,14 @@ impl Guest {
     }
 
     async fn begin(socket: UnixStream, path: Option<&Path>, deadline: Instant) -> Result<Guest, GuestError> {
-        let opened = connect::greet(socket, path, deadline).await?;
+        Ok(Guest::opened(connect::greet(socket, path, deadline).await?))
+    }
+
+    fn opened(opened: connect::Opened) -> Guest {
         let (handle, events, first_listener) = connection::start(opened.socket, opened.link, &opened.unread);
         let first_listener = Mutex::new(Some(first_listener));
         let parts = Parts { hello: opened.hello, events, first_listener, uses: Uses::default() };
-        Ok(Guest { handle, parts: Arc::new(parts) })
+        Guest { handle, parts: Arc::new(parts) }
     }
 
     /// The agent's first words.

@@ -188,7 +188,8 @@ impl From<GuestError> for Cause {
             | GuestError::Unexpected { .. }
             | GuestError::GaveUp
             | GuestError::Records(_)
-            | GuestError::Busy => ErrorCode::GuestUnreachable,
+            | GuestError::Busy
+            | GuestError::Listen { .. } => ErrorCode::GuestUnreachable,
         };
         let cause = caused(code, &error);
         match error {

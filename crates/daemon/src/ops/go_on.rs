@@ -16,6 +16,7 @@ use super::start::{Booting, await_guest, boot_config, with_console};
 use super::world::Host;
 use crate::guest::Guest;
 use crate::saga::{Cause, Cx, Step};
+use crate::supervise;
 use crate::vmm::{Snapshots, Vmm};
 
 /// How long a guest that goes on from a template may take to answer and to be another: many times what it takes, and less than
@@ -76,9 +77,8 @@ async fn go_on<P: Booting + Sync>(cx: &Cx<'_, P, Host>, origin: &Origin) -> Resu
     }
     let vmm = host.vmm.spawn(&origin.launch).await?;
     snapshots(host)?.go_on(&origin.launch).await?;
-    let socket = origin.launch.agent_socket();
     let guest = tokio::select! {
-        guest = Guest::connect(&socket, Instant::now() + TEMPLATE_WITHIN) => {
+        guest = supervise::meet(&origin.launch, Instant::now() + TEMPLATE_WITHIN) => {
             guest.map_err(|error| caused(ErrorCode::GuestUnreachable, &error))?
         }
         () = cx.cancelled() => return Err(Cause::cancelled()),

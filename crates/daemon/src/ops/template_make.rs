@@ -20,10 +20,10 @@ use super::go_on::snapshots;
 use super::plan::Plan;
 use super::start::{StartPlan, entropy_hex};
 use super::world::{Host, blocking, staging_name, told_of};
-use crate::guest::Guest;
 use crate::model::image::ExecSettings;
 use crate::model::machine::{DriveRole, DriveSpec, MachineSpec, NicAttachment, NicSpec, SavedMachine};
 use crate::saga::{Cause, Cx, Saga, Step, Undo};
+use crate::supervise;
 use crate::template::{self, DISK, Manifest};
 use crate::vmm::Launch;
 
@@ -173,7 +173,7 @@ async fn boot_and_save(plan: &TemplatePlan, host: &Host) -> Result<(), Cause> {
     let vmm = host.vmm.spawn(&plan.launch).await?;
     // People's own machines come first.
     vmm.identity().yield_to_others().map_err(|error| caused(ErrorCode::OperationFailed, &error))?;
-    let guest = Guest::connect(&plan.launch.agent_socket(), Instant::now() + timeout).await.map_err(failed)?;
+    let guest = supervise::meet(&plan.launch, Instant::now() + timeout).await.map_err(failed)?;
     let config = BootConfig {
         hostname: "banger".to_owned(),
         machine_id: sys::rand::bytes::<16>().iter().map(|byte| format!("{byte:02x}")).collect(),

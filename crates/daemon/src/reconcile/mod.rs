@@ -34,7 +34,7 @@ use crate::ops::world::{Host, STAGING_PREFIX};
 use crate::saga::Cause;
 use crate::store::StoreError;
 use crate::supervise::BootRef;
-use crate::vmm::Launch;
+use crate::vmm::{AgentChannel, Launch};
 
 /// How often it looks without a reason: nothing that operations do leaves anything behind, so rarely.
 pub const EVERY: Duration = Duration::from_secs(15 * 60);
@@ -155,6 +155,7 @@ async fn close_unknown(host: &Host, boot_dir: &Path) -> Result<(), Cause> {
         vmm_log: boot_dir.join("vmm.log"),
         console_log: boot_dir.join("console.log"),
         saved: None,
+        agent: AgentChannel::Dial,
     };
     host.vmm.ensure_gone(&launch).await?;
     for attachment in host.network.possible_attachments(boot_dir) {

@@ -20,6 +20,8 @@
 pub mod activity;
 mod owner;
 
+pub use owner::meet;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

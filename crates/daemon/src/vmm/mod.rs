@@ -34,13 +34,39 @@ pub struct Launch {
     /// What the machine goes on from; none when it boots.
     #[serde(default)]
     pub saved: Option<SavedMachine>,
+    /// How the guest's agent is met.
+    #[serde(default)]
+    pub agent: AgentChannel,
+}
+
+/// How the guest's agent is met at [`Launch::agent_socket`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentChannel {
+    /// The VMM listens there, and whoever owns the VM connects.
+    #[default]
+    Dial,
+    /// Whoever owns the VM listens there, and the agent connects, through the VMM, until it is answered.
+    Await,
+}
+
+/// The directory of a boot that a VMM in a jail sees too, and nothing else of it.
+#[must_use]
+pub fn shared_dir(boot_dir: &Path) -> PathBuf {
+    boot_dir.join("vmm")
 }
 
 impl Launch {
-    /// Where the guest agent's channel is reached.
+    /// The Unix socket of the guest agent's channel.
     #[must_use]
     pub fn agent_socket(&self) -> PathBuf {
-        self.boot_dir.join("agent.sock")
+        match self.agent {
+            AgentChannel::Dial => self.boot_dir.join("agent.sock"),
+            // What Firecracker connects to when a guest connects to this port of its host: docs/vsock.md.
+            AgentChannel::Await => {
+                shared_dir(&self.boot_dir).join(format!("{VSOCK_SOCKET}_{}", wire::agent::VSOCK_PORT))
+            }
+        }
     }
 
     /// Holds the VMM's process id and start time.
@@ -281,6 +307,9 @@ pub enum VmmError {
         source: std::io::Error,
     },
 }
+
+/// Firecracker's own name of a guest's vsock, in the directory it runs in.
+pub const VSOCK_SOCKET: &str = "vsock";
 
 /// The driver's files of a boot that every driver names alike.
 #[must_use]

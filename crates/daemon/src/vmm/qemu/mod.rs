@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use sys::kvm::Kvm;
 use sys::tsc::Measurement;
 
-use super::{Controls, Launch, Snapshots, Vmm, VmmDriver, VmmError, process};
+use super::{AgentChannel, Controls, Launch, Snapshots, Vmm, VmmDriver, VmmError, process};
 use crate::model::machine::{DriveRole, MachineSpec, NicAttachment};
 
 /// The program.
@@ -119,6 +119,7 @@ impl VmmDriver for Qemu {
             vmm_log: spec.vmm_log.clone(),
             console_log: spec.console_log.clone(),
             saved: spec.saved.clone(),
+            agent: AgentChannel::Dial,
         };
         super::check_socket(Qemu::NAME, &launch.agent_socket())?;
         Ok(launch)

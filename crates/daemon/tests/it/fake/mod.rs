@@ -28,7 +28,7 @@ use daemon::store::records::{ImageRecord, KernelRecord};
 use daemon::supervise::activity::Activity;
 use daemon::supervise::{Reboot, Supervisors};
 use daemon::template::Templates;
-use daemon::vmm::{Controls, Launch, Vmm, VmmDriver, VmmError};
+use daemon::vmm::{AgentChannel, Controls, Launch, Vmm, VmmDriver, VmmError};
 use sys::process::Identity;
 use tokio::sync::mpsc;
 use wire::agent::message::GuestNetwork;
@@ -303,6 +303,7 @@ impl VmmDriver for Drivers {
             vmm_log: spec.vmm_log.clone(),
             console_log: spec.console_log.clone(),
             saved: spec.saved.clone(),
+            agent: AgentChannel::Dial,
         })
     }
 
