@@ -208,7 +208,7 @@ pub(crate) async fn offer_start(app: &App, failure: Failure, vm: &str, since: Si
 }
 
 fn is_off(vm: &Vm) -> bool {
-    matches!(vm.state, VmState::Created | VmState::Stopped)
+    matches!(vm.state, VmState::Created | VmState::Stopped | VmState::Suspended)
 }
 
 /// All VMs, as they are.
