@@ -54,12 +54,21 @@ fn manner(unit: &str) -> Manner {
     }
 }
 
-/// Tells those of `units` that run. What cannot be told is a warning.
-pub fn tell(units: &[String], report: &mut Report) {
+/// What is still to be waited for.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Services that end, by name.
+    ending: Vec<(String, OwnedFd)>,
+    /// Services that systemd is to be asked about.
+    asked: Vec<String>,
+}
+
+/// Tells those of `units` that run; what cannot be told is a warning. Those that end have not yet, when it is over.
+pub fn tell(units: &[String], report: &mut Report) -> Told {
     if units.len() > SERVICES_MAX {
         report.warn(format!("{} services are not told that the guest is another machine", units.len() - SERVICES_MAX));
     }
-    let mut asked = Vec::new();
+    let mut told = Told::default();
     for unit in units.iter().take(SERVICES_MAX) {
         if !is_service(unit) {
             report.warn(format!("{unit:?} is no service"));
@@ -68,24 +77,35 @@ pub fn tell(units: &[String], report: &mut Report) {
         let Some(pid) = main_process(unit) else {
             continue;
         };
-        let told = match manner(unit) {
+        let sent = match manner(unit) {
             Manner::Signal(signal) => send(pid, signal).map(|_| ()),
             Manner::Reexec(signal) => reexec(pid, signal),
-            Manner::End => end(pid),
+            Manner::End => send(pid, Signal::TERM).map(|process| told.ending.push((unit.clone(), process))),
             Manner::Ask => {
-                asked.push(unit.as_str());
+                told.asked.push(unit.clone());
                 Ok(())
             }
         };
-        report.note(&format!("tell {unit} that the guest is another machine"), told);
+        report.note(&format!("tell {unit} that the guest is another machine"), sent);
     }
-    if asked.is_empty() {
-        return;
-    }
-    let mut command = sys::process::command("/bin/systemctl");
-    command.args(["try-reload-or-restart", "--no-ask-password", "--"]).args(&asked);
-    if let Err(error) = sys::process::run(&mut command) {
-        report.warn(format!("cannot tell {} that the guest is another machine: {error}", asked.join(", ")));
+    told
+}
+
+impl Told {
+    /// Waits until nobody is left who remembers: what is logged from then on is the new machine's.
+    pub fn settle(self, report: &mut Report) {
+        for (unit, process) in &self.ending {
+            report.note(&format!("wait for the end of {unit}"), ended(process));
+        }
+        if self.asked.is_empty() {
+            return;
+        }
+        let mut command = sys::process::command("/bin/systemctl");
+        command.args(["try-reload-or-restart", "--no-ask-password", "--"]).args(&self.asked);
+        if let Err(error) = sys::process::run(&mut command) {
+            let units = self.asked.join(", ");
+            report.warn(format!("cannot tell {units} that the guest is another machine: {error}"));
+        }
     }
 }
 
@@ -131,9 +151,8 @@ fn send(pid: Pid, signal: Signal) -> io::Result<OwnedFd> {
     Ok(process)
 }
 
-/// Ends a process and waits until it is gone: what is logged from then on waits for the next one.
-fn end(pid: Pid) -> io::Result<()> {
-    let process = send(pid, Signal::TERM)?;
+/// Waits for the end of a process.
+fn ended(process: &OwnedFd) -> io::Result<()> {
     let deadline = monotonic() + WITHIN;
     loop {
         let left = deadline.saturating_duration_since(monotonic());
@@ -222,7 +241,7 @@ mod tests {
         reexec(pid, Signal::HUP).unwrap();
         assert_eq!(sockets(pid).unwrap().len(), 0);
         // The process becomes a sleep that TERM ends; the shell before it would be ended as well.
-        end(pid).unwrap();
+        ended(&send(pid, Signal::TERM).unwrap()).unwrap();
         child.wait().unwrap();
     }
 }
