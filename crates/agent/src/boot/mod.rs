@@ -138,8 +138,8 @@ pub fn boot() -> BootError {
     if let Err(error) = devices::mount_pseudo() {
         return error;
     }
-    let modules = devices::modules();
-    let (filesystems, drives) = (modules.filesystems, modules.drives);
+    let mut modules = devices::modules();
+    let (filesystems, drives) = (std::mem::take(&mut modules.filesystems), std::mem::take(&mut modules.drives));
     let (up, transport) = mpsc::channel();
     let layers = Beside::begin("layers", move |report| root::layers(&filesystems, &drives, &transport, report));
     devices::load(&modules.transport, &mut report);
@@ -147,8 +147,7 @@ pub fn boot() -> BootError {
     // Nobody waits only where the thread could not be started, which its end tells.
     let _: Result<(), mpsc::SendError<()>> = up.send(());
     devices::mount_optional(&mut report);
-    devices::load(&modules.channel, &mut report);
-    let (name, port) = match devices::channel(&mut report) {
+    let (name, port) = match devices::channel(&modules, &mut report) {
         Ok(found) => found,
         Err(error) => return error,
     };

@@ -180,6 +180,7 @@ impl Server {
 
     fn open_connection(&mut self, nonce: &[u8; NONCE_BYTES]) {
         self.lose_connection();
+        self.port.heard();
         self.outbound.open(nonce);
         let hello = Hello {
             generation: GENERATION,

@@ -59,4 +59,36 @@ pub const WINDOW_BYTES: u32 = 256 * 1024;
 /// The virtio-serial port's name, at `/sys/class/virtio-ports/*/name` in the guest.
 pub const PORT_NAME: &str = "banger.agent";
 
+/// The host's vsock port that a guest's agent connects to, where that is its channel.
+pub const VSOCK_PORT: u32 = 1024;
+
+/// The word of the kernel command line that says which channel there is, `banger.transport=…`.
+pub const TRANSPORT: &str = "banger.transport";
+
+/// How the agent reaches its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// By the virtio-serial port [`PORT_NAME`]; the host connects.
+    VirtioSerial,
+    /// By vsock, to [`VSOCK_PORT`]; the agent connects, and again when the connection is lost.
+    Vsock,
+}
+
+impl Transport {
+    /// As the kernel command line spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::VirtioSerial => "virtio-serial",
+            Transport::Vsock => "vsock",
+        }
+    }
+
+    /// The one of this name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Transport> {
+        [Transport::VirtioSerial, Transport::Vsock].into_iter().find(|transport| transport.name() == name)
+    }
+}
+
 const _: () = assert!(frame::DATA_MAX as u32 <= WINDOW_BYTES, "one full frame must fit into a fresh window");
