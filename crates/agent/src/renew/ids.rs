@@ -192,7 +192,8 @@ mod tests {
         let config = BootConfig { machine_id: machine_id.into(), ssh_host_keys: vec![key], ..BootConfig::default() };
         let boot_uuid = Some("0f0e0d0c-0b0a-4908-8706-050403020100".into());
         let mut report = Report::unlogged();
-        let place = Place { root, is_hosted: true, is_systemd: false };
+        let parent = BootConfig::default();
+        let place = Place { root, is_hosted: true, is_systemd: false, parent: &parent };
         renew(&place, &Renewal { boot_uuid, config, ..Renewal::default() }, &mut report).unwrap();
         report
     }

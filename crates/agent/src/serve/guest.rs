@@ -62,6 +62,12 @@ impl Guest {
         self.boot_uuid = boot_uuid.or(self.boot_uuid.take());
     }
 
+    /// What it was told to be.
+    #[must_use]
+    pub fn config(&self) -> &BootConfig {
+        &self.config
+    }
+
     /// The boot id it was renewed with, if it was.
     #[must_use]
     pub fn boot_uuid(&self) -> Option<&str> {
