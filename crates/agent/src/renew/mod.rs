@@ -149,8 +149,8 @@ fn check(renewal: &Renewal) -> Result<Vec<u8>, Failure> {
     if !ids::is_machine_id(machine_id) {
         return Err(refused(format!("{machine_id:?} is no machine-id")));
     }
-    if !ids::is_uuid(&renewal.boot_uuid) {
-        return Err(refused(format!("{:?} is no boot id", renewal.boot_uuid)));
+    if let Some(uuid) = renewal.boot_uuid.as_ref().filter(|uuid| !ids::is_uuid(uuid)) {
+        return Err(refused(format!("{uuid:?} is no boot id")));
     }
     if *unix_ns == 0 {
         return Err(refused("a renewal without the time".to_owned()));
@@ -183,7 +183,7 @@ mod tests {
             entropy_hex: "5a".repeat(64),
             ..BootConfig::default()
         };
-        Renewal { boot_uuid: "0f0e0d0c-0b0a-4908-8706-050403020100".into(), config, ..Renewal::default() }
+        Renewal { boot_uuid: Some("0f0e0d0c-0b0a-4908-8706-050403020100".into()), config, ..Renewal::default() }
     }
 
     #[test]
@@ -196,8 +196,8 @@ mod tests {
             |r| r.config.entropy_hex.clear(),
             |r| r.config.unix_ns = 0,
             |r| r.config.machine_id.clear(),
-            |r| r.boot_uuid.clear(),
-            |r| r.boot_uuid = "0123456789abcdef0123456789abcdef".into(),
+            |r| r.boot_uuid = Some(String::new()),
+            |r| r.boot_uuid = Some("0123456789abcdef0123456789abcdef".into()),
         ];
         for (number, spoil) in spoilt.into_iter().enumerate() {
             let mut renewal = renewal();

@@ -199,6 +199,15 @@ impl StorageDriver for SparseFiles {
         made.await
     }
 
+    async fn copy_out(&self, vm: &VmId, to: &Path) -> Result<(), StorageError> {
+        let (vm, to) = (vm.clone(), to.to_path_buf());
+        self.blocking(move |driver| {
+            let from = driver.path(&vm);
+            sys::fs::copy_sparse(&from, &to, 0o600).map_err(|source| StorageError::Copy { vm, from, source })
+        })
+        .await
+    }
+
     async fn replace(&self, vm: &VmId, from: &Path) -> Result<(), StorageError> {
         let (vm, from) = (vm.clone(), from.to_path_buf());
         self.blocking(move |driver| {
