@@ -118,6 +118,8 @@ fn renew_boot_id(place: &Place<'_>, uuid: &str) -> io::Result<()> {
         return Ok(());
     }
     if !is_shown()? {
+        // Nothing can be mounted on a file of ours that somebody removed.
+        uncover(BOOT_ID)?;
         mount_bind(BOOT_ID_FILE, BOOT_ID)?;
         mount_remount(BOOT_ID, MountFlags::BIND | CLOSED, c"")?;
     }
