@@ -16,6 +16,7 @@ use super::start::{Booting, await_guest, boot_config, with_console};
 use super::world::Host;
 use crate::guest::Guest;
 use crate::saga::{Cause, Cx, Step};
+use crate::store::StoreError;
 use crate::supervise;
 use crate::vmm::{Snapshots, Vmm};
 
@@ -45,17 +46,22 @@ impl<P: Booting + Sync> Step<P, Host> for GoOn {
             let guest = await_guest(cx).await?;
             become_this(cx, origin, &guest).await?;
         } else {
-            match tokio::time::timeout(TEMPLATE_WITHIN, go_on(cx, origin)).await {
+            let within = TEMPLATE_WITHIN.min(Duration::from_millis(plan.boot_timeout_ms));
+            match tokio::time::timeout(within, go_on(cx, origin)).await {
                 Ok(Ok((vmm, guest))) => host.supervisors.take_over(&boot, vmm, guest),
-                Ok(Err(cause)) if cause.is_cancellation() => return Err(cause),
+                // A boot would lack the same room, and the template is not to blame.
+                Ok(Err(cause)) if cause.is_cancellation() || cause.is(ErrorCode::Exhausted) => return Err(cause),
                 Ok(Err(cause)) => return fall_back(cx, key, &cause.message).await,
                 Err(_) => {
-                    let why = format!("it did not answer within {} s", TEMPLATE_WITHIN.as_secs());
+                    let why = format!("it did not answer within {} s", within.as_secs());
                     return fall_back(cx, key, &why).await;
                 }
             }
         }
-        Ok(host.templates.note_use(key)?)
+        if let Err(error) = host.templates.note_use(key) {
+            tracing::warn!(template = key, %error, "a use of a template is not counted");
+        }
+        Ok(())
     }
 
     async fn undo(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
@@ -64,7 +70,23 @@ impl<P: Booting + Sync> Step<P, Host> for GoOn {
             return Ok(());
         }
         cx.world.supervisors.ensure_gone(&plan.boot_ref()).await?;
-        make_fresh(cx).await
+        // Once it was up the disk is its user's, however short that was.
+        let was_up = match cx.world.store.boot(&plan.boot).await {
+            Ok(boot) => boot.ready_at_ms.is_some(),
+            Err(StoreError::NotFound { .. }) => false,
+            Err(error) => return Err(error.into()),
+        };
+        if was_up {
+            return Ok(());
+        }
+        match make_fresh(cx).await {
+            // The disk stays what the template had, which boots as well: a way back needs no room.
+            Err(cause) if cause.is(ErrorCode::Exhausted) => {
+                tracing::warn!(vm = %plan.vm, error = %cause, "a VM keeps the disk of a template");
+                Ok(())
+            }
+            done => done,
+        }
     }
 }
 
@@ -78,6 +100,7 @@ async fn go_on<P: Booting + Sync>(cx: &Cx<'_, P, Host>, origin: &Origin) -> Resu
     let vmm = host.vmm.spawn(&origin.launch).await?;
     snapshots(host)?.go_on(&origin.launch).await?;
     let guest = tokio::select! {
+        // Whoever calls this waits no longer.
         guest = supervise::meet(&origin.launch, Instant::now() + TEMPLATE_WITHIN) => {
             guest.map_err(|error| caused(ErrorCode::GuestUnreachable, &error))?
         }
@@ -143,7 +166,9 @@ async fn fall_back<P: Booting + Sync>(cx: &Cx<'_, P, Host>, key: &str, why: &str
     let (plan, host) = (cx.plan.booting(), cx.world);
     tracing::warn!(boot = %plan.boot, template = key, why, "a template is given up, the VM boots");
     host.vmm.ensure_gone(&plan.boot_ref().launch).await?;
-    host.templates.give_up(key)?;
+    if let Err(error) = host.templates.give_up(key) {
+        tracing::error!(template = key, %error, "a template that is given up is not removed, or not counted");
+    }
     make_fresh(cx).await?;
     // Whoever carried the frames of one VMM does not of another.
     let machine = &plan.machine;
@@ -151,12 +176,10 @@ async fn fall_back<P: Booting + Sync>(cx: &Cx<'_, P, Host>, key: &str, why: &str
     Ok(host.network.ensure_attached(&machine.nic, &plan.attachment, &machine.boot_dir).await?)
 }
 
-/// Makes the disk a new one again: the VM's user has had no word with its guest.
+/// Makes the disk a new one again: the VM's user has had no word with its guest. In one: there always is a disk.
 async fn make_fresh<P: Booting + Sync>(cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
-    let (plan, host) = (cx.plan.booting(), cx.world);
-    host.storage.ensure_deleted(&plan.vm).await?;
-    host.storage.ensure_disk(&plan.vm, plan.disk_bytes).await?;
-    Ok(())
+    let (plan, storage) = (cx.plan.booting(), &cx.world.storage);
+    Ok(storage.blank(&storage.path(&plan.vm), plan.disk_bytes).await?)
 }
 
 #[cfg(test)]

@@ -61,8 +61,7 @@ pub(super) fn of_template(
     nic: &NicAttachment,
     (image, kernel): (&ImageId, &KernelId),
 ) -> Result<(Option<Origin>, Option<Ingredients>), Cause> {
-    let is_fresh = matches!(vm.state, VmState::Creating | VmState::Created) && !vm.reset_pending;
-    let Some(snapshots) = host.vmm.snapshots().filter(|_| host.settings.templates && is_fresh) else {
+    let Some(snapshots) = host.vmm.snapshots().filter(|_| host.settings.templates && is_fresh(host, vm)) else {
         return Ok((None, None));
     };
     // What cannot be saved boots.
@@ -85,6 +84,21 @@ pub(super) fn of_template(
         init: found.manifest.init,
     };
     Ok((Some(origin), None))
+}
+
+/// Whether nothing of anybody's is on the VM's disk: going on from a template replaces it.
+fn is_fresh(host: &Host, vm: &VmRecord) -> bool {
+    match vm.state {
+        VmState::Creating => true,
+        // A record may be older than the disk, as in a database that was put back from a copy.
+        VmState::Created => !vm.reset_pending && host.storage.is_untouched(&vm.id),
+        VmState::Starting { .. }
+        | VmState::Running { .. }
+        | VmState::Paused { .. }
+        | VmState::Stopping { .. }
+        | VmState::Stopped
+        | VmState::Deleting => false,
+    }
 }
 
 /// The same machine, going on from what was saved.

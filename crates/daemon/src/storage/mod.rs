@@ -29,6 +29,10 @@ pub trait StorageDriver: Send + Sync {
     /// As [`StorageDriver::ensure_disk`].
     async fn blank(&self, path: &Path, bytes: u64) -> Result<(), StorageError>;
 
+    /// Whether the VM's disk is there and was never mounted, whatever is on record of the VM. Only ever wrong about a disk whose
+    /// guest wants it to be.
+    fn is_untouched(&self, vm: &VmId) -> bool;
+
     /// Makes the VM's disk a copy of the one at `from`, whatever it was. Nobody may be using either.
     ///
     /// # Errors
