@@ -18,6 +18,7 @@ mod power;
 mod process;
 mod reconcile;
 mod reset;
+mod saved;
 mod sessions;
 mod slate;
 mod store;
