@@ -10,6 +10,7 @@ use super::error::Refusal;
 use super::vms::{self, Accepted};
 use crate::ops::fork::Asked;
 use crate::snapshot;
+use crate::store::records::VmRecord;
 
 /// Saves a VM's memory and ends its VMM; a start, or a resumption, goes on from there
 #[utoipa::path(
@@ -27,14 +28,18 @@ pub async fn suspend(State(api): State<Api>, Path(vm): Path<String>) -> Result<A
 )]
 pub async fn list(State(api): State<Api>, Path(vm): Path<String>) -> Result<Json<SnapshotList>, Refusal> {
     let record = api.host.store.find_vm(&vm).await?;
-    let snapshots = snapshot::all(&api.host.dirs.state, &record.id).into_iter().map(|found| Snapshot {
-        bytes: found.bytes(),
-        vm: record.name.to_string(),
+    let found = snapshot::all(&api.host.dirs.state, &record.id);
+    Ok(Json(SnapshotList { snapshots: found.into_iter().map(|found| seen(&record, (found.bytes(), found))).collect() }))
+}
+
+fn seen(vm: &VmRecord, (bytes, found): (u64, snapshot::Snapshot)) -> Snapshot {
+    Snapshot {
+        bytes,
+        vm: vm.name.to_string(),
         name: found.manifest.name,
         memory_mib: found.manifest.memory_mib,
         created_at_ms: found.manifest.created_at_ms,
-    });
-    Ok(Json(SnapshotList { snapshots: snapshots.collect() }))
+    }
 }
 
 /// Takes a snapshot of a VM that runs: memory, devices and disk of one moment
@@ -67,11 +72,14 @@ pub async fn restore(
 /// Deletes a snapshot
 #[utoipa::path(
     delete, path = "/v1/vms/{vm}/snapshots/{snapshot}", params(("vm" = String, Path), ("snapshot" = String, Path)),
-    responses((status = 204), (status = "default", body = ErrorBody))
+    responses((status = 200, body = Snapshot), (status = "default", body = ErrorBody))
 )]
-pub async fn delete(State(api): State<Api>, Path((vm, name)): Path<(String, String)>) -> Result<StatusCode, Refusal> {
-    api.engine.delete_snapshot(&vm, &name).await?;
-    Ok(StatusCode::NO_CONTENT)
+pub async fn delete(
+    State(api): State<Api>,
+    Path((vm, name)): Path<(String, String)>,
+) -> Result<Json<Snapshot>, Refusal> {
+    let (record, deleted) = api.engine.delete_snapshot(&vm, &name).await?;
+    Ok(Json(seen(&record, deleted)))
 }
 
 /// Makes new VMs that go on from where a VM is now

@@ -17,6 +17,7 @@ use super::world::Host;
 use crate::guest::Guest;
 use crate::saga::{Cause, Cx, Step};
 use crate::snapshot::{spent_dir, suspended_dir};
+use crate::store::StoreError;
 use crate::supervise;
 use crate::vmm::{Snapshots, Vmm};
 
@@ -53,7 +54,10 @@ impl<P: Booting + Sync> Step<P, Host> for GoOn {
             let late = || refused(ErrorCode::Timeout, format!("it did not answer within {} s", within.as_secs()));
             match (gone_on.unwrap_or_else(|_| Err(late())), &origin.kind) {
                 (Ok((vmm, guest)), _) => host.supervisors.take_over(&boot, vmm, guest),
-                (Err(cause), OriginKind::Template { key }) if !cause.is_cancellation() => {
+                // A boot would lack the same room, and the template is not to blame.
+                (Err(cause), OriginKind::Template { key })
+                    if !(cause.is_cancellation() || cause.is(ErrorCode::Exhausted)) =>
+                {
                     return fall_back(cx, key, &cause.message).await;
                 }
                 (Err(cause), _) => return Err(cause),
@@ -69,7 +73,7 @@ impl<P: Booting + Sync> Step<P, Host> for GoOn {
         };
         host.supervisors.ensure_gone(&plan.boot_ref()).await?;
         match origin.kind {
-            OriginKind::Template { .. } => make_fresh(cx).await,
+            OriginKind::Template { .. } => leave_template(cx).await,
             OriginKind::Suspended => Ok(sys::fs::remove_tree(&spent_dir(&host.dirs.state, &plan.vm))?),
             // The next try begins with the disk that was saved. A fork goes with its disk.
             OriginKind::Snapshot | OriginKind::Fork => Ok(()),
@@ -77,9 +81,32 @@ impl<P: Booting + Sync> Step<P, Host> for GoOn {
     }
 }
 
+/// Leaves a VM that went on from a template as one that was never started.
+async fn leave_template<P: Booting + Sync>(cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
+    let plan = cx.plan.booting();
+    // Once it was up the disk is its user's, however short that was.
+    let was_up = match cx.world.store.boot(&plan.boot).await {
+        Ok(boot) => boot.ready_at_ms.is_some(),
+        Err(StoreError::NotFound { .. }) => false,
+        Err(error) => return Err(error.into()),
+    };
+    if was_up {
+        return Ok(());
+    }
+    match make_fresh(cx).await {
+        // The disk stays what the template had, which boots as well: a way back needs no room.
+        Err(cause) if cause.is(ErrorCode::Exhausted) => {
+            tracing::warn!(vm = %plan.vm, error = %cause, "a VM keeps the disk of a template");
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+/// How long the guest may take.
 fn within(plan: &StartPlan, origin: &Origin) -> Duration {
     match origin.kind {
-        OriginKind::Template { .. } => TEMPLATE_WITHIN,
+        OriginKind::Template { .. } => TEMPLATE_WITHIN.min(Duration::from_millis(plan.boot_timeout_ms)),
         OriginKind::Suspended | OriginKind::Snapshot | OriginKind::Fork => Duration::from_millis(plan.boot_timeout_ms),
     }
 }
@@ -88,7 +115,12 @@ fn within(plan: &StartPlan, origin: &Origin) -> Duration {
 fn settle<P: Booting>(cx: &Cx<'_, P, Host>, origin: &Origin) -> Result<(), Cause> {
     let (plan, host) = (cx.plan.booting(), cx.world);
     match &origin.kind {
-        OriginKind::Template { key } => Ok(host.templates.note_use(key)?),
+        OriginKind::Template { key } => {
+            if let Err(error) = host.templates.note_use(key) {
+                tracing::warn!(template = key, %error, "a use of a template is not counted");
+            }
+            Ok(())
+        }
         // Its VMM has it mapped; nobody else may go on from it.
         OriginKind::Suspended => Ok(sys::fs::remove_tree(&spent_dir(&host.dirs.state, &plan.vm))?),
         OriginKind::Snapshot | OriginKind::Fork => Ok(()),
@@ -122,6 +154,7 @@ async fn go_on<P: Booting + Sync>(
     }
     snapshots(host)?.go_on(&origin.launch).await?;
     let guest = tokio::select! {
+        // Whoever calls this waits no longer.
         guest = supervise::meet(&origin.launch, deadline) => {
             guest.map_err(|error| caused(ErrorCode::GuestUnreachable, &error))?
         }
@@ -189,7 +222,9 @@ async fn fall_back<P: Booting + Sync>(cx: &Cx<'_, P, Host>, key: &str, why: &str
     let (plan, host) = (cx.plan.booting(), cx.world);
     tracing::warn!(boot = %plan.boot, template = key, why, "a template is given up, the VM boots");
     host.vmm.ensure_gone(&plan.boot_ref().launch).await?;
-    host.templates.give_up(key)?;
+    if let Err(error) = host.templates.give_up(key) {
+        tracing::error!(template = key, %error, "a template that is given up is not removed, or not counted");
+    }
     make_fresh(cx).await?;
     // Whoever carried the frames of one VMM does not of another.
     let machine = &plan.machine;
@@ -197,12 +232,10 @@ async fn fall_back<P: Booting + Sync>(cx: &Cx<'_, P, Host>, key: &str, why: &str
     Ok(host.network.ensure_attached(&machine.nic, &plan.attachment, &machine.boot_dir).await?)
 }
 
-/// Makes the disk a new one again: the VM's user has had no word with its guest.
+/// Makes the disk a new one again: the VM's user has had no word with its guest. In one: there always is a disk.
 async fn make_fresh<P: Booting + Sync>(cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
-    let (plan, host) = (cx.plan.booting(), cx.world);
-    host.storage.ensure_deleted(&plan.vm).await?;
-    host.storage.ensure_disk(&plan.vm, plan.disk_bytes).await?;
-    Ok(())
+    let (plan, storage) = (cx.plan.booting(), &cx.world.storage);
+    Ok(storage.blank(&storage.path(&plan.vm), plan.disk_bytes).await?)
 }
 
 #[cfg(test)]

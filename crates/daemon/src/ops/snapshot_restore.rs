@@ -12,7 +12,7 @@ use super::plan::Plan;
 use super::restart::RestartPlan;
 use super::start::{self, StartPlan};
 use super::stop::{self, StopPlan};
-use super::world::Host;
+use super::world::{Host, blocking};
 use crate::model::vm::VmState;
 use crate::saga::Cause;
 use crate::snapshot::{self, Snapshot};
@@ -62,14 +62,23 @@ impl Engine {
         self.begin(Plan::Restart(Box::new(RestartPlan { stop, start }))).await
     }
 
-    /// Deletes a snapshot of the VM that `key` stands for.
+    /// Deletes a snapshot of the VM that `key` stands for; gives the VM, what it took on the disk, and what it was.
     ///
     /// # Errors
     /// When there is none, an operation holds the VM, or it cannot be removed.
-    pub async fn delete_snapshot(self: &Arc<Self>, key: &str, name: &str) -> Result<(), Cause> {
+    pub async fn delete_snapshot(
+        self: &Arc<Self>,
+        key: &str,
+        name: &str,
+    ) -> Result<(VmRecord, (u64, Snapshot)), Cause> {
         let (vm, _planning) = self.hold_free(key).await?;
         let saved = find(self.host(), &vm, name)?;
-        super::world::blocking(move || Ok(snapshot::remove(&saved)?)).await
+        let removed = blocking(move || {
+            let bytes = saved.bytes();
+            snapshot::remove(&saved)?;
+            Ok((bytes, saved))
+        });
+        Ok((vm, removed.await?))
     }
 }
 

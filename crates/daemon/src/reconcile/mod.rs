@@ -9,7 +9,7 @@
 //! | `state/vms/<vm>/suspended` | a VM that is suspended, or that an operation is at | it is removed |
 //! | `state/vms/<vm>/suspended-spent`, `…/snapshots/.staging-<op>` | an operation at the VM | it is removed |
 //! | `state/forks/.staging-<op>` | an open operation | it is removed |
-//! | `state/templates/<key>` | an image and a kernel on record | it is removed |
+//! | `state/templates/<key>`, whole | an image and a kernel on record | it is removed |
 //! | `state/{images,kernels}/<id>` | a row, the open operation that placed it, or one that deletes it and has not ended well | it is removed |
 //!
 //! It also gives the database's log its room on the disk again, where that was lost.
@@ -225,13 +225,18 @@ async fn artifacts(host: &Host) -> Result<HashSet<String>, StoreError> {
     Ok(images.chain(kernels).collect())
 }
 
-/// Templates that are being made by nobody, or whose image or kernel is gone.
+/// Templates that are being made by nobody, that are not whole, or whose image or kernel is gone.
 async fn sweep_templates(host: &Host, swept: &mut Swept) -> Result<(), StoreError> {
     let (found, templates) = (entries(host.templates.dir()), host.templates.all());
     let open: HashSet<OpId> = host.store.open_operations().await?.into_iter().map(|operation| operation.id).collect();
     for (name, path) in found {
         let staging = name.strip_prefix(STAGING_PREFIX);
-        if staging.is_some_and(|operation| !operation.parse().is_ok_and(|id: OpId| open.contains(&id))) {
+        let is_left = match staging {
+            Some(operation) => !operation.parse().is_ok_and(|id: OpId| open.contains(&id)),
+            // One that is only half there, or damaged.
+            None => path.is_dir() && templates.iter().all(|template| template.dir != path),
+        };
+        if is_left {
             swept.remove(path);
         }
     }
