@@ -85,6 +85,8 @@ pub enum Rule {
         /// The file's name in the jail.
         file: String,
     },
+    /// The boot has a jail already, of another VM or slot.
+    OtherJail,
     /// Limits need a service manager, and the helper was started without one.
     Limits,
 }
@@ -102,6 +104,7 @@ impl fmt::Display for Rule {
             Rule::OtherFile { file } => write!(f, "the descriptor for {file} is of another file"),
             Rule::Rights { file } => write!(f, "the descriptor for {file} does not show the right to use it so"),
             Rule::Kind { file } => write!(f, "{file} has an owner, a mode or another name that it must not have"),
+            Rule::OtherJail => f.write_str("the boot has a jail of another VM or slot"),
             Rule::Limits => f.write_str("limits need systemd"),
         }
     }
