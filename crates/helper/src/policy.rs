@@ -8,6 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
+use sys::confine::MountAccess;
 use wire::helper::{Access, Act, Failure, JailFile, Program, Rule};
 
 use crate::config::Config;
@@ -63,7 +64,8 @@ pub(crate) fn check_file(
     let root = rustix::fs::open(root, directory, Mode::empty()).map_err(errno(Act::UseFile))?;
     let resolve =
         ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // Not NOFOLLOW: with PATH it would open a link itself.
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
     let place = match rustix::fs::openat2(&root, place, flags, Mode::empty(), resolve) {
         Ok(place) => place,
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => return denied(Rule::Path { file: name() }),
@@ -85,6 +87,14 @@ pub(crate) fn check_file(
 }
 
 impl Checked {
+    /// What may be done through its mount.
+    pub(crate) fn mount_access(&self) -> MountAccess {
+        match self.access {
+            Access::Shared => MountAccess::ReadOnly,
+            Access::Private => MountAccess::ReadWrite,
+        }
+    }
+
     /// Lets the VM's group at its own file. The owner keeps it: whoever only belongs to a file's group cannot change its
     /// mode.
     pub(crate) fn give_to(&self, gid: u32) -> Result<(), Failure> {

@@ -18,6 +18,9 @@ use crate::{dispatch, enter, say};
 /// Connections at once. The daemon needs one.
 const CONNECTIONS_MAX: usize = 32;
 
+/// How much of a request the journal gets. Requests are ASCII.
+const LOGGED_BYTES_MAX: usize = 400;
+
 /// What the verbs work with.
 pub(crate) struct Helper {
     pub(crate) config: Config,
@@ -45,16 +48,15 @@ pub(crate) fn run(config: Config) -> io::Result<()> {
     loop {
         let ready = wait(&listener, &connections, &helper.children)?;
         reap(&mut helper.children);
-        let mut is_ready = ready.into_iter();
-        if is_ready.next() == Some(true) {
-            take(&helper.config, &listener, &mut connections);
-        }
-        // Those taken just now come last, and are looked at in the next round.
-        let mut is_ready = is_ready.map(Some).chain(std::iter::repeat(None));
-        connections.retain_mut(|connection| match is_ready.next().flatten() {
+        let (has_caller, mut is_ready) = (ready.first() == Some(&true), ready.iter().skip(1));
+        connections.retain_mut(|connection| match is_ready.next() {
             Some(true) => serve(&mut helper, connection, &mut buffer),
             _ => true,
         });
+        // After those that have ended made room.
+        if has_caller {
+            take(&helper.config, &listener, &mut connections);
+        }
     }
 }
 
@@ -127,12 +129,13 @@ fn serve(helper: &mut Helper, connection: &mut Connection, buffer: &mut [u8]) ->
         }
         Ok(_) if !connection.is_greeted => dispatch::refused(Failure::Malformed),
         Ok(Envelope { operation, request }) => {
-            let (what, asked) = (request.verb(), operation.map(|id| format!(" for {id}")).unwrap_or_default());
-            let which = serde_json::to_string(&request).unwrap_or_default();
+            let asked = operation.map(|id| format!("{id} ")).unwrap_or_default();
+            let mut what = serde_json::to_string(&request).unwrap_or_default();
+            what.truncate(LOGGED_BYTES_MAX);
             let outcome = dispatch::dispatch(helper, request, received.fds);
             match &outcome.refused {
-                None => say(&format!("{what}{asked}: done")),
-                Some(failure) => say(&format!("{what}{asked}: {failure}: {which}")),
+                None => say(&format!("{asked}{what}: done")),
+                Some(failure) => say(&format!("{asked}{what}: {failure}")),
             }
             outcome
         }

@@ -13,7 +13,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use sys::confine::{MountAccess, Network, detached_mount, isolated_fork};
 use sys::process::Identity;
-use wire::helper::{Access, Act, Failure, Gone, Limits, Root, Rule, SpawnVmm, VmmRuns};
+use wire::helper::{Act, Failure, Gone, Limits, Root, Rule, SpawnVmm, VmmRuns};
 use wire::id::BootId;
 use wire::naming;
 
@@ -58,17 +58,17 @@ pub(crate) fn spawn(helper: &mut Helper, wanted: &SpawnVmm, fds: &[OwnedFd]) -> 
     Ok((VmmRuns { pid: identity.pid, start_ticks: identity.start_ticks }, pidfd))
 }
 
-/// Each file, checked and ready to be attached.
+/// Each file, checked and ready to be attached. All are checked before any is touched.
 fn mounts(
     config: &Config,
     jail: &Jail,
     wanted: &SpawnVmm,
     came: &[OwnedFd],
 ) -> Result<Vec<(&'static str, OwnedFd)>, Failure> {
-    let mut mounts: Vec<(&str, OwnedFd)> = Vec::new();
-    for (file, came) in wanted.files.iter().zip(came) {
+    let mut checked = Vec::new();
+    for (at, (file, came)) in wanted.files.iter().zip(came).enumerate() {
         let name = file.name_in_jail();
-        if mounts.iter().any(|(other, _)| *other == name) {
+        if wanted.files[..at].iter().any(|other| other.name_in_jail() == name) {
             return denied(Rule::Twice { file: name.to_owned() });
         }
         let (root, place) = file.place(&jail.vm, &jail.boot);
@@ -76,15 +76,13 @@ fn mounts(
             Root::State => &config.state,
             Root::Cache => &config.cache,
         };
-        let checked = policy::check_file((root, &place), came, file, config.owner_uid)?;
-        checked.give_to(naming::vm_uid(jail.slot))?;
-        let access = match file.access() {
-            Access::Shared => MountAccess::ReadOnly,
-            Access::Private => MountAccess::ReadWrite,
-        };
-        mounts.push((name, detached_mount(&checked.place, access).map_err(os(Act::Mount))?));
+        checked.push((name, policy::check_file((root, &place), came, file, config.owner_uid)?));
     }
-    Ok(mounts)
+    let mount = |(name, file): (&'static str, policy::Checked)| {
+        file.give_to(naming::vm_uid(jail.slot))?;
+        Ok((name, detached_mount(&file.place, file.mount_access()).map_err(os(Act::Mount))?))
+    };
+    checked.into_iter().map(mount).collect()
 }
 
 fn sockets(config: &Config, boot: &BootId) -> Result<OwnedFd, Failure> {

@@ -101,16 +101,6 @@ macro_rules! verbs {
                 type Reply = $reply;
             }
         )*
-
-        impl Request {
-            /// The verb, as logs name it.
-            #[must_use]
-            pub fn verb(&self) -> &'static str {
-                match self {
-                    $(Request::$request(_) => stringify!($request),)*
-                }
-            }
-        }
     };
 }
 
