@@ -9,6 +9,7 @@ mod callers;
 mod escape;
 mod files;
 mod ground;
+mod host;
 mod jails;
 mod lives;
 mod taps;
