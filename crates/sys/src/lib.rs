@@ -5,6 +5,7 @@
 //! | [`clock`] | the time |
 //! | [`confine`] | taking the world away from a process |
 //! | [`fs`] | changing files: atomically, privately, sparsely |
+//! | [`holes`] | files with holes |
 //! | [`kernel`] | requests to the kernel without a safe form elsewhere |
 //! | [`kvm`] | whether the host can run guests in hardware |
 //! | [`memory`] | what the host has left |
@@ -18,12 +19,14 @@
 //! | [`spawn`] | starting one program fast, from a process of one thread |
 //! | [`tap`] | the host's side of a VM's NIC |
 //! | [`tsc`] | the frequency of the processor's time stamp counter |
+//! | [`vsock`] | connections from a guest to its host |
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world"))]
 
 pub mod clock;
 pub mod confine;
 pub mod fs;
+pub mod holes;
 pub mod kernel;
 pub mod kvm;
 pub mod memory;
@@ -37,3 +40,4 @@ pub mod socket;
 pub mod spawn;
 pub mod tap;
 pub mod tsc;
+pub mod vsock;
