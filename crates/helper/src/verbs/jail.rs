@@ -13,7 +13,7 @@ use std::os::unix::fs::{DirBuilderExt, lchown};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use wire::helper::{Act, CreateJail, Failure, Gone, JailReady, Rule};
+use wire::helper::{Act, CreateJail, Failure, Gone, JailReady, LIVE_MAX, Rule};
 use wire::id::{BootId, VmId};
 use wire::naming::{self, Slot};
 
@@ -37,7 +37,11 @@ pub(crate) fn pid_file(run: &Path, boot: &BootId) -> PathBuf {
 
 pub(crate) fn create(config: &Config, wanted: &CreateJail) -> Result<JailReady, Failure> {
     let jail = Jail { vm: wanted.vm.clone(), boot: wanted.boot.clone(), slot: wanted.slot };
-    for boot in all(&config.run)? {
+    let boots = all(&config.run)?;
+    if boots.len() >= LIVE_MAX && !boots.contains(&jail.boot) {
+        return denied(Rule::TooMany);
+    }
+    for boot in boots {
         match read(&config.run, &boot) {
             Ok(other) if other.boot == jail.boot && other != jail => return denied(Rule::OtherJail),
             Ok(other) if other.boot != jail.boot && other.slot == jail.slot => {

@@ -127,7 +127,13 @@ fn nobody_else_can_be_signalled_or_looked_into() {
             scene.refused("tracing", libc::SYS_ptrace, &format!("{attach} {pid} 0 0"));
             scene.refused("priority", libc::SYS_setpriority, &format!("0 {pid} 5"));
             scene.refused("limits", libc::SYS_prlimit64, &format!("{pid} 7 0 b:00000000000000000000000000000000"));
+            scene.refused("a namespace", libc::SYS_pidfd_getfd, "0 0 0");
             scene.refused("memory", libc::SYS_process_vm_readv, &format!("{pid} 0 0 0 0 0"));
+        }
+        // The host's own network is out of reach even where it shares the namespace, for the tap's sake.
+        for family in [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_PACKET, libc::AF_VSOCK] {
+            let socket = format!("{family} {} 0", libc::SOCK_DGRAM);
+            assert_eq!(scene.probe.call(libc::SYS_socket, &socket), Err(libc::EPERM), "family {family}");
         }
         // Everybody that it may signal: nobody, as it is alone with itself.
         assert_eq!(scene.probe.call(libc::SYS_kill, &format!("-1 {}", libc::SIGKILL)), Err(libc::ESRCH));
@@ -187,6 +193,7 @@ fn no_right_can_be_gained() {
         ("a module", libc::SYS_init_module, "0 0 s:".to_owned()),
         ("a program in the kernel", libc::SYS_bpf, "0 0 0".to_owned()),
         ("a counter", libc::SYS_perf_event_open, "0 0 0 0 0".to_owned()),
+        ("a queue of calls", libc::SYS_io_uring_setup, format!("8 b:{}", "00".repeat(120))),
         ("a key", libc::SYS_keyctl, "0 0 0 0 0".to_owned()),
         ("ports", libc::SYS_iopl, "3".to_owned()),
         ("a raw socket", libc::SYS_socket, format!("{} {} 1", libc::AF_INET, libc::SOCK_RAW)),

@@ -72,6 +72,73 @@ fn a_vmm_lives_in_its_jail_and_goes_with_it() {
     ground.assert_clean();
 }
 
+/// Whether a process of that user and group can connect to the socket.
+fn may_connect(path: &std::path::Path, uid: u32, gid: u32) -> bool {
+    let script = "import socket,sys;socket.socket(socket.AF_UNIX).connect(sys.argv[1])";
+    let output = std::process::Command::new("setpriv")
+        .args(["--reuid", &uid.to_string(), "--regid", &gid.to_string(), "--clear-groups"])
+        .args(["/usr/bin/env", "python3", "-c", script])
+        .arg(path)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() || said.contains("PermissionError"), "{said}");
+    output.status.success()
+}
+
+#[test]
+fn the_owner_and_the_vmm_reach_each_others_sockets() {
+    if !is_root() {
+        return;
+    }
+    let mut ground = Ground::new();
+    let (machine, other, client) = (ground.machine(11), ground.machine(12), ground.client());
+    ground.boot(&client, &machine, false);
+    let mut probe = ground.probe(&machine);
+    let sockets = naming::jail_sockets_dir(&ground.run_dir(), &machine.boot);
+    let api = sockets.join(naming::API_SOCKET);
+    assert!(may_connect(&api, OWNER.0, OWNER.1));
+    for (uid, gid) in [(OWNER.0 + 1, OWNER.0 + 1), (65534, 65534)] {
+        assert!(!may_connect(&api, uid, gid), "uid {uid}");
+    }
+    let others = naming::vm_uid(other.slot);
+    assert!(!may_connect(&api, others, others), "another VM, were it to see the host");
+
+    let agent = sockets.join("agent.sock_1");
+    let _listener = std::os::unix::net::UnixListener::bind(&agent).unwrap();
+    std::os::unix::fs::chown(&agent, Some(OWNER.0), Some(OWNER.1)).unwrap();
+    let mut connect = |mode: u32| {
+        fs::set_permissions(&agent, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        let socket = probe.call(libc::SYS_socket, &format!("{} {} 0", libc::AF_UNIX, libc::SOCK_STREAM)).unwrap();
+        let address: String = b"\x01\0/sock/agent.sock_1\0".iter().map(|byte| format!("{byte:02x}")).collect();
+        probe.call(libc::SYS_connect, &format!("{socket} b:{address} {}", address.len() / 2))
+    };
+    assert_eq!(connect(0o600), Err(libc::EACCES));
+    assert_eq!(connect(0o666), Ok(0), "the directory keeps everybody else out");
+    client.destroy(&machine).unwrap();
+    ground.assert_clean();
+}
+
+#[test]
+fn there_is_an_end_to_jails() {
+    if !is_root() {
+        return;
+    }
+    let mut ground = Ground::new();
+    let (machine, client) = (ground.machine(10), ground.client());
+    let jails = naming::jails_dir(&ground.run_dir());
+    for number in 0..LIVE_MAX {
+        fs::create_dir(jails.join(format!("{number:016x}"))).unwrap();
+    }
+    assert_eq!(client.create(&machine).unwrap_err(), Failure::Denied { rule: Rule::TooMany });
+    fs::remove_dir(jails.join(format!("{:016x}", 0))).unwrap();
+    client.create(&machine).unwrap();
+    client.create(&machine).expect("the same one again");
+    let (swept, _) = client.call(Sweep { live: Vec::new() }, &[]).unwrap();
+    assert_eq!(swept.jails, u32::try_from(LIVE_MAX).unwrap());
+    ground.assert_clean();
+}
+
 fn is_readable(pidfd: &std::os::fd::OwnedFd) -> bool {
     let mut fds = [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)];
     rustix::event::poll(&mut fds, Some(&rustix::event::Timespec::default())).unwrap() == 1

@@ -87,6 +87,8 @@ pub enum Rule {
     },
     /// The boot has a jail already, of another VM or slot.
     OtherJail,
+    /// There are [`super::LIVE_MAX`] jails already.
+    TooMany,
     /// Limits need a service manager, and the helper was started without one.
     Limits,
 }
@@ -105,6 +107,7 @@ impl fmt::Display for Rule {
             Rule::Rights { file } => write!(f, "the descriptor for {file} does not show the right to use it so"),
             Rule::Kind { file } => write!(f, "{file} has an owner, a mode or another name that it must not have"),
             Rule::OtherJail => f.write_str("the boot has a jail of another VM or slot"),
+            Rule::TooMany => f.write_str("there are too many jails"),
             Rule::Limits => f.write_str("limits need systemd"),
         }
     }
