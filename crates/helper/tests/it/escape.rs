@@ -173,6 +173,16 @@ fn no_right_can_be_gained() {
         assert_eq!(scene.probe.call(libc::SYS_prctl, &ambient), permission, "capability {capability}");
     }
 
+    scene.end();
+}
+
+#[test]
+fn what_takes_a_right_is_refused() {
+    if !is_root() {
+        return;
+    }
+    let mut scene = Scene::new(90, false);
+    let (uid, permission) = (naming::vm_uid(scene.machine.slot), Err(libc::EPERM));
     for namespace in [libc::CLONE_NEWUSER, libc::CLONE_NEWNS, libc::CLONE_NEWPID, libc::CLONE_NEWNET] {
         assert_eq!(scene.probe.call(libc::SYS_unshare, &namespace.to_string()), permission, "{namespace:x}");
         let flags = namespace | libc::SIGCHLD;

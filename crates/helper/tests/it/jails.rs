@@ -98,7 +98,7 @@ fn the_owner_and_the_vmm_reach_each_others_sockets() {
     let sockets = naming::jail_sockets_dir(&ground.run_dir(), &machine.boot);
     let api = sockets.join(naming::API_SOCKET);
     assert!(may_connect(&api, OWNER.0, OWNER.1));
-    for (uid, gid) in [(OWNER.0 + 1, OWNER.0 + 1), (65534, 65534)] {
+    for (uid, gid) in [(OWNER.0 + 7, OWNER.0 + 7), (65534, 65534)] {
         assert!(!may_connect(&api, uid, gid), "uid {uid}");
     }
     let others = naming::vm_uid(other.slot);
