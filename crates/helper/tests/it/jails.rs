@@ -181,6 +181,8 @@ fn the_sweep_after_the_helper_spares_what_runs() {
     let half_made = naming::jails_dir(&ground.run_dir()).join("ffffffffffffffff");
     fs::create_dir(&half_made).unwrap();
     let (runs, _) = ground.boot(&client, &live, false);
+    // The jailer is another user's until it has become the VMM.
+    ground.probe(&live);
     assert!(!sweep(&ground).success(), "a helper works there");
     ground.stop();
     assert!(sweep(&ground).success());
