@@ -1,9 +1,8 @@
 //! Code that runs as the VMM, inside its jail, tries to get at what is not its own. It may make any system call.
 
 use std::fs;
-use std::os::linux::net::SocketAddrExt;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Command, Stdio};
 
 use wire::naming;
@@ -231,20 +230,39 @@ fn hex(number: u32) -> String {
     number.to_ne_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-#[test]
-fn without_a_nic_no_socket_of_the_host_is_there() {
-    if !is_root() {
-        return;
-    }
-    let mut scene = Scene::new(88, false);
+/// A process in the helper's network namespace that listens at an abstract address, and the address as the kernel takes it.
+fn abstract_listener(scene: &Scene) -> (std::process::Child, Vec<u8>) {
     let name = format!("banger-test-{}", std::process::id());
-    let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-    let socket = scene.probe.call(libc::SYS_socket, &format!("{} {} 0", libc::AF_UNIX, libc::SOCK_STREAM)).unwrap();
+    let script = "import socket,sys,time\n\
+        s=socket.socket(socket.AF_UNIX);s.bind('\\0'+sys.argv[1]);s.listen(9);print('ready',flush=True);time.sleep(1000)";
+    let mut child = Command::new("nsenter")
+        .args(["--net", "-t", &scene.ground.pid().to_string(), "/usr/bin/env", "python3", "-c", script, &name])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
     let mut address = u16::try_from(libc::AF_UNIX).unwrap().to_ne_bytes().to_vec();
     address.push(0);
     address.extend(name.bytes());
-    let text: String = address.iter().map(|byte| format!("{byte:02x}")).collect();
-    let result = scene.probe.call(libc::SYS_connect, &format!("{socket} b:{text} {}", address.len()));
-    assert_eq!(result, Err(libc::ECONNREFUSED), "an abstract socket of the host");
-    scene.end();
+    (child, address)
+}
+
+#[test]
+fn abstract_sockets_of_the_host_are_there_only_with_a_nic() {
+    if !is_root() {
+        return;
+    }
+    for (number, nic, expected) in [(92, false, Err(libc::ECONNREFUSED)), (94, true, Ok(0))] {
+        let mut scene = Scene::new(number, nic);
+        let (mut listener, address) = abstract_listener(&scene);
+        let socket = scene.probe.call(libc::SYS_socket, &format!("{} {} 0", libc::AF_UNIX, libc::SOCK_STREAM)).unwrap();
+        let text: String = address.iter().map(|byte| format!("{byte:02x}")).collect();
+        let result = scene.probe.call(libc::SYS_connect, &format!("{socket} b:{text} {}", address.len()));
+        assert_eq!(result, expected, "nic: {nic}");
+        listener.kill().unwrap();
+        listener.wait().unwrap();
+        scene.end();
+    }
 }
