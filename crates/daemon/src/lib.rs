@@ -34,6 +34,7 @@ pub mod ops;
 pub mod privileged;
 pub mod reconcile;
 pub mod saga;
+pub mod snapshot;
 pub mod storage;
 pub mod store;
 pub mod supervise;
