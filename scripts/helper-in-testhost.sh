@@ -29,7 +29,7 @@ cc -static -O1 -Wall -Werror -o "$tree/opt/helper/probe" crates/helper/tests/it/
 for unit in systemd/banger-helper.*; do put 644 "$unit" "$root/$unit"; done
 mkdir -p "$tree$root/crates/helper"
 
-$xtask testhost list | grep -q "^$name[[:space:]]" || $xtask testhost up --name "$name" --memory 2048
+$xtask testhost list | grep -q "^${name}[[:space:]]" || $xtask testhost up --name "$name" --memory 2048
 $xtask testhost sync --name "$name" --tree "$tree" --to /
 $xtask testhost ssh --name "$name" -- "cd /opt/helper && BANGER_TEST_FIRECRACKER=/opt/helper BANGER_TEST_PROBE=/opt/helper/probe \
     BANGER_TEST_TAKEN_OVER=/srv/parts/home ./it --test-threads 2 $*"
