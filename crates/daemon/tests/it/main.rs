@@ -15,6 +15,7 @@ mod network;
 mod ops;
 mod policies;
 mod power;
+mod privileged;
 mod process;
 mod reconcile;
 mod reset;
