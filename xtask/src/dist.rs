@@ -72,6 +72,13 @@ pub(crate) struct Args {
     profile: Profile,
 }
 
+impl Args {
+    /// A tree for `prefix`, built with the dev profile and laid out below `stage`.
+    pub(crate) fn staged(stage: &Path, prefix: &Path) -> Args {
+        Args { prefix: Some(prefix.to_owned()), destdir: stage.as_os_str().to_owned(), profile: Profile::Dev }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Profile {
     Release,
@@ -157,7 +164,7 @@ fn unit_of(text: &str, prefix: &Path) -> String {
 }
 
 /// Cargo's target directory: `CARGO_TARGET_DIR` where set, else `target/` of the repository.
-fn target_directory(root: &Path) -> PathBuf {
+pub(crate) fn target_directory(root: &Path) -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => root.join(dir),
         None => root.join("target"),

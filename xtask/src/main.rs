@@ -5,6 +5,7 @@
 //! | `tidy` | `tidy.rs`, one check per file in `tidy/` | house rules that rustc and clippy cannot know |
 //! | `bench` | `bench.rs`, one group of figures per file in `bench/` | measures, each figure beside its floor or peer |
 //! | `dist` | `dist.rs` | builds every program and lays out an installed tree |
+//! | `testhost` | `testhost.rs`, its parts in `testhost/` | the disposable test host: builds, boots, fills and ends it |
 //!
 //! It runs on the developer's machine only, so the gates that `clippy.toml` guards for the product do not apply.
 
@@ -18,6 +19,7 @@
 mod bench;
 mod dist;
 mod root;
+mod testhost;
 mod tidy;
 
 use std::process::ExitCode;
@@ -25,7 +27,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Developer glue: tidy, dist, bench")]
+#[command(name = "cargo xtask", about = "Developer glue: tidy, dist, bench, test host")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -39,6 +41,8 @@ enum Command {
     Bench(bench::Args),
     /// Build every program and lay out an installed tree
     Dist(dist::Args),
+    /// The disposable test host: a whole Debian with KVM, systemd and Firecracker
+    Testhost(testhost::Args),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Bench(args) => bench::run(&args),
         Command::Dist(args) => dist::run(&args),
+        Command::Testhost(args) => testhost::run(&args),
     };
     match outcome {
         Ok(code) => code,
