@@ -157,8 +157,7 @@ fn dispatch(command: &Command) -> Result<ExitCode> {
             sync(&cache, &host, tree.as_deref(), to)?;
         }
         Command::Run { shape, user, tree, no_sync, command } => {
-            let name = format!("run-{}", std::process::id());
-            let host = Host::up(&cache, &name, &image(&cache)?, &shape.shape(&cache)?, Keep::Tied)?;
+            let host = Host::up(&cache, &host::tied_name(), &image(&cache)?, &shape.shape(&cache)?, Keep::Tied)?;
             let outcome = match no_sync {
                 true => Ok(()),
                 false => sync(&cache, &host, tree.as_deref(), PREFIX),

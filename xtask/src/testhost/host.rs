@@ -32,6 +32,9 @@ const MAILBOX_BYTES: u64 = 8 << 30;
 /// How often a port that somebody else took meanwhile is replaced.
 const PORT_TRIES: u32 = 3;
 
+/// What a tied host's name begins with; the rest is the process that started it.
+const TIED_PREFIX: &str = "run-";
+
 /// Who keeps a host.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keep {
@@ -67,6 +70,7 @@ impl Host {
         super::need("qemu-system-x86_64", "qemu-system-x86")?;
         super::need("ssh", "openssh-client")?;
         check_room(cache.root())?;
+        Host::sweep(cache)?;
         let _lock = lock(cache, name)?;
         if let Some(host) = Host::find(cache, name)? {
             bail!("the test host {name} is up already, port {}; `cargo xtask testhost down` ends it", host.port);
@@ -120,6 +124,17 @@ impl Host {
             );
         }
         unreachable!("the loop above ends by returning")
+    }
+
+    /// Removes what hosts left that ended with a command that was killed.
+    fn sweep(cache: &Cache) -> Result<()> {
+        for name in cache.host_names()?.into_iter().filter(|name| name.starts_with(TIED_PREFIX)) {
+            if Host::find(cache, &name)?.is_none() && was_left(&name) {
+                sys::fs::remove_tree(&cache.host(&name))?;
+                sys::fs::remove_file(&lock_path(cache, &name))?;
+            }
+        }
+        Ok(())
     }
 
     /// The running host of this name.
@@ -185,7 +200,12 @@ impl Host {
     /// Ends the host and forgets it.
     pub(crate) fn down(self, cache: &Cache) -> Result<()> {
         let _lock = lock(cache, &self.name)?;
-        self.end()
+        let (name, is_tied) = (self.name.clone(), self.name.starts_with(TIED_PREFIX));
+        self.end()?;
+        if is_tied {
+            sys::fs::remove_file(&lock_path(cache, &name))?;
+        }
+        Ok(())
     }
 
     fn end(mut self) -> Result<()> {
@@ -262,9 +282,24 @@ fn size_mailbox(file: &File) -> Result<()> {
     file.set_len(MAILBOX_BYTES).context("cannot size the mailbox")
 }
 
+/// The name of a host that ends with this process.
+pub(crate) fn tied_name() -> String {
+    format!("{TIED_PREFIX}{}", std::process::id())
+}
+
+/// Whether the process that a tied host's name tells of has ended.
+fn was_left(name: &str) -> bool {
+    let starter = name.strip_prefix(TIED_PREFIX).and_then(|pid| pid.parse().ok());
+    starter.is_none_or(|pid| Identity::of(pid).is_none())
+}
+
+fn lock_path(cache: &Cache, name: &str) -> PathBuf {
+    cache.host(&format!("{name}.lock"))
+}
+
 /// Only one command at a time starts, fills or ends a host.
 fn lock(cache: &Cache, name: &str) -> Result<File> {
-    let path = cache.host(&format!("{name}.lock"));
+    let path = lock_path(cache, name);
     let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
     file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
     Ok(file)
