@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`clock`] | the time |
 //! | [`fs`] | changing files: atomically, privately, sparsely |
+//! | [`holes`] | files with holes |
 //! | [`kernel`] | requests to the kernel without a safe form elsewhere |
 //! | [`kvm`] | whether the host can run guests in hardware |
 //! | [`memory`] | what the host has left |
@@ -15,11 +16,13 @@
 //! | [`socket`] | what a socket has not delivered |
 //! | [`spawn`] | starting one program fast, from a process of one thread |
 //! | [`tsc`] | the frequency of the processor's time stamp counter |
+//! | [`vsock`] | connections from a guest to its host |
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests arrange and inspect the real world"))]
 
 pub mod clock;
 pub mod fs;
+pub mod holes;
 pub mod kernel;
 pub mod kvm;
 pub mod memory;
@@ -31,3 +34,4 @@ pub mod signals;
 pub mod socket;
 pub mod spawn;
 pub mod tsc;
+pub mod vsock;

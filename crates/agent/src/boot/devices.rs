@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use sys::clock::monotonic;
 use sys::netlink::Uevents;
-use wire::agent::PORT_NAME;
+use wire::agent::{PORT_NAME, TRANSPORT, Transport, VSOCK_PORT};
 
 use super::{BootError, Found, Report};
 use crate::serve::Name;
@@ -31,8 +31,10 @@ pub struct Modules {
     pub filesystems: Vec<String>,
     /// The drives.
     pub drives: Vec<String>,
-    /// The port to the host.
-    pub channel: Vec<String>,
+    /// The virtio-serial port to the host.
+    pub serial: Vec<String>,
+    /// The vsock to the host.
+    pub vsock: Vec<String>,
     /// What the guest needs later.
     pub others: Vec<String>,
 }
@@ -48,24 +50,41 @@ pub struct Drives {
     pub modules: Option<PathBuf>,
 }
 
-/// Opens the port, and reads who we are.
+/// Loads the modules of the way to the host, opens it, and reads who we are.
 ///
 /// # Errors
 /// When there is no way to talk to the host.
-pub fn channel(report: &mut Report) -> Result<Found, BootError> {
-    let port = open_port().map_err(BootError::during(format!("open the port {PORT_NAME}")))?;
-    let port = Port::device(port).map_err(BootError::during("watch the port"))?;
-    report.reached("port");
+pub fn channel(modules: &Modules, report: &mut Report) -> Result<Found, BootError> {
     let command_line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let port = match transport(&command_line) {
+        Transport::VirtioSerial => {
+            load(&modules.serial, report);
+            let port = open_port().map_err(BootError::during(format!("open the port {PORT_NAME}")))?;
+            Port::device(port).map_err(BootError::during("watch the port"))?
+        }
+        Transport::Vsock => {
+            load(&modules.vsock, report);
+            // Without this the kernel's family is missing, and no attempt would ever succeed.
+            sys::vsock::dial(VSOCK_PORT).map_err(BootError::during("reach the host by vsock"))?;
+            Port::dialer(Box::new(|| sys::vsock::dial(VSOCK_PORT)), monotonic())
+        }
+    };
+    report.reached("port");
     Ok((name(&command_line), port))
+}
+
+/// The value of a word of the kernel command line.
+fn value<'a>(command_line: &'a str, key: &str) -> Option<&'a str> {
+    command_line.split_ascii_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+}
+
+fn transport(command_line: &str) -> Transport {
+    value(command_line, TRANSPORT).and_then(Transport::of).unwrap_or(Transport::VirtioSerial)
 }
 
 /// The VM's and the boot's id on the kernel command line.
 fn name(command_line: &str) -> Name {
-    let value = |key: &str| {
-        let word = command_line.split_ascii_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-        word.unwrap_or("").to_owned()
-    };
+    let value = |key: &str| value(command_line, key).unwrap_or("").to_owned();
     Name { vm: value("banger.vm"), boot: value("banger.boot") }
 }
 
@@ -118,7 +137,7 @@ pub fn modules() -> Modules {
 }
 
 fn grouped(list: &str) -> Modules {
-    let mut groups = [const { Vec::new() }; 5];
+    let mut groups = [const { Vec::new() }; 6];
     let mut at = 0;
     for line in list.lines() {
         match groups.get_mut(at) {
@@ -126,8 +145,8 @@ fn grouped(list: &str) -> Modules {
             _ => at += 1,
         }
     }
-    let [transport, filesystems, drives, channel, others] = groups;
-    Modules { transport, filesystems, drives, channel, others }
+    let [transport, filesystems, drives, serial, vsock, others] = groups;
+    Modules { transport, filesystems, drives, serial, vsock, others }
 }
 
 /// Loads modules, in their order.
@@ -209,9 +228,10 @@ mod tests {
 
     #[test]
     fn modules_come_in_groups() {
-        let all = grouped("/a\n/b\n\n/c\n\n\n/d\n\n/e\n\n");
+        let all = grouped("/a\n/b\n\n/c\n\n\n/d\n\n/v\n\n/e\n\n");
         assert_eq!((all.transport.len(), all.filesystems, all.drives.len()), (2, vec!["/c".to_owned()], 0));
-        assert_eq!((all.channel, all.others), (vec!["/d".to_owned()], vec!["/e".to_owned()]));
+        let one = |path: &str| vec![path.to_owned()];
+        assert_eq!((all.serial, all.vsock, all.others), (one("/d"), one("/v"), one("/e")));
         assert_eq!(grouped("\n\n/c\n\n").drives, ["/c"]);
         assert_eq!(grouped(""), Modules::default());
     }
@@ -220,5 +240,12 @@ mod tests {
     fn the_command_line_names_vm_and_boot() {
         let name = name("quiet banger.vm=a1 banger.boot=b2 banger.transport=virtio-serial\n");
         assert_eq!((name.vm.as_str(), name.boot.as_str()), ("a1", "b2"));
+    }
+
+    #[test]
+    fn the_command_line_names_the_transport() {
+        assert_eq!(transport("quiet banger.transport=vsock"), Transport::Vsock);
+        assert_eq!(transport("banger.transport=virtio-serial quiet"), Transport::VirtioSerial);
+        assert_eq!(transport("quiet"), Transport::VirtioSerial);
     }
 }

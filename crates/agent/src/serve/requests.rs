@@ -27,7 +27,7 @@ const AHEAD_NS: u64 = 1_000_000_000;
 /// Bytes of a tar stream moved at once.
 pub const TREE_BUFFER_BYTES: usize = 256 * 1024;
 /// The requests this build knows, to tell a malformed one from an unknown one.
-const KNOWN: [&str; 18] = [
+const KNOWN: [&str; 20] = [
     "changes",
     "configure",
     "exec",
@@ -46,6 +46,8 @@ const KNOWN: [&str; 18] = [
     "settle",
     "survey",
     "get_files",
+    "freeze",
+    "renew",
 ];
 /// The same of requests about sessions.
 const KNOWN_OF_SESSIONS: [&str; 7] = ["start", "list", "attach", "send", "signal", "stop", "forget"];
@@ -88,6 +90,8 @@ impl Server {
                     Ok(Reply::Done { bytes: 0 })
                 });
             }
+            Request::Freeze { quiesce } => return self.freeze(stream, quiesce),
+            Request::Renew(renewal) => self.renew(*renewal),
             Request::SetClock { unix_ns } => set_clock(unix_ns).map(|()| Reply::Done { bytes: 0 }),
             Request::Listeners => {
                 return self.work(stream, Channels::Neither, |_| Ok(Reply::Listeners(listeners::listeners())));
@@ -185,7 +189,10 @@ impl Server {
             let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
             line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
         };
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let boot_id = match self.guest.boot_uuid().filter(|_| self.guest.is_hosted()) {
+            Some(renewed) => renewed.to_owned(),
+            None => std::fs::read_to_string(crate::renew::ids::BOOT_ID).unwrap_or_default(),
+        };
         // A process outside a VM has no NIC, and the host's are none of its own.
         let traffic = if self.guest.is_hosted() { Some((0, 0)) } else { traffic() };
         let commands = self.jobs.values().filter(|job| matches!(job.task, super::job::Task::Command)).count();

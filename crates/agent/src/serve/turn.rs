@@ -46,6 +46,7 @@ impl Server {
     /// When polling fails.
     pub fn turn(&mut self) -> io::Result<()> {
         self.serve_watchers();
+        self.port.dial(monotonic())?;
         self.send();
         for ready in self.wait()? {
             match ready {
@@ -124,7 +125,7 @@ impl Server {
         let asked_again = self.asked_end.map(|(_, at)| at);
         let sessions = self.sessions.deadline(now);
         deadlines
-            .chain([self.hold_until, asked_again, sessions])
+            .chain([self.hold_until, asked_again, sessions, self.port.dials_at()])
             .flatten()
             .min()
             .map(|at| at.saturating_duration_since(now))
@@ -147,7 +148,7 @@ impl Server {
             Taken::Drained => self.port.drained(),
             Taken::Closed => {
                 self.obey();
-                self.port.closed();
+                self.port.closed(monotonic());
                 self.inbound.clear();
                 self.lose_connection();
                 return;
@@ -168,7 +169,7 @@ impl Server {
             Taken::More => {}
             Taken::Drained => self.port.filled(),
             Taken::Closed => {
-                self.port.closed();
+                self.port.closed(monotonic());
                 self.inbound.clear();
                 self.lose_connection();
             }

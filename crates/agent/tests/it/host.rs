@@ -22,10 +22,19 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) fn start() -> Agent {
+        Agent::called("--serve")
+    }
+
+    /// One that connects to its host's socket.
+    pub(crate) fn dialing() -> Agent {
+        Agent::called("--dial")
+    }
+
+    fn called(word: &str) -> Agent {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("root")).unwrap();
         let mut command = sys::process::command(env!("CARGO_BIN_EXE_banger-agent"));
-        command.arg("--serve").arg(format!("unix:{}", directory.path().join("sock").display()));
+        command.arg(word).arg(format!("unix:{}", directory.path().join("sock").display()));
         command.arg("--root").arg(directory.path().join("root"));
         Agent { child: command.spawn().unwrap(), directory }
     }
@@ -47,12 +56,13 @@ impl Agent {
 
     /// Connects without a word.
     pub(crate) fn connect(&self) -> Host {
-        let path = self.directory.path().join("sock");
-        let stream = until("the agent listens", || UnixStream::connect(&path).ok());
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        stream.set_write_timeout(Some(DEADLINE)).unwrap();
-        let tag = Tag::of(&[0; 16]);
-        Host { stream, decoder: Decoder::new(tag, FROM_AGENT_MAX), tag, next: 1, hello: None }
+        let path = self.socket();
+        Host::over(until("the agent listens", || UnixStream::connect(&path).ok()))
+    }
+
+    /// The socket between the agent and its host.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.path().join("sock")
     }
 
     /// The most memory it ever had, in KiB: `VmHWM` of proc(5).
@@ -139,6 +149,14 @@ pub(crate) fn shell(script: &str) -> ExecRequest {
 }
 
 impl Host {
+    /// The host's end of a connection that is there.
+    pub(crate) fn over(stream: UnixStream) -> Host {
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        let tag = Tag::of(&[0; 16]);
+        Host { stream, decoder: Decoder::new(tag, FROM_AGENT_MAX), tag, next: 1, hello: None }
+    }
+
     /// Opens a connection on the stream, whatever it carried before.
     pub(crate) fn open(&mut self) {
         let nonce: [u8; 16] = sys::rand::bytes();

@@ -5,7 +5,7 @@ use std::io::Write;
 use wire::agent::frame::{Channel, FILLER_BYTES, Kind};
 use wire::agent::message::{ExecRequest, Request};
 
-use crate::host::{Agent, exec, shell, until};
+use crate::host::{Agent, Host, exec, shell, until};
 
 #[test]
 fn a_new_preamble_ends_every_stream() {
@@ -56,4 +56,27 @@ fn garbage_is_hunted_through() {
     host.stream.write_all(&garbage).unwrap();
     host.open();
     assert!(host.hello.is_some());
+}
+
+#[test]
+fn an_agent_that_connects_by_itself_does_so_whenever_its_host_is_lost() {
+    let agent = Agent::dialing();
+    let next = || {
+        let listener = sys::socket::listen_at(&agent.socket()).unwrap();
+        let mut host = Host::over(listener.accept().unwrap().0);
+        host.open();
+        (host, listener)
+    };
+    let (mut first, listener) = next();
+    first.ask(&Request::Configure(Box::default()));
+    first.start(&ExecRequest { stdin: true, ..shell("yes") });
+    // The host dies, and it takes a while until there is another one.
+    drop((first, listener));
+    until("its command is gone", || agent.children().is_empty().then_some(()));
+    let (mut second, listener) = next();
+    assert_eq!(second.sh("echo again").text(), "again\n");
+    drop(second);
+    let mut third = Host::over(listener.accept().unwrap().0);
+    third.open();
+    assert_eq!(third.sh("echo and again").text(), "and again\n");
 }

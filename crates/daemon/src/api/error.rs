@@ -109,7 +109,8 @@ pub(crate) fn guest_error(error: &GuestError) -> ApiError {
         | GuestError::CutOff(_)
         | GuestError::Records(_)
         | GuestError::Unexpected { .. }
-        | GuestError::GaveUp => ErrorCode::GuestUnreachable,
+        | GuestError::GaveUp
+        | GuestError::Listen { .. } => ErrorCode::GuestUnreachable,
     };
     let told = ApiError::from_chain(code, error);
     match error {

@@ -1,6 +1,9 @@
 //! Opening a connection: preamble, its answer, hello.
 //!
-//! A VMM's socket takes a connection long before the guest has opened its port, so having connected means nothing and the
+//! Where agents connect by themselves, [`meet`] greets the one that came last: an agent connects anew only when it has lost
+//! what it had, so that one is the agent, and whoever in the guest came before it and says nothing keeps nobody waiting.
+//!
+//! Where we connect: a VMM's socket takes a connection long before the guest has opened its port, so having connected means nothing and the
 //! hello is what is waited for. Bytes stay in the socket until the guest reads them; once they have left it and no answer
 //! comes, something is left of a host that died, and two things are done about it until there is an answer:
 //!
@@ -15,7 +18,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Instant, sleep_until};
 use wire::agent::frame::{FILLER_BYTES, preamble};
 use wire::agent::message::Hello;
@@ -52,6 +55,31 @@ pub(crate) async fn dial(path: &Path, deadline: Instant) -> Result<UnixStream, G
                 sleep_until(deadline.min(Instant::now() + RETRY_EVERY)).await;
             }
             Err(source) => return Err(GuestError::Connect { path: path.to_path_buf(), source: source.into() }),
+        }
+    }
+}
+
+/// Waits for an agent that connects to `listener`, and greets it.
+pub(crate) async fn meet(listener: &UnixListener, deadline: Instant) -> Result<Opened, GuestError> {
+    let began = Instant::now();
+    let accept = async || listener.accept().await.map(|(socket, _)| socket).map_err(GuestError::channel);
+    let mut came: Option<UnixStream> = None;
+    loop {
+        let Some(socket) = came.take() else {
+            tokio::select! {
+                socket = accept() => came = Some(socket?),
+                () = sleep_until(deadline) => return Err(GuestError::Unanswered { waited: began.elapsed() }),
+            }
+            continue;
+        };
+        tokio::select! {
+            opened = greet(socket, None, deadline) => match opened {
+                Ok(opened) => return Ok(opened),
+                Err(error @ GuestError::Unanswered { .. }) => return Err(error),
+                // It went away, or was no agent; another one may be.
+                Err(error) => tracing::debug!(%error, "what connected was no agent"),
+            },
+            socket = accept() => came = Some(socket?),
         }
     }
 }

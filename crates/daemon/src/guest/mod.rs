@@ -46,13 +46,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 use wire::agent::message::{
     BootConfig, Configured, Ending, Event, ExecRequest, Failure, Health, Hello, Level, Listeners, Readiness, Reply,
     Request,
 };
+use wire::agent::renewal::{Renewal, Renewed};
 
 use connection::Handle;
 use link::{Opening, Violation};
@@ -70,6 +71,15 @@ pub enum GuestError {
     /// The socket cannot be reached.
     #[error("cannot connect to the guest's channel at {}", path.display())]
     Connect {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// The socket that the agent connects to cannot be made.
+    #[error("cannot listen for the guest's agent at {}", path.display())]
+    Listen {
         /// The socket.
         path: PathBuf,
         /// Why.
@@ -149,6 +159,7 @@ impl GuestError {
             Reply::Session(_) => "about sessions",
             Reply::Stat(_) => "what is at a path",
             Reply::Surveyed(_) => "how a workspace is",
+            Reply::Renewed(_) => "that it is another machine",
             Reply::Done { .. } => "that it is done",
             Reply::Failed(_) => "that it failed",
         };
@@ -182,6 +193,14 @@ impl Guest {
         Guest::begin(connection, Some(socket), deadline).await
     }
 
+    /// Waits for the agent that connects to `listener`, and for its hello.
+    ///
+    /// # Errors
+    /// When there is no hello before `deadline`.
+    pub async fn meet(listener: &UnixListener, deadline: Instant) -> Result<Guest, GuestError> {
+        Ok(Guest::opened(connect::meet(listener, deadline).await?))
+    }
+
     /// The same over a connection that is there already.
     ///
     /// # Errors
@@ -191,11 +210,14 @@ impl Guest {
     }
 
     async fn begin(socket: UnixStream, path: Option<&Path>, deadline: Instant) -> Result<Guest, GuestError> {
-        let opened = connect::greet(socket, path, deadline).await?;
+        Ok(Guest::opened(connect::greet(socket, path, deadline).await?))
+    }
+
+    fn opened(opened: connect::Opened) -> Guest {
         let (handle, events, first_listener) = connection::start(opened.socket, opened.link, &opened.unread);
         let first_listener = Mutex::new(Some(first_listener));
         let parts = Parts { hello: opened.hello, events, first_listener, uses: Uses::default() };
-        Ok(Guest { handle, parts: Arc::new(parts) })
+        Guest { handle, parts: Arc::new(parts) }
     }
 
     /// The agent's first words.
@@ -304,6 +326,25 @@ impl Guest {
     pub async fn health(&self) -> Result<Health, GuestError> {
         match self.call(&Request::Health).await? {
             Reply::Health(health) => Ok(health),
+            other => Err(GuestError::unexpected(&other)),
+        }
+    }
+
+    /// Has the guest get ready to be saved: everything on its disk, and with `quiesce` its NIC bare and down.
+    ///
+    /// # Errors
+    /// When the guest fails to, or is gone.
+    pub async fn freeze(&self, quiesce: bool) -> Result<(), GuestError> {
+        self.done(&Request::Freeze { quiesce }).await.map(|_bytes| ())
+    }
+
+    /// Makes a guest that goes on from what was saved the machine it is from now on. Its hello still has the old names.
+    ///
+    /// # Errors
+    /// When the guest could be mistaken for what it was saved as, or is gone.
+    pub async fn renew(&self, renewal: Renewal) -> Result<Renewed, GuestError> {
+        match self.call(&Request::Renew(Box::new(renewal))).await? {
+            Reply::Renewed(renewed) => Ok(renewed),
             other => Err(GuestError::unexpected(&other)),
         }
     }

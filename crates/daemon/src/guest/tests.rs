@@ -440,3 +440,22 @@ async fn work_of_a_guest_that_stands_still_is_given_up() {
     let error = timeout(SOON, guest.while_answering(patience, guest.sync())).await.unwrap().unwrap_err();
     assert!(matches!(error, GuestError::Stuck { .. }), "{error:?}");
 }
+
+#[tokio::test]
+async fn an_agent_that_connects_is_met_whoever_came_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vsock_1024");
+    let listener = UnixListener::bind(&path).unwrap();
+    let met = async || Guest::meet(&listener, Instant::now() + SOON).await.unwrap();
+    let _silent = UnixStream::connect(&path).await.unwrap();
+    drop(UnixStream::connect(&path).await.unwrap());
+    let agent = async || Peer::greet(UnixStream::connect(&path).await.unwrap()).await;
+    let (guest, peer) = tokio::join!(met(), agent());
+    assert_eq!(guest.hello().version, "scripted");
+    drop(peer);
+    assert!(matches!(guest.closed().await, GuestError::Closed));
+    let (again, _peer) = tokio::join!(met(), agent());
+    assert_eq!(again.hello().version, "scripted");
+    let late = Guest::meet(&listener, Instant::now() + Duration::from_millis(20)).await;
+    assert!(matches!(late, Err(GuestError::Unanswered { .. })), "{late:?}");
+}

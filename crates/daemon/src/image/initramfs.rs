@@ -217,7 +217,7 @@ mod tests {
         let find = |path: &str| entries.iter().find(|entry| entry.path == path).unwrap();
         assert_eq!(find("init").mode, 0o100_755);
         assert_eq!(find("init").content, b"\x7fELF agent");
-        assert_eq!(find("modules.list").content, b"\n\n\n\n/modules/00-b.ko\n/modules/01-a.ko\n\n");
+        assert_eq!(find("modules.list").content, b"\n\n\n\n\n/modules/00-b.ko\n/modules/01-a.ko\n\n");
         assert_eq!(find("modules/01-a.ko").content, b"01-a.ko");
         assert_eq!((find("dev/console").device, find("dev/null").device), ((5, 1), (1, 3)));
         let of = |path: &str| entries.iter().position(|entry| entry.path == path).unwrap();

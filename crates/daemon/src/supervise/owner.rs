@@ -1,18 +1,20 @@
 //! The task that owns one live VM from its VMM's start to its end.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::UnixListener;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::Instant;
 use wire::agent::message::{Ending, Event};
 
 use super::activity::Busy;
 use super::{BootRef, BootView, Command, Reboot, Supervisors, Verdict};
-use crate::guest::Guest;
+use crate::guest::{Guest, GuestError};
 use crate::model::machine::ExitReason;
 use crate::model::restart::End;
-use crate::vmm::Vmm;
+use crate::vmm::{AgentChannel, Launch, Vmm};
 
 /// How long one attempt to reach a guest's agent lasts; the next follows while the VMM lives. Long, because an attempt
 /// that waits costs nothing and a guest may take any time to boot.
@@ -28,6 +30,8 @@ pub(super) struct Owner {
     vmm: Box<dyn Vmm>,
     view: watch::Sender<BootView>,
     orders: mpsc::UnboundedReceiver<Command>,
+    /// Where the agent connects, if it is the one to do so and nothing was in the way.
+    listener: Option<UnixListener>,
     expected: Option<String>,
     said: Option<Ending>,
     _busy: Busy,
@@ -59,11 +63,17 @@ impl Owner {
         orders: mpsc::UnboundedReceiver<Command>,
     ) -> Owner {
         let busy = supervisors.activity.begin();
-        Owner { supervisors, boot, vmm, view, orders, expected: None, said: None, _busy: busy }
+        // At once: an agent that finds nobody there is kept waiting longer each time.
+        let listener = listen(&boot.launch).unwrap_or_default();
+        Owner { supervisors, boot, vmm, view, orders, listener, expected: None, said: None, _busy: busy }
     }
 
-    pub(super) async fn run(mut self) {
-        let mut channel = Channel::Away { until: Instant::now() };
+    /// Owns it to its end; `guest` is the connection to its guest, where there is one already.
+    pub(super) async fn run(mut self, guest: Option<Guest>) {
+        let mut channel = match guest {
+            Some(guest) => Channel::Open { events: guest.events(), guest },
+            None => Channel::Away { until: Instant::now() },
+        };
         let mut may_be_told = true;
         let exit = loop {
             match self.next(&mut channel, may_be_told).await {
@@ -91,12 +101,12 @@ impl Owner {
     }
 
     async fn next(&mut self, channel: &mut Channel, may_be_told: bool) -> Happened {
-        let socket = self.boot.launch.agent_socket();
+        let (launch, listener) = (&self.boot.launch, &mut self.listener);
         let talk = async {
             match channel {
                 Channel::Away { until } => {
                     tokio::time::sleep_until(*until).await;
-                    match Guest::connect(&socket, Instant::now() + CONNECT_ATTEMPT).await {
+                    match reach(launch, listener, Instant::now() + CONNECT_ATTEMPT).await {
                         Ok(guest) => Happened::Connected(guest),
                         Err(error) => {
                             tracing::debug!(error = %error, "the guest's agent is not reached");
@@ -112,6 +122,7 @@ impl Owner {
                             Err(broadcast::error::RecvError::Lagged(_)) => {}
                             Err(broadcast::error::RecvError::Closed) => break Happened::Lost,
                         },
+                        never = turn_away(listener.as_ref()) => match never {},
                         error = guest.closed() => {
                             tracing::debug!(error = %error, "the guest's channel ended");
                             // Words that came before the end are still to be heard.
@@ -191,6 +202,52 @@ impl Owner {
             }
             Ok(_) => {}
             Err(error) => tracing::error!(%vm, %boot, %error, "the end of a boot is not tidied up"),
+        }
+    }
+}
+
+/// Makes the socket that the agent connects to; none where it does not.
+fn listen(launch: &Launch) -> std::io::Result<Option<UnixListener>> {
+    match launch.agent {
+        AgentChannel::Dial => Ok(None),
+        AgentChannel::Await => {
+            let listener = sys::socket::listen_at(&launch.agent_socket())?;
+            listener.set_nonblocking(true)?;
+            UnixListener::from_std(listener).map(Some)
+        }
+    }
+}
+
+/// The guest of `launch`, however it is met.
+async fn reach(launch: &Launch, listener: &mut Option<UnixListener>, deadline: Instant) -> Result<Guest, GuestError> {
+    if listener.is_none() {
+        *listener = listen(launch)
+            .map_err(|source| GuestError::Listen { path: launch.agent_socket(), source: Arc::new(source) })?;
+    }
+    match listener {
+        Some(listener) => Guest::meet(listener, deadline).await,
+        None => Guest::connect(&launch.agent_socket(), deadline).await,
+    }
+}
+
+/// The guest of a VMM that nobody owns yet.
+///
+/// # Errors
+/// When it is not met before `deadline`.
+pub async fn meet(launch: &Launch, deadline: Instant) -> Result<Guest, GuestError> {
+    reach(launch, &mut None, deadline).await
+}
+
+/// Ends every further connection while there is one: some program of the guest's that is not the agent. Left waiting, they
+/// would fill the queue, and the VMM with it.
+async fn turn_away(listener: Option<&UnixListener>) -> Infallible {
+    let Some(listener) = listener else {
+        return std::future::pending().await;
+    };
+    loop {
+        if let Err(error) = listener.accept().await {
+            tracing::debug!(%error, "cannot turn away a connection from a guest");
+            tokio::time::sleep(RECONNECT_AFTER).await;
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Launch, Vmm, VmmDriver, VmmError, process};
+use super::{AgentChannel, Launch, Vmm, VmmDriver, VmmError, process};
 use crate::model::machine::{MachineSpec, NicAttachment};
 
 /// How long the agent may take to make its socket.
@@ -45,6 +45,8 @@ impl VmmDriver for Sim {
             boot_dir: spec.boot_dir.clone(),
             vmm_log: spec.vmm_log.clone(),
             console_log: spec.console_log.clone(),
+            saved: spec.saved.clone(),
+            agent: AgentChannel::Dial,
         };
         super::check_socket(Sim::NAME, &launch.agent_socket())?;
         let text = |path: PathBuf| path.to_string_lossy().into_owned();

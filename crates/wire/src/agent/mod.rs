@@ -16,6 +16,7 @@
 //! - [`frame`]: the bytes of a frame, the preamble, and the incremental decoder; hostile input ends in an error, never in
 //!   an allocation above the limits there.
 //! - [`message`]: what `Open` asks and `Reply` answers (JSON).
+//! - [`renewal`]: a guest that is restored becomes another machine.
 //! - [`session`]: the same about sessions, and the records of their output.
 //! - [`workspace`]: the records about a project's files.
 //!
@@ -34,6 +35,7 @@ pub mod file;
 pub mod frame;
 pub mod listening;
 pub mod message;
+pub mod renewal;
 pub mod session;
 pub mod workspace;
 
@@ -45,7 +47,8 @@ pub mod workspace;
 /// | 2 | [`message::Request::Session`] |
 /// | 3 | [`message::Request::Stat`], [`message::Request::Changes`], following a link in [`message::Request::GetTree`] |
 /// | 4 | [`message::Request::Remove`], [`message::Request::Settle`], [`message::Request::Survey`], [`message::Request::GetFiles`] |
-pub const GENERATION: u32 = 4;
+/// | 5 | [`message::Request::Freeze`], [`message::Request::Renew`] |
+pub const GENERATION: u32 = 5;
 
 /// Streams open at the same time on one connection.
 pub const STREAMS_MAX: usize = 256;
@@ -55,5 +58,37 @@ pub const WINDOW_BYTES: u32 = 256 * 1024;
 
 /// The virtio-serial port's name, at `/sys/class/virtio-ports/*/name` in the guest.
 pub const PORT_NAME: &str = "banger.agent";
+
+/// The host's vsock port that a guest's agent connects to, where that is its channel.
+pub const VSOCK_PORT: u32 = 1024;
+
+/// The word of the kernel command line that says which channel there is, `banger.transport=…`.
+pub const TRANSPORT: &str = "banger.transport";
+
+/// How the agent reaches its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// By the virtio-serial port [`PORT_NAME`]; the host connects.
+    VirtioSerial,
+    /// By vsock, to [`VSOCK_PORT`]; the agent connects, and again when the connection is lost.
+    Vsock,
+}
+
+impl Transport {
+    /// As the kernel command line spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::VirtioSerial => "virtio-serial",
+            Transport::Vsock => "vsock",
+        }
+    }
+
+    /// The one of this name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Transport> {
+        [Transport::VirtioSerial, Transport::Vsock].into_iter().find(|transport| transport.name() == name)
+    }
+}
 
 const _: () = assert!(frame::DATA_MAX as u32 <= WINDOW_BYTES, "one full frame must fit into a fresh window");

@@ -20,12 +20,27 @@ const MODULE_MAX_BYTES: u64 = 64 << 20;
 
 /// What the initramfs loads where it is a module, in this order: the way to every device, the drives and what is on them,
 /// the agent's channel, the rest.
-const WANTED: &[&str] =
-    &["virtio", "virtio_mmio", "virtio_blk", "ext4", "overlay", "virtio_console", "unix", "virtio_net", "virtio_rng"];
+const WANTED: &[&str] = &[
+    "virtio",
+    "virtio_mmio",
+    "virtio_blk",
+    "ext4",
+    "overlay",
+    "virtio_console",
+    "vmw_vsock_virtio_transport",
+    "unix",
+    "virtio_net",
+    "virtio_rng",
+];
 /// What the groups but the last hold, in the order of the initramfs' list: the way to every device, what is on the drives,
-/// the drives, the agent's channel.
-const GROUPS: [&[&str]; 4] =
-    [&["virtio", "virtio_mmio", "virtio_pci"], &["ext4", "overlay"], &["virtio_blk"], &["virtio_console"]];
+/// the drives, the agent's channel of one kind and of the other.
+const GROUPS: [&[&str]; 5] = [
+    &["virtio", "virtio_mmio", "virtio_pci"],
+    &["ext4", "overlay"],
+    &["virtio_blk"],
+    &["virtio_console"],
+    &["vmw_vsock_virtio_transport"],
+];
 /// ext4 as a module asks for these by a soft dependency, which modules.dep does not list.
 const WANTED_BY_EXT4: &[&str] = &["crc32c_generic", "crc32c_intel"];
 
@@ -277,12 +292,12 @@ kernel/drivers/net/dummy.ko:
         assert!(tree.is_builtin("ext4") && !tree.has("ext4"));
         let names = names(&tree);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        assert_eq!(grouped(&names), [vec![0, 1, 2], vec![4], vec![3], vec![], vec![5, 6, 7]]);
+        assert_eq!(grouped(&names), [vec![0, 1, 2], vec![4], vec![3], vec![], vec![], vec![5, 6, 7]]);
         assert_eq!(
-            grouped(&["jbd2", "ext4", "overlay", "virtio_console", "x"]),
-            [vec![], vec![0, 1, 2], vec![], vec![3], vec![4]]
+            grouped(&["jbd2", "ext4", "overlay", "virtio_console", "vsock", "vmw_vsock_virtio_transport", "x"]),
+            [vec![], vec![0, 1, 2], vec![], vec![3], vec![4, 5], vec![6]]
         );
-        assert_eq!(grouped(&["virtio_console", "virtio_blk"]), [vec![], vec![], vec![1], vec![0], vec![]]);
+        assert_eq!(grouped(&["virtio_console", "virtio_blk"]), [vec![], vec![], vec![1], vec![0], vec![], vec![]]);
     }
 
     #[test]
