@@ -31,9 +31,12 @@ use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 
 use crate::{dist, root};
-use cache::Cache;
-use failure::Unavailable;
-use host::{Host, Keep, Shape};
+pub(crate) use cache::Cache;
+pub(crate) use failure::{STATUS_SKIPPED, Unavailable};
+pub(crate) use host::{Host, Keep, tied_name};
+pub(crate) use ssh::quoted;
+
+use host::Shape;
 
 /// Where programs are installed in a test host.
 pub(crate) const PREFIX: &str = "/usr/local";
@@ -113,8 +116,9 @@ struct Name {
     name: String,
 }
 
-#[derive(clap::Args)]
-struct ShapeArgs {
+/// What a host is made with, as people say it.
+#[derive(Clone, clap::Args)]
+pub(crate) struct ShapeArgs {
     /// Memory of the host
     #[arg(long, value_name = "MIB", default_value_t = 4096)]
     memory: u32,
@@ -134,7 +138,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Err(error) => match error.downcast_ref::<Unavailable>() {
             Some(unavailable) => {
                 eprintln!("testhost: {unavailable}");
-                Ok(ExitCode::from(failure::STATUS_SKIPPED))
+                Ok(ExitCode::from(STATUS_SKIPPED))
             }
             None => Err(error.context("the test host failed")),
         },
@@ -157,12 +161,12 @@ fn dispatch(command: &Command) -> Result<ExitCode> {
             sync(&cache, &host, tree.as_deref(), to)?;
         }
         Command::Run { shape, user, tree, no_sync, command } => {
-            let host = Host::up(&cache, &host::tied_name(), &image(&cache)?, &shape.shape(&cache)?, Keep::Tied)?;
+            let host = Host::up(&cache, &tied_name(), &image(&cache)?, &shape.shape(&cache)?, Keep::Tied)?;
             let outcome = match no_sync {
                 true => Ok(()),
                 false => sync(&cache, &host, tree.as_deref(), PREFIX),
             };
-            let outcome = outcome.and_then(|()| status(host.ssh(user).arg(ssh::quoted(command))));
+            let outcome = outcome.and_then(|()| status(host.ssh(user).arg(quoted(command))));
             host.down(&cache)?;
             return outcome;
         }
@@ -184,7 +188,13 @@ fn dispatch(command: &Command) -> Result<ExitCode> {
 }
 
 impl ShapeArgs {
-    fn shape(&self, cache: &Cache) -> Result<Shape> {
+    /// The same with this home, unless another was asked for.
+    pub(crate) fn with_home(mut self, home: PathBuf) -> Self {
+        self.home.get_or_insert(home);
+        self
+    }
+
+    pub(crate) fn shape(&self, cache: &Cache) -> Result<Shape> {
         let home = match &self.home {
             Some(home) => Some(home.clone()),
             None => parts::newest_home()?,
@@ -199,7 +209,8 @@ impl ShapeArgs {
     }
 }
 
-fn image(cache: &Cache) -> Result<PathBuf> {
+/// The image of the repository's recipe, built if it is not there.
+pub(crate) fn image(cache: &Cache) -> Result<PathBuf> {
     build::ensure_image(cache, &recipe::read(&root::repository())?)
 }
 
@@ -216,20 +227,26 @@ fn valid(name: &str) -> Result<&str> {
 
 /// Fills a host with a tree, or with what `dist` makes for it.
 fn sync(cache: &Cache, host: &Host, tree: Option<&Path>, to: &str) -> Result<()> {
-    let tree = match tree {
-        Some(tree) => tree.to_owned(),
-        None => built_tree()?,
-    };
+    match tree {
+        Some(tree) => put(cache, host, tree, to),
+        None => put(cache, host, &built_tree(false)?, to),
+    }
+}
+
+/// Puts a tree below a directory of a host.
+pub(crate) fn put(cache: &Cache, host: &Host, tree: &Path, to: &str) -> Result<()> {
     let from = Instant::now();
-    let bytes = host.put(cache, &tree, to)?;
+    let bytes = host.put(cache, tree, to)?;
     eprintln!("testhost: {} MiB put into {to} of {}, {:.1} s", bytes >> 20, host.name, from.elapsed().as_secs_f64());
     Ok(())
 }
 
 /// The product's programs, laid out for their place in the host.
-fn built_tree() -> Result<PathBuf> {
-    let stage = dist::target_directory(&root::repository()).join("testhost");
-    dist::run(&dist::Args::staged(&stage, Path::new(PREFIX)))?;
+pub(crate) fn built_tree(is_instrumented: bool) -> Result<PathBuf> {
+    let name = if is_instrumented { "testhost-coverage" } else { "testhost" };
+    let stage = dist::target_directory(&root::repository()).join(name);
+    let args = dist::Args::staged(&stage, Path::new(PREFIX));
+    dist::run(&if is_instrumented { args.instrumented() } else { args })?;
     Ok(stage.join(PREFIX.trim_start_matches('/')))
 }
 
@@ -257,6 +274,12 @@ fn list(cache: &Cache) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether this machine has what every host needs.
+pub(crate) fn check_tools() -> Result<()> {
+    need("qemu-system-x86_64", "qemu-system-x86")?;
+    need("ssh", "openssh-client")
 }
 
 /// The programs a host needs come with packages that this machine may lack.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use crate::command::{self, Ran};
-use crate::processes;
+use crate::processes::{self, Process};
 use crate::wait;
 
 /// The ordinary user: in group kvm, with a user manager and ranges of ids.
@@ -27,6 +27,10 @@ pub(crate) const PARTS: &str = "/srv/parts/home";
 const COMMAND_MAX: Duration = Duration::from_secs(240);
 /// How long processes may take to be gone after the command that ended them.
 const GONE_MAX: Duration = Duration::from_secs(20);
+
+/// What a home is configured with. A guest's processor may be emulated by one that is emulated itself; and only a scenario
+/// about templates wants VMs that nobody asked for.
+const SETTINGS: &str = "boot_timeout_s = 180\ntemplates = false\n";
 
 /// Where logs are kept; set once, by the runner.
 pub(crate) static ARTIFACTS: OnceLock<PathBuf> = OnceLock::new();
@@ -47,7 +51,15 @@ impl Home {
         let home = Home { dir, vmm };
         let path = home.path().to_string_lossy().into_owned();
         home.run_as_user("testhost-home", &[&path])?.ok()?;
+        home.configure(SETTINGS)?;
         Ok(home)
+    }
+
+    /// Replaces the settings; a daemon reads them when it starts.
+    pub(crate) fn configure(&self, settings: &str) -> Result<()> {
+        let dir = self.path().join("config");
+        fs::create_dir_all(&dir).context("cannot make the configuration's directory")?;
+        fs::write(dir.join("config.toml"), settings).context("cannot write the configuration")
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -70,11 +82,28 @@ impl Home {
         command::run(&mut command, COMMAND_MAX)
     }
 
-    /// The one process of this home that runs this program.
-    pub(crate) fn process(&self, program: &str) -> Result<processes::Process> {
+    /// The daemon's process.
+    pub(crate) fn daemon(&self) -> Result<Process> {
+        self.process("bangerd", "bangerd")
+    }
+
+    /// The VMM's process of a VM.
+    pub(crate) fn vmm(&self, name: &str) -> Result<Process> {
+        let id = self.show(name)?["id"].as_str().context("a VM has an id")?.to_owned();
+        self.process(&format!("the VMM of {name}"), &id)
+    }
+
+    /// What `banger show` tells of a VM.
+    pub(crate) fn show(&self, name: &str) -> Result<serde_json::Value> {
+        let said = self.ok(&["show", name, "--format", "json"])?;
+        serde_json::from_str(&said).context("show prints JSON")
+    }
+
+    /// The one process of this home with `part` in its arguments.
+    fn process(&self, what: &str, part: &str) -> Result<Process> {
         let mut found = processes::of_home(self.path())?;
-        found.retain(|process| process.program() == program);
-        ensure!(found.len() == 1, "{program} of {}: {found:?}", self.path().display());
+        found.retain(|process| process.arguments.iter().any(|word| word.contains(part)));
+        ensure!(found.len() == 1, "{what} in {}: {found:?}", self.path().display());
         found.pop().context("one is one")
     }
 

@@ -93,8 +93,8 @@ fn entries(dir: &Path) -> Result<Vec<String>> {
     };
     let names = listing.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
     let names: Result<Vec<String>> = names.collect();
-    // The service manager makes private directories for services as they start.
-    Ok(names?.into_iter().filter(|name| !name.starts_with("systemd-private-")).collect())
+    // Services get private directories as they start, and a bus one as it is first used.
+    Ok(names?.into_iter().filter(|name| !name.starts_with("systemd-private-") && name != "dbus-1").collect())
 }
 
 #[cfg(test)]

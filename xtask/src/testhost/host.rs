@@ -67,8 +67,7 @@ pub(crate) struct Host {
 impl Host {
     /// Starts a host and waits until it is ready.
     pub(crate) fn up(cache: &Cache, name: &str, image: &Path, shape: &Shape, keep: Keep) -> Result<Host> {
-        super::need("qemu-system-x86_64", "qemu-system-x86")?;
-        super::need("ssh", "openssh-client")?;
+        super::check_tools()?;
         check_room(cache.root())?;
         Host::sweep(cache)?;
         let _lock = lock(cache, name)?;
@@ -258,7 +257,8 @@ impl Host {
         self.shell("testhost-ready").map(|_| ())
     }
 
-    fn console_tail(&self) -> String {
+    /// The end of what the host's kernel and services said.
+    pub(crate) fn console_tail(&self) -> String {
         let text = fs::read(self.console()).unwrap_or_default();
         let text = String::from_utf8_lossy(&text[text.len().saturating_sub(2000)..]).into_owned();
         if text.trim().is_empty() { "(nothing)".to_owned() } else { text }

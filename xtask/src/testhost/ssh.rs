@@ -37,7 +37,7 @@ pub(super) fn command(image: &Path, port: u16, user: &str) -> Command {
 }
 
 /// Words as one line for the shell at the other end, each of them kept whole.
-pub(super) fn quoted(words: &[String]) -> String {
+pub(crate) fn quoted(words: &[String]) -> String {
     let quote = |word: &String| format!("'{}'", word.replace('\'', "'\\''"));
     words.iter().map(quote).collect::<Vec<_>>().join(" ")
 }

@@ -9,7 +9,7 @@ use crate::home::Home;
 use crate::wait;
 
 pub(super) fn daemon_killed(home: &Home) -> Result<()> {
-    let (daemon, vmm) = (home.process("bangerd")?, home.process("qemu-system-x86_64")?);
+    let (daemon, vmm) = (home.daemon()?, home.vmm(NAME)?);
     let token = home.ok(&["exec", NAME, "--", "sh", "-c", "cat /proc/sys/kernel/random/uuid | tee /run/token"])?;
     daemon.kill()?;
     wait::until("the daemon ends", Duration::from_secs(10), || {
@@ -18,19 +18,18 @@ pub(super) fn daemon_killed(home: &Home) -> Result<()> {
     })?;
     ensure!(vmm.is_alive(), "the VMM outlives the daemon");
     ensure!(home.ok(&["exec", NAME, "--", "cat", "/run/token"])? == token, "the same boot answers");
-    ensure!(home.process("qemu-system-x86_64")? == vmm, "and the same VMM");
-    ensure!(home.process("bangerd")? != daemon, "under a new daemon");
+    ensure!(home.vmm(NAME)? == vmm, "and the same VMM");
+    ensure!(home.daemon()? != daemon, "under a new daemon");
     Ok(())
 }
 
 pub(super) fn vmm_killed() -> Result<()> {
     let home = Home::new("qemu")?;
     home.ok(&["create", "--quiet", "--name", NAME, "--memory", "512M", "--wait", "agent"])?;
-    home.process("qemu-system-x86_64")?.kill()?;
+    home.vmm(NAME)?.kill()?;
     wait::until("the VM is off", Duration::from_secs(30), || {
-        let said = home.ok(&["show", NAME, "--format", "json"])?;
-        let shown: serde_json::Value = serde_json::from_str(&said)?;
-        ensure!(shown["state"] == "stopped", "{}", shown["state"]);
+        let shown = home.show(NAME)?;
+        ensure!(shown["state"] == "stopped", "{shown}");
         Ok(())
     })?;
     home.ok(&["start", "--quiet", "--wait", "agent", NAME])?;

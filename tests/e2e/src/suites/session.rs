@@ -43,10 +43,10 @@ pub(super) fn run() -> Result<()> {
 
 pub(super) fn stop_start(home: &Home) -> Result<()> {
     let boot = |home: &Home| home.ok(&["exec", NAME, "--", "cat", "/proc/sys/kernel/random/boot_id"]);
-    let before = boot(home)?;
+    let (before, vmm) = (boot(home)?, home.vmm(NAME)?);
     home.ok(&["exec", NAME, "--", "sh", "-c", "echo kept > /root/kept"])?;
     home.ok(&["stop", "--quiet", NAME])?;
-    ensure!(home.process("qemu-system-x86_64").is_err(), "the VMM has ended");
+    ensure!(!vmm.is_alive(), "{vmm:?} is alive");
     home.ok(&["start", "--quiet", "--wait", "agent", NAME])?;
     ensure!(boot(home)? != before, "a start is a new boot");
     ensure!(home.ok(&["exec", NAME, "--", "cat", "/root/kept"])? == "kept", "the disk is the same");
@@ -54,7 +54,7 @@ pub(super) fn stop_start(home: &Home) -> Result<()> {
 }
 
 pub(super) fn delete(home: &Home) -> Result<()> {
-    let vmm = home.process("qemu-system-x86_64")?;
+    let vmm = home.vmm(NAME)?;
     home.ok(&["delete", "--quiet", NAME])?;
     ensure!(!vmm.is_alive(), "{vmm:?} is alive");
     let said = home.banger(&["exec", NAME, "--", "true"])?;
