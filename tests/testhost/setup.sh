@@ -32,3 +32,5 @@ printf 'virtio_pci\nvirtio_blk\n' >>/etc/initramfs-tools/modules
 update-initramfs -u -k all
 # A boot makes its own.
 : >/etc/machine-id
+# PAM looks for it at each login.
+: >/etc/default/locale

@@ -94,7 +94,7 @@ fn in_host(args: &Args, root: &Path, target: &Path, program: &Path, filter: Opti
         .and_then(|code| bring_out(&host, &report).map(|()| code))
         .context(failed);
     let covered = match (&tools, &outcome) {
-        (Some(tools), Ok(_)) => coverage::report(&host, tools, target, &report).map(|()| ()),
+        (Some(tools), Ok(_)) => coverage::report(&host, tools, target, &report),
         (_, _) => Ok(()),
     };
     if outcome.is_err() {

@@ -47,6 +47,7 @@ fn build(cache: &Cache, source: &Source, image: &Path) -> Result<()> {
     }
     let from = Instant::now();
     let build = Build { cache, source, work: cache.root().join(format!("work-{}", source.hash)) };
+    sys::fs::remove_file(&build.log())?;
     build.discard()?;
     for dir in ["", "keys", "stage", "stage/files"] {
         fs::create_dir_all(build.work.join(dir)).with_context(|| format!("cannot make {}", build.work.display()))?;
@@ -61,6 +62,7 @@ fn build(cache: &Cache, source: &Source, image: &Path) -> Result<()> {
     File::create(ready.join("complete")).context("cannot mark the image as complete")?;
     fs::rename(&ready, image).with_context(|| format!("cannot put the image at {}", image.display()))?;
     build.discard()?;
+    fs::rename(build.log(), image.join("build.log")).context("cannot keep the log")?;
     eprintln!("testhost: {} is ready after {} s", image.display(), from.elapsed().as_secs());
     Ok(())
 }
@@ -99,8 +101,13 @@ impl Build<'_> {
         Ok(())
     }
 
+    /// Where what the programs say goes; beside the work, so that it is there after a failure.
+    fn log(&self) -> PathBuf {
+        self.cache.root().join(format!("build-{}.log", self.source.hash))
+    }
+
     fn run(&self, command: &mut Command) -> Result<()> {
-        let path = self.cache.root().join(format!("build-{}.log", self.source.hash));
+        let path = self.log();
         let log = File::options().create(true).append(true).open(&path);
         let log = log.with_context(|| format!("cannot write {}", path.display()))?;
         let clone = || log.try_clone().context("cannot share the log");

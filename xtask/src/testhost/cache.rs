@@ -48,17 +48,17 @@ impl Cache {
         self.root.join("hosts").join(name)
     }
 
-    /// The names of the hosts that left a directory, running or not.
+    /// The names of the hosts that left something, running or not.
     pub(crate) fn host_names(&self) -> Result<Vec<String>> {
         let dir = self.root.join("hosts");
         let mut names = Vec::new();
         for entry in fs::read_dir(&dir).with_context(|| format!("cannot list {}", dir.display()))? {
             let entry = entry.with_context(|| format!("cannot list {}", dir.display()))?;
-            if entry.path().is_dir() {
-                names.extend(entry.file_name().into_string().ok());
-            }
+            let name = entry.file_name().into_string().ok();
+            names.extend(name.map(|name| name.trim_end_matches(".lock").to_owned()));
         }
         names.sort();
+        names.dedup();
         Ok(names)
     }
 

@@ -127,8 +127,8 @@ impl Host {
 
     /// Removes what hosts left that ended with a command that was killed.
     fn sweep(cache: &Cache) -> Result<()> {
-        for name in cache.host_names()?.into_iter().filter(|name| name.starts_with(TIED_PREFIX)) {
-            if Host::find(cache, &name)?.is_none() && was_left(&name) {
+        for name in cache.host_names()? {
+            if was_left(&name) && Host::find(cache, &name)?.is_none() {
                 sys::fs::remove_tree(&cache.host(&name))?;
                 sys::fs::remove_file(&lock_path(cache, &name))?;
             }
@@ -287,10 +287,10 @@ pub(crate) fn tied_name() -> String {
     format!("{TIED_PREFIX}{}", std::process::id())
 }
 
-/// Whether the process that a tied host's name tells of has ended.
+/// Whether this is a tied host whose starter has ended.
 fn was_left(name: &str) -> bool {
     let starter = name.strip_prefix(TIED_PREFIX).and_then(|pid| pid.parse().ok());
-    starter.is_none_or(|pid| Identity::of(pid).is_none())
+    starter.is_some_and(|pid| Identity::of(pid).is_none())
 }
 
 fn lock_path(cache: &Cache, name: &str) -> PathBuf {
@@ -320,4 +320,31 @@ fn has_banner(port: u16) -> bool {
     stream.set_read_timeout(Some(Duration::from_secs(2))).is_ok()
         && stream.read_exact(&mut greeting).is_ok()
         && &greeting == b"SSH-"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_tied_host_without_its_starter_was_left() {
+        assert!(!was_left(&tied_name()), "this process runs");
+        assert!(was_left(&format!("{TIED_PREFIX}4194305")), "no process has this number");
+        assert!(!was_left("default") && !was_left("run-down"));
+    }
+
+    #[test]
+    fn only_a_greeting_is_an_answer() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let answering = std::thread::spawn(move || {
+            for greeting in [&b"SSH-2.0-x\r\n"[..], b"", b"HTTP/1.1 400\r\n"] {
+                let (mut stream, _) = listener.accept().unwrap();
+                std::io::Write::write_all(&mut stream, greeting).unwrap();
+            }
+        });
+        assert_eq!([has_banner(port), has_banner(port), has_banner(port)], [true, false, false]);
+        answering.join().unwrap();
+        assert!(!has_banner(port), "nobody listens");
+    }
 }
