@@ -35,8 +35,7 @@ impl Tools {
                 return Ok(tools);
             }
         }
-        let hint =
-            "rustup component add llvm-tools, or a Debian package llvm-NN of a version as new as `rustc -vV` shows";
+        let hint = "scripts/packages.sh install coverage, or rustup component add llvm-tools";
         Err(Unavailable::new("no llvm-profdata and llvm-cov here read what this compiler's programs write", hint)
             .into())
     }

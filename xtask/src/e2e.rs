@@ -135,18 +135,22 @@ fn fill(cache: &Cache, host: &Host, tree: &Path, program: &Path) -> Result<()> {
 
 /// The scenarios' own status; anything else is a failure of the host.
 fn run_scenarios(host: &Host, args: &Args, filter: Option<&str>) -> Result<i32> {
-    let mut line = format!("mkdir -p {ARTIFACTS}; ");
-    if args.coverage {
-        line.push_str(&coverage::environment());
-    }
-    line.push_str(&format!("{PLACE}/e2e --artifacts {ARTIFACTS} --junit {ARTIFACTS}/junit.xml"));
-    let words = filter.map(str::to_owned).into_iter().chain(args.jobs.map(|jobs| format!("--jobs={jobs}")));
-    line.push_str(&format!(" {}", testhost::quoted(&words.collect::<Vec<_>>())));
+    let line = line(filter, args.jobs, args.coverage);
     let status = host.ssh("root").arg(&line).stdin(Stdio::null()).status().context("cannot run ssh")?;
     match status.code() {
         Some(code @ (0 | 1)) => Ok(code),
         _ => bail!("the scenarios did not come to their end: {status}"),
     }
+}
+
+/// What the host's shell is given.
+fn line(filter: Option<&str>, jobs: Option<u32>, is_instrumented: bool) -> String {
+    let mut words = vec![format!("{PLACE}/e2e"), format!("--artifacts={ARTIFACTS}")];
+    words.push(format!("--junit={ARTIFACTS}/junit.xml"));
+    words.extend(filter.map(str::to_owned));
+    words.extend(jobs.map(|jobs| format!("--jobs={jobs}")));
+    let environment = if is_instrumented { coverage::environment() } else { String::new() };
+    format!("mkdir -p {ARTIFACTS}; {environment}{}", testhost::quoted(&words))
 }
 
 /// Everything is brought out as bytes and nothing is unpacked: guests wrote some of it.
@@ -165,4 +169,28 @@ fn bring_out(host: &Host, report: &Path) -> Result<()> {
 
 fn code_of(code: Option<i32>) -> ExitCode {
     ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_typed_stays_one_word() {
+        let all = line(None, None, false);
+        assert_eq!(
+            all,
+            "mkdir -p /var/lib/e2e; '/usr/local/lib/e2e/e2e' '--artifacts=/var/lib/e2e' '--junit=/var/lib/e2e/junit.xml'"
+        );
+        let some = line(Some("--filter=a,b; reboot"), Some(3), true);
+        assert!(some.ends_with("'--filter=a,b; reboot' '--jobs=3'"), "{some}");
+        assert!(some.contains("LLVM_PROFILE_FILE=/var/lib/e2e-profiles/%c%m.profraw '/usr/local"), "{some}");
+    }
+
+    #[test]
+    fn a_status_that_is_none_is_a_failure() {
+        assert_eq!(code_of(Some(0)), ExitCode::SUCCESS);
+        assert_eq!(code_of(Some(2)), ExitCode::from(2));
+        assert_eq!(code_of(None), ExitCode::FAILURE);
+    }
 }
