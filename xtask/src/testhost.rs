@@ -38,6 +38,9 @@ pub(crate) use ssh::quoted;
 
 use host::Shape;
 
+/// What is said of a failure of the host itself.
+const FAILED: &str = "the test host failed";
+
 /// Where programs are installed in a test host.
 pub(crate) const PREFIX: &str = "/usr/local";
 
@@ -131,7 +134,7 @@ pub(crate) struct ShapeArgs {
     home: Option<PathBuf>,
 }
 
-/// Runs one command; what goes wrong with a host is said apart from how the command in it ended.
+/// Runs one command; what goes wrong with a host is said as such, apart from how the command in it ended.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match dispatch(&args.command) {
         Ok(code) => Ok(code),
@@ -140,7 +143,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                 eprintln!("testhost: {unavailable}");
                 Ok(ExitCode::from(STATUS_SKIPPED))
             }
-            None => Err(error.context("the test host failed")),
+            None => Err(error),
         },
     }
 }
@@ -152,7 +155,9 @@ fn dispatch(command: &Command) -> Result<ExitCode> {
             println!("{}", image(&cache)?.display());
         }
         Command::Up { name, shape } => {
-            let host = Host::up(&cache, valid(&name.name)?, &image(&cache)?, &shape.shape(&cache)?, Keep::Warm)?;
+            check_tools()?;
+            let host = Host::up(&cache, valid(&name.name)?, &image(&cache)?, &shape.shape(&cache)?, Keep::Warm);
+            let host = host.context(FAILED)?;
             println!("{}", host.port());
         }
         Command::Ssh { name, user, command } => return login(&warm(&cache, &name.name)?, user, command),
@@ -161,7 +166,9 @@ fn dispatch(command: &Command) -> Result<ExitCode> {
             sync(&cache, &host, tree.as_deref(), to)?;
         }
         Command::Run { shape, user, tree, no_sync, command } => {
-            let host = Host::up(&cache, &tied_name(), &image(&cache)?, &shape.shape(&cache)?, Keep::Tied)?;
+            check_tools()?;
+            let host = Host::up(&cache, &tied_name(), &image(&cache)?, &shape.shape(&cache)?, Keep::Tied);
+            let host = host.context(FAILED)?;
             let outcome = match no_sync {
                 true => Ok(()),
                 false => sync(&cache, &host, tree.as_deref(), PREFIX),

@@ -20,6 +20,14 @@ use super::cache::{self, Cache};
 use super::failure::Unavailable;
 use super::recipe::{Source, Wheel, files_beneath, hex};
 
+/// The programs that build an image, and the packages that they are in.
+const TOOLS: [(&str, &str); 4] = [
+    ("mmdebstrap", "mmdebstrap"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("ssh-keygen", "openssh-client"),
+    ("python3", "python3 python3-pip"),
+];
+
 /// What a build and a run take, with room for the overlay.
 const FREE_BYTES_MIN: u64 = 6 << 30;
 /// Where a program that only root uses may be.
@@ -34,21 +42,21 @@ pub(super) fn ensure_image(cache: &Cache, source: &Source) -> Result<PathBuf> {
     }
     cache::touch(&image.join("complete"))?;
     cache::touch(&image)?;
-    cache.prune("image-", &image)?;
+    for prefix in ["image-", "work-", "build-"] {
+        cache.prune(prefix, &image)?;
+    }
     Ok(image)
 }
 
 fn build(cache: &Cache, source: &Source, image: &Path) -> Result<()> {
     check_room(cache.root())?;
-    for (program, package) in
-        [("mmdebstrap", "mmdebstrap"), ("mkfs.ext4", "e2fsprogs"), ("ssh-keygen", "openssh-client")]
-    {
+    for (program, package) in TOOLS {
         super::need(program, package)?;
     }
     let from = Instant::now();
     let build = Build { cache, source, work: cache.root().join(format!("work-{}", source.hash)) };
     sys::fs::remove_file(&build.log())?;
-    build.discard()?;
+    discard(&build.work)?;
     for dir in ["", "keys", "stage", "stage/files"] {
         fs::create_dir_all(build.work.join(dir)).with_context(|| format!("cannot make {}", build.work.display()))?;
     }
@@ -61,7 +69,7 @@ fn build(cache: &Cache, source: &Source, image: &Path) -> Result<()> {
     let ready = build.work.join("image");
     File::create(ready.join("complete")).context("cannot mark the image as complete")?;
     fs::rename(&ready, image).with_context(|| format!("cannot put the image at {}", image.display()))?;
-    build.discard()?;
+    discard(&build.work)?;
     fs::rename(build.log(), image.join("build.log")).context("cannot keep the log")?;
     eprintln!("testhost: {} is ready after {} s", image.display(), from.elapsed().as_secs());
     Ok(())
@@ -78,6 +86,13 @@ pub(super) fn check_room(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Deletes what is in the cache. What an interrupted build left may belong to ids that only root of a user namespace has.
+pub(super) fn discard(path: &Path) -> Result<()> {
+    let status = as_root("rm").args(["-rf", "--"]).arg(path).status().context("cannot run rm")?;
+    ensure!(status.success(), "cannot delete {}: rm: {status}", path.display());
+    Ok(())
+}
+
 struct Build<'a> {
     cache: &'a Cache,
     source: &'a Source,
@@ -90,14 +105,6 @@ impl Build<'_> {
         let from = Instant::now();
         act(self).with_context(|| format!("cannot build the test host's image: {name}"))?;
         eprintln!("testhost: {name} done, {} s", from.elapsed().as_secs());
-        Ok(())
-    }
-
-    /// What an interrupted build left may belong to ids that only root of a user namespace can remove.
-    fn discard(&self) -> Result<()> {
-        if self.work.exists() {
-            self.run(as_root("rm").args(["-rf", "--"]).arg(&self.work))?;
-        }
         Ok(())
     }
 

@@ -70,7 +70,7 @@ impl Cache {
         Ok(file)
     }
 
-    /// Deletes images and parts that nobody used for long, but for the one named. Another checkout may use its own.
+    /// Deletes what begins with this and nobody used for long, but for the one named. Another checkout may use its own.
     pub(crate) fn prune(&self, prefix: &str, keep: &Path) -> Result<()> {
         for entry in fs::read_dir(&self.root).with_context(|| format!("cannot list {}", self.root.display()))? {
             let path = entry.with_context(|| format!("cannot list {}", self.root.display()))?.path();
@@ -82,7 +82,7 @@ impl Cache {
             let is_old =
                 used.is_ok_and(|used| SystemTime::now().duration_since(used).is_ok_and(|age| age > UNUSED_MAX));
             if is_old {
-                sys::fs::remove_tree(&path)?;
+                super::build::discard(&path)?;
             }
         }
         Ok(())

@@ -67,7 +67,6 @@ pub(crate) struct Host {
 impl Host {
     /// Starts a host and waits until it is ready.
     pub(crate) fn up(cache: &Cache, name: &str, image: &Path, shape: &Shape, keep: Keep) -> Result<Host> {
-        super::check_tools()?;
         check_room(cache.root())?;
         Host::sweep(cache)?;
         let _lock = lock(cache, name)?;
