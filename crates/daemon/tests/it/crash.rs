@@ -28,6 +28,7 @@ use wire::id::OpId;
 use crate::fake::{Daemon, SOON, World, soon};
 use crate::ops::request;
 use crate::slate::assert_clean_slate;
+use crate::templates;
 
 /// Makes the host ready for `verb` and plans it.
 pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
@@ -83,6 +84,7 @@ pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
             Plan::Prepare(Box::new(plan.unwrap()))
         }
         "delete" => Plan::Delete(Box::new(daemon::ops::delete::plan(host, &ready(true).await).await.unwrap())),
+        other if other.contains("template") => templates::prepare(daemon, other, id).await,
         other => prepare_artifact(host, other, id).await,
     }
 }
@@ -96,6 +98,7 @@ async fn prepare_artifact(host: &Host, verb: &str, id: &OpId) -> Plan {
             Plan::ImageBuild(Box::new(plan))
         }
         "delete image" => {
+            templates::publish(host).await;
             let image = host.store.find_image("debian-bookworm").await.unwrap();
             Plan::ImageDelete(Box::new(daemon::ops::image_delete::plan(host, &image).await.unwrap()))
         }
@@ -106,6 +109,7 @@ async fn prepare_artifact(host: &Host, verb: &str, id: &OpId) -> Plan {
             Plan::KernelImport(Box::new(plan))
         }
         "delete kernel" => {
+            templates::publish(host).await;
             let kernel = host.store.find_kernel("linux-image-cloud-amd64").await.unwrap();
             Plan::KernelDelete(Box::new(daemon::ops::kernel_delete::plan(host, &kernel).await.unwrap()))
         }
@@ -255,6 +259,16 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
     use wire::api::VmState::{Created, Paused, Running, Stopped};
     let allowed: &[Option<wire::api::VmState>] = match (verb, has_happened) {
         ("create", true) => &[Some(Created)],
+        ("create from template" | "create from a bad template", has_happened) => {
+            if has_happened {
+                &[Some(Running)]
+            } else {
+                &[None]
+            }
+        }
+        ("start from template" | "start from a bad template", true) => &[Some(Running)],
+        ("start from template" | "start from a bad template", false) => &[Some(Created), Some(Stopped)],
+        ("make template", _) => &[Some(Created)],
         ("create and start" | "start" | "start again" | "restart" | "reset running", true) => &[Some(Running)],
         ("reset", _) => &[Some(Created)],
         ("start again", false) => &[Some(Stopped)],
@@ -306,6 +320,7 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
         _ => (1, 1),
     };
     assert_eq!((images, kernels), expected, "{case}");
+    templates::check_whole(daemon, verb, has_happened, case).await;
 }
 
 /// The steps of a verb, as `operation/step`, and whether it may still be taken back when it fails.
@@ -459,4 +474,9 @@ matrices! {
     delete_image: "delete image",
     import_kernel: "import kernel",
     delete_kernel: "delete kernel",
+    make_template: "make template",
+    start_from_template: "start from template",
+    create_from_template: "create from template",
+    start_falling_back: "start from a bad template",
+    create_falling_back: "create from a bad template",
 }

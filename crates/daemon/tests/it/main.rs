@@ -22,6 +22,7 @@ mod sessions;
 mod slate;
 mod store;
 mod store_rows;
+mod templates;
 mod together;
 mod unexported;
 mod verbs;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use daemon::model::vm::VmState;
 use daemon::ops::Host;
@@ -79,6 +80,12 @@ pub(crate) async fn assert_clean_slate(daemon: &Daemon) {
     assert_eq!(world.running(), boots, "machines");
     assert_eq!(world.paused(), paused, "paused machines");
     assert_eq!(world.attached(), boots, "NICs");
+    for boot_dir in &boots {
+        let machine = world.machine(boot_dir).unwrap();
+        assert!(machine.is_plugged.load(Ordering::SeqCst), "the NIC of {} carries nothing", boot_dir.display());
+        let [vm, boot] = machine.named.lock().unwrap().clone();
+        assert!(vm == machine.vm && boot_dir.ends_with(&boot), "a guest takes itself for {boot} of {vm}");
+    }
     let open_boots = host.store.open_boots().await.unwrap();
     let open_boots: BTreeSet<PathBuf> =
         open_boots.iter().map(|boot| wire::naming::boot_dir(&host.dirs.run, &boot.id)).collect();
