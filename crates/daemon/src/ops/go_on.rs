@@ -76,7 +76,8 @@ impl<P: Booting + Sync> Step<P, Host> for GoOn {
             Err(StoreError::NotFound { .. }) => false,
             Err(error) => return Err(error.into()),
         };
-        if was_up {
+        // Where there is no disk either, the VM is gone already.
+        if was_up || cx.world.storage.length_bytes(&plan.vm) == 0 {
             return Ok(());
         }
         match make_fresh(cx).await {

@@ -208,7 +208,8 @@ impl StorageDriver for SparseFiles {
 
     fn is_untouched(&self, vm: &VmId) -> bool {
         let mut part = [0; 14];
-        let read = std::fs::File::open(self.path(vm)).and_then(|disk| disk.read_exact_at(&mut part, SUPERBLOCK + MTIME));
+        let read =
+            std::fs::File::open(self.path(vm)).and_then(|disk| disk.read_exact_at(&mut part, SUPERBLOCK + MTIME));
         // s_mtime, s_wtime, s_mnt_count, s_max_mnt_count, s_magic of `struct ext4_super_block`.
         read.is_ok() && part[..4] == [0; 4] && part[8..10] == [0; 2] && part[12..] == [0x53, 0xef]
     }

@@ -260,7 +260,11 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
     let allowed: &[Option<wire::api::VmState>] = match (verb, has_happened) {
         ("create", true) => &[Some(Created)],
         ("create from template" | "create from a bad template", has_happened) => {
-            if has_happened { &[Some(Running)] } else { &[None] }
+            if has_happened {
+                &[Some(Running)]
+            } else {
+                &[None]
+            }
         }
         ("start from template" | "start from a bad template", true) => &[Some(Running)],
         ("start from template" | "start from a bad template", false) => &[Some(Created), Some(Stopped)],
