@@ -33,6 +33,7 @@ pub mod network;
 pub mod ops;
 pub mod reconcile;
 pub mod saga;
+pub mod snapshot;
 pub mod storage;
 pub mod store;
 pub mod supervise;

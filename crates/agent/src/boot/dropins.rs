@@ -8,7 +8,6 @@ use super::Report;
 use super::devices::release;
 use super::handover::Init;
 use super::root::DIRECT;
-use crate::renew::ids::BOOT_ID;
 use crate::root_dir::RootDir;
 
 /// A service that waits for a network which is there before any service starts, and would wait for ever for managers that
@@ -64,7 +63,7 @@ fn files() -> Vec<(String, String)> {
     add("/run/tmpfiles.d/tmp.conf", TMPFILES);
     let release = release();
     let modules = ["/lib/modules", "/usr/lib/modules"].map(|directory| format!("{directory}/{release}"));
-    for point in DIRECT.into_iter().chain(["/root", BOOT_ID]).chain(modules.iter().map(String::as_str)) {
+    for point in DIRECT.into_iter().chain(["/root"]).chain(modules.iter().map(String::as_str)) {
         add(&format!("/run/systemd/system/{}.mount.d/50-banger.conf", escaped(point)), NOT_YOURS);
     }
     files

@@ -183,8 +183,25 @@ fn write_git_identity(root: &RootDir, identity: &GitIdentity) -> io::Result<()> 
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
-    text.push_str(&format!("[user]\n\tname = {}\n\temail = {}\n", quoted(&identity.name), quoted(&identity.email)));
+    text.push_str(&git_section(identity));
     root.write("/root/.gitconfig", text.as_bytes(), 0o644)
+}
+
+/// Takes away what [`apply_personal`] wrote about who commits are by; what somebody changed since is theirs.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn remove_git_identity(root: &RootDir, identity: &GitIdentity) -> io::Result<()> {
+    let text = root.read_text("/root/.gitconfig", FILE_BYTES_MAX)?.unwrap_or_default();
+    match text.strip_suffix(&git_section(identity)) {
+        Some(rest) => root.write("/root/.gitconfig", rest.as_bytes(), 0o644),
+        None => Ok(()),
+    }
+}
+
+/// As it is written, at the end of the file.
+fn git_section(identity: &GitIdentity) -> String {
+    format!("[user]\n\tname = {}\n\temail = {}\n", quoted(&identity.name), quoted(&identity.email))
 }
 
 /// Whether a git-config(1) file sets `user.name` or `user.email`.
@@ -278,6 +295,11 @@ mod tests {
         write_git_identity(&root, &GitIdentity { name: "other".into(), email: String::new() }).unwrap();
         let text = std::fs::read_to_string(dir.path().join("root/.gitconfig")).unwrap();
         assert_eq!(text, "[core]\n\tx = y\n[user]\n\tname = \"A \\\"B\\\" \\\\C[x]\"\n\temail = \"a@b\"\n");
+        let other = GitIdentity { name: "other".into(), email: String::new() };
+        for (removed, left) in [(&other, text.as_str()), (&identity, "[core]\n\tx = y\n")] {
+            remove_git_identity(&root, removed).unwrap();
+            assert_eq!(std::fs::read_to_string(dir.path().join("root/.gitconfig")).unwrap(), left);
+        }
     }
 
     #[test]

@@ -68,7 +68,9 @@ pub fn renew(place: &Place<'_>, renewal: &Renewal, report: &mut Report) -> Resul
         let kept: Vec<&str> = config.ssh_host_keys.iter().map(|key| key.algorithm.as_str()).collect();
         remove_host_keys(root, &kept).map_err(|error| os("cannot remove the parent's SSH host keys", &error))?;
     }
-    renew_boot_id(place, &renewal.boot_uuid).map_err(|error| os("cannot change the boot id", &error))?;
+    if let Some(uuid) = &renewal.boot_uuid {
+        renew_boot_id(place, uuid).map_err(|error| os("cannot change the boot id", &error))?;
+    }
     report.note("renew the random seed of the next boot", renew_seed(root));
     Ok(())
 }
@@ -116,6 +118,8 @@ fn renew_boot_id(place: &Place<'_>, uuid: &str) -> io::Result<()> {
         return Ok(());
     }
     if !is_shown()? {
+        // Nothing can be mounted on a file of ours that somebody removed.
+        uncover(BOOT_ID)?;
         mount_bind(BOOT_ID_FILE, BOOT_ID)?;
         mount_remount(BOOT_ID, MountFlags::BIND | CLOSED, c"")?;
     }
@@ -188,9 +192,10 @@ mod tests {
     fn renewed(root: &RootDir, machine_id: &str) -> Report {
         let key = SshHostKey { algorithm: "ed25519".into(), private: "p".into(), public: "q".into() };
         let config = BootConfig { machine_id: machine_id.into(), ssh_host_keys: vec![key], ..BootConfig::default() };
-        let boot_uuid = "0f0e0d0c-0b0a-4908-8706-050403020100".into();
+        let boot_uuid = Some("0f0e0d0c-0b0a-4908-8706-050403020100".into());
         let mut report = Report::unlogged();
-        let place = Place { root, is_hosted: true, is_systemd: false };
+        let parent = BootConfig::default();
+        let place = Place { root, is_hosted: true, is_systemd: false, parent: &parent };
         renew(&place, &Renewal { boot_uuid, config, ..Renewal::default() }, &mut report).unwrap();
         report
     }

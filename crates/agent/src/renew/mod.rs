@@ -1,17 +1,19 @@
 //! A guest whose memory was saved and restored becomes another machine, before anything is asked of it.
 //!
 //! ```text
-//! clock         as the host says, forwards or backwards           boot::identity
-//! randomness    added to the kernel's pool, its generator rekeyed boot::identity
-//! silence       NIC down, addresses and routes gone               nic.rs
-//! connections   those that leave the machine are destroyed        connections.rs
-//! names         host name, hosts, resolver                        boot::identity
-//! ids           machine-id, host keys, boot id, random seed       ids.rs
-//! person        keys, git identity, files                         boot::identity
-//! disk          grown to its device                               serve::grow
-//! services      those that remember who the guest was are told    services.rs
-//! network       new MAC address, NIC up, new addresses and routes nic.rs
+//! clock          as the host says, forwards or backwards            serve::requests
+//! randomness     added to the kernel's pool, its generator rekeyed  boot::identity
+//!   silence        NIC down, addresses and routes gone              nic.rs
+//!   connections    those that leave the machine are destroyed       connections.rs
+//! names          host name, hosts, resolver                         boot::identity
+//! ids            machine-id, host keys, boot id, random seed        ids.rs
+//! person         keys, git identity, files                          boot::identity
+//! services       those that remember who the guest was are told     services.rs
+//! disk           grown to its device                                serve::grow
+//! network        new MAC address, NIC up, new addresses and routes  nic.rs
 //! ```
+//! What is indented runs beside the rest, in a thread that has ended before the disk's turn.
+//!
 //! The network comes last: nobody outside meets the guest as anything but what it is now, and the resets of connections
 //! that are destroyed reach nobody, who might be a peer of the parent.
 //!
@@ -45,6 +47,8 @@ pub struct Place<'a> {
     pub is_hosted: bool,
     /// Its init is systemd.
     pub is_systemd: bool,
+    /// What it was told to be before.
+    pub parent: &'a BootConfig,
 }
 
 /// Readies the guest for being saved: everything is on the disk, and with `quiesce` it has no address any more.
@@ -66,44 +70,39 @@ pub fn freeze(quiesce: bool) -> Result<(), Failure> {
 /// machine.
 pub fn renew(place: &Place<'_>, renewal: &Renewal) -> Result<Renewed, Failure> {
     let entropy = check(renewal)?;
-    let config = &renewal.config;
     let mut report = if place.is_hosted { Report::unlogged() } else { Report::default() };
-    if !place.is_hosted {
-        set_clock(config.unix_ns)?;
-        report.reached("clock");
-        reseed(&entropy).map_err(|error| os("cannot renew the kernel's random generator", &error))?;
-        report.reached("randomness");
-        nic::silence().map_err(|error| os("cannot take the network down", &error))?;
-        report.reached("silence");
-        connections::destroy().map_err(|error| os("cannot destroy the connections of the parent", &error))?;
-        report.reached("connections");
-        identity::set_host_name(config, &mut report);
-    }
-    identity::write_names(place.root, config, &mut report);
-    report.reached("names");
-    ids::renew(place, renewal, &mut report)?;
-    report.reached("ids");
-    identity::apply_personal(place.root, config, &mut report);
-    report.reached("person");
-    if !place.is_hosted {
-        finish(place, renewal, &mut report)?;
+    if place.is_hosted {
+        rename(place, renewal, &mut report)?;
+    } else {
+        renew_machine(place, renewal, &entropy, &mut report)?;
     }
     let (timeline, warnings) = report.into_parts();
     Ok(Renewed { timeline, warnings })
 }
 
-/// What only a machine has.
-fn finish(place: &Place<'_>, renewal: &Renewal, report: &mut Report) -> Result<(), Failure> {
+/// What only a machine has, and all else.
+fn renew_machine(place: &Place<'_>, renewal: &Renewal, entropy: &[u8], report: &mut Report) -> Result<(), Failure> {
+    set_clock(renewal.config.unix_ns)?;
+    report.reached("clock");
+    reseed(entropy).map_err(|error| os("cannot renew the kernel's random generator", &error))?;
+    report.reached("randomness");
+    let told = std::thread::scope(|scope| {
+        let cut = std::thread::Builder::new().name("cut off".to_owned()).spawn_scoped(scope, cut_off);
+        let cut = cut.map_err(|error| os("cannot start a thread", &error))?;
+        identity::set_host_name(&renewal.config, report);
+        let renamed = rename(place, renewal, report);
+        let told = if place.is_systemd { services::tell(&renewal.services, report) } else { services::Told::default() };
+        let (cut, beside) =
+            cut.join().map_err(|_| os("cannot cut the network off", &io::Error::other("it panicked")))?;
+        report.merge(beside);
+        renamed.and(cut).map(|()| told)
+    })?;
     if let Some(bytes) = renewal.disk_bytes {
-        let grown = place.root.as_fd().try_clone_to_owned().map_err(|error| os("cannot share the root", &error));
-        if let Err(failure) = grown.and_then(|root| grow::grow(&root, bytes)) {
+        let root = place.root.as_fd().try_clone_to_owned().map_err(|error| os("cannot share the root", &error));
+        if let Err(failure) = root.and_then(|root| grow::grow(&root, bytes)) {
             report.warn(failure.to_string());
         }
         report.reached("disk");
-    }
-    if place.is_systemd {
-        services::tell(&renewal.services, report);
-        report.reached("services");
     }
     if let Some(network) = &renewal.config.network {
         nic::renew(network, report, |name, report| {
@@ -111,6 +110,35 @@ fn finish(place: &Place<'_>, renewal: &Renewal, report: &mut Report) -> Result<(
         })?;
         report.reached("network");
     }
+    told.settle(report);
+    report.reached("services");
+    Ok(())
+}
+
+/// Nothing leaves the machine any more, and nobody waits for what would come.
+fn cut_off() -> (Result<(), Failure>, Report) {
+    let mut report = Report::default();
+    let silenced = nic::silence().map_err(|error| os("cannot take the network down", &error));
+    report.reached("silence");
+    let cut = silenced.and_then(|()| {
+        connections::destroy().map_err(|error| os("cannot destroy the connections of the parent", &error))
+    });
+    report.reached("connections");
+    (cut, report)
+}
+
+/// What is written in files.
+fn rename(place: &Place<'_>, renewal: &Renewal, report: &mut Report) -> Result<(), Failure> {
+    let config = &renewal.config;
+    identity::write_names(place.root, config, report);
+    report.reached("names");
+    ids::renew(place, renewal, report)?;
+    report.reached("ids");
+    if let Some(old) = place.parent.git_identity.as_ref().filter(|old| Some(*old) != config.git_identity.as_ref()) {
+        report.note("remove the parent's git identity", identity::remove_git_identity(place.root, old));
+    }
+    identity::apply_personal(place.root, config, report);
+    report.reached("person");
     Ok(())
 }
 
@@ -121,8 +149,8 @@ fn check(renewal: &Renewal) -> Result<Vec<u8>, Failure> {
     if !ids::is_machine_id(machine_id) {
         return Err(refused(format!("{machine_id:?} is no machine-id")));
     }
-    if !ids::is_uuid(&renewal.boot_uuid) {
-        return Err(refused(format!("{:?} is no boot id", renewal.boot_uuid)));
+    if let Some(uuid) = renewal.boot_uuid.as_ref().filter(|uuid| !ids::is_uuid(uuid)) {
+        return Err(refused(format!("{uuid:?} is no boot id")));
     }
     if *unix_ns == 0 {
         return Err(refused("a renewal without the time".to_owned()));
@@ -155,7 +183,7 @@ mod tests {
             entropy_hex: "5a".repeat(64),
             ..BootConfig::default()
         };
-        Renewal { boot_uuid: "0f0e0d0c-0b0a-4908-8706-050403020100".into(), config, ..Renewal::default() }
+        Renewal { boot_uuid: Some("0f0e0d0c-0b0a-4908-8706-050403020100".into()), config, ..Renewal::default() }
     }
 
     #[test]
@@ -168,8 +196,8 @@ mod tests {
             |r| r.config.entropy_hex.clear(),
             |r| r.config.unix_ns = 0,
             |r| r.config.machine_id.clear(),
-            |r| r.boot_uuid.clear(),
-            |r| r.boot_uuid = "0123456789abcdef0123456789abcdef".into(),
+            |r| r.boot_uuid = Some(String::new()),
+            |r| r.boot_uuid = Some("0123456789abcdef0123456789abcdef".into()),
         ];
         for (number, spoil) in spoilt.into_iter().enumerate() {
             let mut renewal = renewal();

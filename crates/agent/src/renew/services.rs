@@ -4,6 +4,7 @@
 //! | service | how | because |
 //! |---|---|---|
 //! | sshd(8) | SIGHUP | it executes itself anew and reads the host keys; sessions go on |
+//! | the same on a socket of systemd's | SIGTERM | it would lose that socket by executing itself; the next connection starts it |
 //! | `NetworkManager` | SIGHUP | it reads its configuration, ours included |
 //! | `systemd-resolved` | SIGUSR2 | what it had cached is forgotten; it sees a new resolv.conf by itself |
 //! | `systemd-journald`, `-timesyncd`, `-hostnamed` | SIGTERM | systemd starts them again: at once, or when somebody asks |
@@ -36,7 +37,7 @@ const NAME_LEN_MAX: usize = 255;
 enum Manner {
     /// With a signal that ends nothing.
     Signal(Signal),
-    /// With a signal on which it executes itself; over when what listened was closed.
+    /// With a signal on which it executes itself; over when what listened was closed. On a socket of systemd's it ends.
     Reexec(Signal),
     /// It ends, and systemd starts it again.
     End,
@@ -54,12 +55,23 @@ fn manner(unit: &str) -> Manner {
     }
 }
 
-/// Tells those of `units` that run. What cannot be told is a warning.
-pub fn tell(units: &[String], report: &mut Report) {
+/// What is still to be waited for.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Services that end, by name.
+    ending: Vec<(String, OwnedFd)>,
+    /// Services that begin anew, by name, and the sockets they had.
+    beginning: Vec<(String, Pid, BTreeSet<PathBuf>)>,
+    /// Services that systemd is to be asked about.
+    asked: Vec<String>,
+}
+
+/// Tells those of `units` that run; what cannot be told is a warning. Those that end have not yet, when it is over.
+pub fn tell(units: &[String], report: &mut Report) -> Told {
     if units.len() > SERVICES_MAX {
         report.warn(format!("{} services are not told that the guest is another machine", units.len() - SERVICES_MAX));
     }
-    let mut asked = Vec::new();
+    let mut told = Told::default();
     for unit in units.iter().take(SERVICES_MAX) {
         if !is_service(unit) {
             report.warn(format!("{unit:?} is no service"));
@@ -68,24 +80,43 @@ pub fn tell(units: &[String], report: &mut Report) {
         let Some(pid) = main_process(unit) else {
             continue;
         };
-        let told = match manner(unit) {
+        let sent = match manner(unit) {
             Manner::Signal(signal) => send(pid, signal).map(|_| ()),
-            Manner::Reexec(signal) => reexec(pid, signal),
-            Manner::End => end(pid),
+            Manner::Reexec(signal) if !is_socket_activated(pid) => {
+                reexec(pid, signal).map(|before| told.beginning.push((unit.clone(), pid, before)))
+            }
+            Manner::End | Manner::Reexec(_) => {
+                send(pid, Signal::TERM).map(|process| told.ending.push((unit.clone(), process)))
+            }
             Manner::Ask => {
-                asked.push(unit.as_str());
+                told.asked.push(unit.clone());
                 Ok(())
             }
         };
-        report.note(&format!("tell {unit} that the guest is another machine"), told);
+        report.note(&format!("tell {unit} that the guest is another machine"), sent);
     }
-    if asked.is_empty() {
-        return;
-    }
-    let mut command = sys::process::command("/bin/systemctl");
-    command.args(["try-reload-or-restart", "--no-ask-password", "--"]).args(&asked);
-    if let Err(error) = sys::process::run(&mut command) {
-        report.warn(format!("cannot tell {} that the guest is another machine: {error}", asked.join(", ")));
+    told
+}
+
+impl Told {
+    /// Waits until nobody is left who remembers, and whoever listened listens again: what is logged from then on is the new
+    /// machine's, and nobody who connects is refused.
+    pub fn settle(self, report: &mut Report) {
+        for (unit, pid, before) in &self.beginning {
+            report.note(&format!("wait for {unit} to listen again"), listens_anew(*pid, before));
+        }
+        for (unit, process) in &self.ending {
+            report.note(&format!("wait for the end of {unit}"), ended(process));
+        }
+        if self.asked.is_empty() {
+            return;
+        }
+        let mut command = sys::process::command("/bin/systemctl");
+        command.args(["try-reload-or-restart", "--no-ask-password", "--"]).args(&self.asked);
+        if let Err(error) = sys::process::run(&mut command) {
+            let units = self.asked.join(", ");
+            report.warn(format!("cannot tell {units} that the guest is another machine: {error}"));
+        }
     }
 }
 
@@ -131,9 +162,8 @@ fn send(pid: Pid, signal: Signal) -> io::Result<OwnedFd> {
     Ok(process)
 }
 
-/// Ends a process and waits until it is gone: what is logged from then on waits for the next one.
-fn end(pid: Pid) -> io::Result<()> {
-    let process = send(pid, Signal::TERM)?;
+/// Waits for the end of a process.
+fn ended(process: &OwnedFd) -> io::Result<()> {
     let deadline = monotonic() + WITHIN;
     loop {
         let left = deadline.saturating_duration_since(monotonic());
@@ -149,18 +179,51 @@ fn end(pid: Pid) -> io::Result<()> {
 }
 
 /// Has a process execute itself and waits until it has closed what it listened on: nobody is greeted with what it knew.
-fn reexec(pid: Pid, signal: Signal) -> io::Result<()> {
+/// Gives the sockets it had.
+fn reexec(pid: Pid, signal: Signal) -> io::Result<BTreeSet<PathBuf>> {
     let before = sockets(pid)?;
     send(pid, signal)?;
-    let deadline = monotonic() + WITHIN;
     // What it keeps is its way to the journal.
-    while !before.is_empty() && before.is_subset(&sockets(pid)?) {
+    until(|| Ok(before.is_empty() || !before.is_subset(&sockets(pid)?)))?;
+    Ok(before)
+}
+
+/// Waits until a process listens on a socket that it did not have.
+fn listens_anew(pid: Pid, before: &BTreeSet<PathBuf>) -> io::Result<()> {
+    until(|| {
+        let mut listening = BTreeSet::new();
+        for table in ["tcp", "tcp6"] {
+            // A kernel without IPv6 has one.
+            let text = std::fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default();
+            listening.extend(text.lines().filter_map(listener));
+        }
+        Ok(sockets(pid)?.difference(before).any(|socket| listening.contains(socket)))
+    })
+}
+
+/// The socket of a line of the kernel's tables, as proc(5) names it, when it listens.
+fn listener(line: &str) -> Option<PathBuf> {
+    let mut words = line.split_ascii_whitespace();
+    let (state, inode) = (words.nth(3)?, words.nth(9 - 4)?);
+    (state == "0A").then(|| format!("socket:[{inode}]").into())
+}
+
+/// Waits until something is so that nothing tells of.
+fn until(is_so: impl Fn() -> io::Result<bool>) -> io::Result<()> {
+    let deadline = monotonic() + WITHIN;
+    while !is_so()? {
         if monotonic() >= deadline {
             return Err(io::ErrorKind::TimedOut.into());
         }
         std::thread::sleep(LOOK_EVERY);
     }
     Ok(())
+}
+
+/// Whether a process listens on a socket that systemd has open as well.
+fn is_socket_activated(pid: Pid) -> bool {
+    let (own, of_systemd) = (sockets(pid), sockets(Pid::INIT));
+    own.is_ok_and(|own| of_systemd.is_ok_and(|of_systemd| !own.is_disjoint(&of_systemd)))
 }
 
 /// The sockets a process has open, as proc(5) names them.
@@ -201,10 +264,25 @@ mod tests {
         assert_eq!(own.parent, rustix::process::getppid().unwrap().as_raw_nonzero().get());
     }
 
+    #[test]
+    fn who_listens_is_found() {
+        let listening = TcpListener::bind("127.0.0.1:0").unwrap();
+        let own = rustix::process::getpid();
+        listens_anew(own, &BTreeSet::new()).unwrap();
+        let inode = rustix::fs::fstat(&listening).unwrap().st_ino;
+        assert!(sockets(own).unwrap().contains(&PathBuf::from(format!("socket:[{inode}]"))));
+        let line =
+            "0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1344 1 0 100 0";
+        assert_eq!(listener(line), Some("socket:[1344]".into()));
+        assert_eq!(listener(&line.replace(" 0A ", " 01 ")), None);
+        assert!(!is_socket_activated(own), "process 1 has none of our sockets");
+    }
+
     proptest::proptest! {
         #[test]
         fn any_text_is_read_or_not(text: String) {
             let _: Option<Parentage> = Parentage::parse(&text);
+            let _: Option<PathBuf> = listener(&text);
             let _: bool = is_service(&text);
         }
     }
@@ -219,10 +297,10 @@ mod tests {
         std::io::Read::read_exact(&mut child.stdout.take().unwrap(), &mut [0]).unwrap();
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
         assert_eq!(sockets(pid).unwrap().len(), 1);
-        reexec(pid, Signal::HUP).unwrap();
+        assert_eq!(reexec(pid, Signal::HUP).unwrap().len(), 1);
         assert_eq!(sockets(pid).unwrap().len(), 0);
         // The process becomes a sleep that TERM ends; the shell before it would be ended as well.
-        end(pid).unwrap();
+        ended(&send(pid, Signal::TERM).unwrap()).unwrap();
         child.wait().unwrap();
     }
 }

@@ -57,9 +57,15 @@ impl Guest {
     }
 
     /// It is another machine.
-    pub fn renew(&mut self, config: BootConfig, boot_uuid: String) {
+    pub fn renew(&mut self, config: BootConfig, boot_uuid: Option<String>) {
         self.config = config;
-        self.boot_uuid = Some(boot_uuid);
+        self.boot_uuid = boot_uuid.or(self.boot_uuid.take());
+    }
+
+    /// What it was told to be.
+    #[must_use]
+    pub fn config(&self) -> &BootConfig {
+        &self.config
     }
 
     /// The boot id it was renewed with, if it was.

@@ -22,7 +22,12 @@ impl Server {
             return Err(Failure::Refused { why: "the guest is not configured yet".to_owned() });
         }
         let root = self.guest.open_root().map(RootDir::from_fd).map_err(|error| os("cannot open the root", &error))?;
-        let place = Place { root: &root, is_hosted: self.guest.is_hosted(), is_systemd: self.tells.is_systemd() };
+        let place = Place {
+            root: &root,
+            is_hosted: self.guest.is_hosted(),
+            is_systemd: self.tells.is_systemd(),
+            parent: self.guest.config(),
+        };
         let renewed = renew::renew(&place, &renewal)?;
         let Renewal { vm, boot, boot_uuid, config, .. } = renewal;
         self.name = Name { vm, boot };

@@ -33,6 +33,12 @@ pub trait StorageDriver: Send + Sync {
     /// guest wants it to be.
     fn is_untouched(&self, vm: &VmId) -> bool;
 
+    /// Makes a copy of the VM's disk at `to`, which is not there. Nobody may be writing the disk.
+    ///
+    /// # Errors
+    /// When it cannot be copied; nothing is left then.
+    async fn copy_out(&self, vm: &VmId, to: &Path) -> Result<(), StorageError>;
+
     /// Makes the VM's disk a copy of the one at `from`, whatever it was. Nobody may be using either.
     ///
     /// # Errors

@@ -214,6 +214,15 @@ impl StorageDriver for SparseFiles {
         read.is_ok() && part[..4] == [0; 4] && part[8..10] == [0; 2] && part[12..] == [0x53, 0xef]
     }
 
+    async fn copy_out(&self, vm: &VmId, to: &Path) -> Result<(), StorageError> {
+        let (vm, to) = (vm.clone(), to.to_path_buf());
+        self.blocking(move |driver| {
+            let from = driver.path(&vm);
+            sys::fs::copy_sparse(&from, &to, 0o600).map_err(|source| StorageError::Copy { vm, from, source })
+        })
+        .await
+    }
+
     async fn replace(&self, vm: &VmId, from: &Path) -> Result<(), StorageError> {
         let (vm, from) = (vm.clone(), from.to_path_buf());
         self.blocking(move |driver| {

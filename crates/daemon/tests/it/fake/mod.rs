@@ -415,6 +415,12 @@ impl StorageDriver for Drivers {
         made.map_err(|source| StorageError::Disk { vm: VmId::from_random([0; 8]), bytes, source })
     }
 
+    async fn copy_out(&self, vm: &VmId, to: &Path) -> Result<(), StorageError> {
+        let from = StorageDriver::path(self, vm);
+        let copied = sys::fs::copy_sparse(&from, to, 0o600);
+        copied.map_err(|source| StorageError::Copy { vm: vm.clone(), from, source })
+    }
+
     async fn replace(&self, vm: &VmId, from: &Path) -> Result<(), StorageError> {
         let failed = |source| StorageError::Copy { vm: vm.clone(), from: from.to_path_buf(), source };
         let to = StorageDriver::path(self, vm);
