@@ -275,6 +275,12 @@ impl Supervisors {
         self.live().get(vm).and_then(|live| live.view.borrow().guest.clone())
     }
 
+    /// The guests that answer, of all VMs.
+    #[must_use]
+    pub fn guests(&self) -> Vec<Guest> {
+        self.live().values().filter_map(|live| live.view.borrow().guest.clone()).collect()
+    }
+
     /// The VMM's process of a VM.
     #[must_use]
     pub fn pid(&self, vm: &VmId) -> Option<u32> {
