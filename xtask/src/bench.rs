@@ -3,6 +3,7 @@
 //! | rows | file |
 //! |---|---|
 //! | boot: against the same machine with an init that ends at once | `boot.rs` |
+//! | template: a run that goes on from a template, against one that boots | `template.rs` |
 //! | exec: against ssh to the same guest, and the guest's own fork and exec | `exec.rs` |
 //! | stream: against the bare virtio-serial port | `stream.rs` |
 //! | stop: against the guest's own way to power off | `stop.rs` |
@@ -24,6 +25,7 @@ mod parts;
 mod stop;
 mod stream;
 mod table;
+mod template;
 mod workspace;
 
 use std::process::ExitCode;
@@ -35,8 +37,8 @@ use table::Row;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Measure only rows whose group is named: parts, journal, many, boot, stop, exec, stream,
-    /// workspace
+    /// Measure only rows whose group is named: parts, journal, many, boot, template, stop, exec,
+    /// stream, workspace
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// How many pairs a ratio is the median of
@@ -49,11 +51,12 @@ pub(crate) struct Args {
 
 type Group = fn(&Host, usize) -> Result<Vec<Row>>;
 
-const GROUPS: [(&str, Group); 8] = [
+const GROUPS: [(&str, Group); 9] = [
     ("parts", parts::rows),
     ("journal", journal::rows),
     ("many", many::rows),
     ("boot", boot::rows),
+    ("template", template::rows),
     ("stop", stop::rows),
     ("exec", exec::rows),
     ("stream", stream::rows),

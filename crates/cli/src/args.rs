@@ -35,6 +35,7 @@ VMs (each also as `banger vm ...`):
 What VMs are made of:
   image     List, show, build and delete images
   kernel    List, show, import and delete kernels
+  template  List and remove what new VMs go on from instead of booting
 
 This machine:
   doctor      Say what works here and what would improve it
@@ -108,6 +109,15 @@ pub(crate) enum Command {
         /// What to do.
         #[command(subcommand)]
         verb: cmd::kernel::Verb,
+    },
+    /// List and remove what new VMs go on from instead of booting
+    ///
+    /// After the first boot of a kind of VM its like is booted once more, and saved; later ones go on from there.
+    #[command(visible_alias = "templates", after_help = cmd::template::EXAMPLES, arg_required_else_help = true)]
+    Template {
+        /// What to do.
+        #[command(subcommand)]
+        verb: cmd::template::Verb,
     },
     /// List, show, watch and cancel operations
     ///

@@ -12,8 +12,8 @@ use clap_complete::env::CompleteEnv;
 use serde::de::DeserializeOwned;
 use wire::agent::session::is_session_name;
 use wire::api::{
-    BASE, ImageList, KernelList, KillSignal, OperationList, RestartPolicy, STATES, SessionList, SnapshotList, VmList,
-    WorkspaceMode,
+    BASE, ImageList, KernelList, KillSignal, OperationList, RestartPolicy, STATES, SessionList, SnapshotList,
+    TemplateList, VmList, WorkspaceMode,
 };
 
 use crate::client::{Client, encode, within};
@@ -100,6 +100,14 @@ pub(crate) fn kernels() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let kernels = ask::<KernelList>("kernels").map_or_else(Vec::new, |list| list.kernels);
         kernels.into_iter().map(|kernel| candidate(&kernel.name, kernel.release)).collect()
+    })
+}
+
+/// Keys of templates.
+pub(crate) fn templates() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let templates = ask::<TemplateList>("templates").map_or_else(Vec::new, |list| list.templates);
+        templates.into_iter().map(|template| candidate(&template.key, template.image)).collect()
     })
 }
 

@@ -43,6 +43,21 @@ pub struct Findings {
     pub restarting: Vec<String>,
     /// Operations whose undo failed.
     pub stuck: Vec<String>,
+    /// Machines that fresh VMs go on from; none where they are off.
+    pub templates: Option<TemplateFacts>,
+}
+
+/// What is known of templates.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TemplateFacts {
+    /// How many there are.
+    pub count: usize,
+    /// What they take on the disk.
+    pub bytes: u64,
+    /// How many VMs went on from them.
+    pub uses: u64,
+    /// How many booted instead, because one could not be used.
+    pub fell_back: u64,
 }
 
 /// A program that some part of banger runs.
@@ -88,6 +103,8 @@ pub struct Known {
     pub restarting: Vec<String>,
     /// Operations whose undo failed.
     pub stuck: Vec<String>,
+    /// As in [`Findings::templates`].
+    pub templates: Option<TemplateFacts>,
 }
 
 /// Looks at the host; `path` is the value of `PATH`. Runs `qemu --version`, changes nothing.
@@ -113,6 +130,7 @@ pub fn probe(known: Known, path: &OsStr, kvm: Result<(), String>, autostart: Aut
         autostart,
         restarting: known.restarting,
         stuck: known.stuck,
+        templates: known.templates,
     }
 }
 
@@ -157,6 +175,7 @@ pub fn report(found: &Findings) -> DoctorReport {
     checks.push(state(&found.state));
     checks.push(artifact("default image", &found.image, "banger image build"));
     checks.push(artifact("default kernel", &found.kernel, "banger kernel import"));
+    checks.push(templates(found.templates));
     checks.push(start_at_boot(&found.autostart, &found.restarting));
     checks.extend(found.stuck.iter().map(|operation| stuck(operation)));
     DoctorReport { checks }
@@ -251,6 +270,15 @@ fn artifact(what: &str, (name, is_there): &(String, bool), fix: &str) -> Check {
     }
 }
 
+fn templates(facts: Option<TemplateFacts>) -> Check {
+    let Some(TemplateFacts { count, bytes, uses, fell_back }) = facts else {
+        return check("templates", CheckStatus::Pass, "off in config.toml: every start boots");
+    };
+    let fallen = if fell_back == 0 { String::new() } else { format!("; {fell_back} VMs booted instead") };
+    let message = format!("{count} of {}, {uses} VMs went on from them{fallen}", human(bytes));
+    check("templates", CheckStatus::Pass, message)
+}
+
 /// Only VMs that want to be started again need it, so without any its lack is no finding.
 fn start_at_boot(autostart: &Autostart, restarting: &[String]) -> Check {
     if autostart.is_set_up() {
@@ -292,6 +320,7 @@ mod tests {
             autostart: Autostart { has_systemd: true, has_user_unit: true, lingers: true, ..Autostart::default() },
             restarting: vec!["web".into()],
             stuck: vec![],
+            templates: Some(TemplateFacts::default()),
         }
     }
 
@@ -330,6 +359,14 @@ mod tests {
             spoil(&mut found);
             assert_eq!(bad(&found), [(name.to_owned(), status)]);
         }
+    }
+
+    #[test]
+    fn templates_are_counted() {
+        let facts = TemplateFacts { count: 2, bytes: 300 << 20, uses: 7, fell_back: 1 };
+        let message = templates(Some(facts)).message;
+        assert_eq!(message, "2 of 300.0 MiB, 7 VMs went on from them; 1 VMs booted instead");
+        assert!(templates(None).message.contains("config.toml"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) fn rows(host: &Host, runs: usize) -> Result<Vec<Row>> {
 }
 
 /// How long a boot takes, of a machine at rest.
-fn rested(command: &mut Command) -> Result<Duration> {
+pub(super) fn rested(command: &mut Command) -> Result<Duration> {
     rest();
     time(command)
 }

@@ -60,7 +60,16 @@ impl Host {
                 std::fs::copy(from, state.join(file))?;
             }
         }
-        Ok(Host { home, prefix, environment: Vec::new() })
+        let host = Host { home, prefix, environment: Vec::new() };
+        host.use_templates(false)?;
+        Ok(host)
+    }
+
+    /// Whether fresh VMs go on from templates, and a first boot is followed by another that makes one. Before the daemon starts.
+    pub(super) fn use_templates(&self, is_on: bool) -> Result<()> {
+        let dir = self.home.join("config");
+        std::fs::create_dir_all(&dir)?;
+        Ok(std::fs::write(dir.join("config.toml"), format!("templates = {is_on}\n"))?)
     }
 
     pub(super) fn program(&self) -> PathBuf {

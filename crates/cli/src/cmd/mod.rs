@@ -23,6 +23,7 @@ pub(crate) mod each;
 pub(crate) mod image;
 pub(crate) mod kernel;
 pub(crate) mod operation;
+pub(crate) mod template;
 pub(crate) mod unit;
 pub(crate) mod version;
 pub(crate) mod vm;
@@ -112,6 +113,7 @@ impl Way {
             },
             Command::Image { verb } => ordinary(verb.format(), verb.quiet()),
             Command::Kernel { verb } => ordinary(verb.format(), verb.quiet()),
+            Command::Template { verb } => ordinary(verb.format(), verb.quiet()),
             Command::Op { verb } => ordinary(verb.format(), verb.quiet()),
             Command::Daemon { verb } => Way { start: Start::Never, ..ordinary(verb.format(), false) },
             Command::Config { verb } => ordinary(verb.format(), false),
@@ -169,6 +171,7 @@ fn act(command: &Command) -> Option<(String, String)> {
         },
         Command::Image { verb } => Some(verb.act()),
         Command::Kernel { verb } => Some(verb.act()),
+        Command::Template { verb } => Some(verb.act()),
         Command::Op { verb } => Some(verb.act()),
         Command::Doctor(_) => of("look at", "this host"),
         Command::Config { .. } => of("show", "the settings"),
@@ -222,6 +225,7 @@ async fn dispatch(app: &App, command: Command) -> Result<u8, Failure> {
         },
         Command::Image { verb } => image::run(app, verb).await,
         Command::Kernel { verb } => kernel::run(app, verb).await,
+        Command::Template { verb } => template::run(app, verb).await,
         Command::Op { verb } => operation::run(app, verb).await,
         Command::Daemon { verb } => daemon::run(app, verb).await,
         Command::Doctor(args) => doctor::run(app, args).await,

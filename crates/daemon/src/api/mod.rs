@@ -13,6 +13,7 @@
 //! | [`differences`] | what a guest changed of its image |
 //! | [`workspaces`] | a project's files in a guest |
 //! | [`artifacts`] | images and kernels |
+//! | [`templates`] | machines that fresh VMs go on from |
 //! | [`operations`] | operations: list, show, watch, cancel |
 //! | [`system`] | the daemon itself: status, doctor, shutdown |
 //! | `activation` | commands run with the tools that a workspace pins |
@@ -34,6 +35,7 @@ pub mod operations;
 pub mod saved;
 pub mod sessions;
 pub mod system;
+pub mod templates;
 pub mod trees;
 mod view;
 pub mod vms;
@@ -146,6 +148,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(artifacts::list_kernels))
         .routes(routes!(artifacts::show_kernel, artifacts::delete_kernel))
         .routes(routes!(artifacts::import_kernel))
+        .routes(routes!(templates::list, templates::prune))
+        .routes(routes!(templates::delete))
         .routes(routes!(operations::list))
         .routes(routes!(operations::show, operations::cancel))
         .routes(routes!(operations::events))

@@ -6,8 +6,9 @@ use wire::api::{Configuration, DaemonStatus, DoctorReport, ErrorBody, RestartPol
 
 use super::Api;
 use super::error::Refusal;
-use crate::doctor::Known;
+use crate::doctor::{Known, TemplateFacts};
 use crate::store::{OperationState, StoreError};
+use crate::template::Templates;
 
 /// How the daemon is
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = DaemonStatus)))]
@@ -42,15 +43,31 @@ pub async fn doctor(State(api): State<Api>) -> Result<Json<DoctorReport>, Refusa
     let vms = api.host.store.vms().await?;
     let restarting = vms.iter().filter(|vm| vm.spec.restart != RestartPolicy::No);
     let known = Known {
+        templates: None,
         state_dir: api.host.dirs.state.clone(),
         image: (defaults.image.clone(), image),
         kernel: (defaults.kernel.clone(), kernel),
         restarting: restarting.map(|vm| vm.name.to_string()).collect(),
         stuck: stuck.map(|op| format!("{} ({} {})", op.id, op.kind, op.subject)).collect(),
     };
-    let about = api.about;
-    let report = tokio::task::spawn_blocking(move || (about.doctor)(known)).await;
+    let (about, host) = (api.about, api.host);
+    let look = move || {
+        let templates = host.settings.templates.then(|| template_facts(&host.templates));
+        (about.doctor)(Known { templates, ..known })
+    };
+    let report = tokio::task::spawn_blocking(look).await;
     report.map(Json).map_err(|_panicked| Refusal(super::error::internal("doctor ended early")))
+}
+
+/// Looks at the templates. Blocks.
+fn template_facts(templates: &Templates) -> TemplateFacts {
+    let all = templates.all();
+    TemplateFacts {
+        count: all.len(),
+        bytes: all.iter().map(|template| template.bytes).sum(),
+        uses: all.iter().map(|template| template.uses).sum(),
+        fell_back: templates.fell_back(),
+    }
 }
 
 fn is_there<T>(found: Result<T, StoreError>) -> Result<bool, StoreError> {

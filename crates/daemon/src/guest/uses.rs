@@ -2,8 +2,9 @@
 //! it is uses nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::sync::watch;
 use wire::agent::message::Request;
 use wire::agent::session::SessionRequest;
 
@@ -13,7 +14,7 @@ pub struct Uses(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
-    present: AtomicUsize,
+    present: watch::Sender<usize>,
     begun: AtomicU64,
 }
 
@@ -25,7 +26,13 @@ impl Uses {
     /// How many there are now.
     #[must_use]
     pub fn present(&self) -> usize {
-        self.0.present.load(Ordering::Acquire)
+        *self.0.present.borrow()
+    }
+
+    /// Waits until there is none.
+    pub async fn none_left(&self) {
+        // The sender lives in `self`.
+        drop(self.0.present.subscribe().wait_for(|present| *present == 0).await);
     }
 
     /// How many there ever were: tells that somebody came and went between two looks.
@@ -36,14 +43,14 @@ impl Uses {
 
     pub(crate) fn begin(&self) -> Using {
         self.0.begun.fetch_add(1, Ordering::AcqRel);
-        self.0.present.fetch_add(1, Ordering::AcqRel);
+        self.0.present.send_modify(|present| *present += 1);
         Using(self.clone())
     }
 }
 
 impl Drop for Using {
     fn drop(&mut self) {
-        self.0.0.present.fetch_sub(1, Ordering::AcqRel);
+        self.0.0.present.send_modify(|present| *present -= 1);
     }
 }
 

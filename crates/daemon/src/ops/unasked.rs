@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use wire::agent::message::Level;
 use wire::api::{Begun, ErrorCode};
 use wire::id::{BootId, VmId};
 
@@ -22,6 +23,8 @@ use crate::supervise::{Reboot, spawn};
 
 /// Boots a guest may ask for within [`REBOOT_SPAN`]; one that asks for more is left off.
 const REBOOTS_MAX: usize = 5;
+/// How long whoever uses guests keeps a template from being made.
+const LEFT_ALONE_MAX: Duration = Duration::from_secs(60);
 /// See [`REBOOTS_MAX`].
 const REBOOT_SPAN: Duration = Duration::from_secs(120);
 
@@ -48,11 +51,14 @@ impl Engine {
         self.start_free(&vm, Some(reason)).await
     }
 
-    /// Begins to make the template that `start` has looked for in vain, as soon as no operation is open: whoever asked for
-    /// something comes first.
+    /// Begins to make the template that `start` has looked for in vain, when nobody waits for anything: no operation is open,
+    /// the VM is up or gone, and nobody uses a guest. Or all of that lasts too long: then the machine yields to theirs.
     pub(super) fn want_template(self: &Arc<Self>, start: &StartPlan) {
         let (engine, start, busy) = (Arc::clone(self), start.clone(), self.host().supervisors.activity().begin());
         spawn("a template is wanted", async move {
+            if tokio::time::timeout(LEFT_ALONE_MAX, engine.left_alone(&start.vm)).await.is_err() {
+                tracing::debug!(vm = %start.vm, "a template is made beside others' work");
+            }
             engine.settled().await;
             match engine.make_template(&start).await {
                 Ok(begun) => tracing::info!(op = %begun.operation, "a template is made"),
@@ -61,6 +67,21 @@ impl Engine {
             }
             drop(busy);
         });
+    }
+
+    /// Waits until nobody would notice another machine: see [`Engine::want_template`].
+    async fn left_alone(&self, vm: &VmId) {
+        self.settled().await;
+        let supervisors = &self.host().supervisors;
+        // One that is gone, or cannot tell, is not kept from anything.
+        if let Some(guest) = supervisors.guest(vm)
+            && let Err(error) = guest.wait_ready(Level::System).await
+        {
+            tracing::debug!(%vm, %error, "a guest is not waited for");
+        }
+        while let Some(guest) = supervisors.guests().into_iter().find(|guest| guest.uses().present() > 0) {
+            guest.uses().none_left().await;
+        }
     }
 
     /// Begins a start for every guest that asks for a new boot. Runs until the supervisors are gone.

@@ -62,6 +62,7 @@ mod policy;
 mod session;
 mod snapshot;
 mod system;
+mod template;
 mod tooling;
 mod tree;
 mod vm;
@@ -80,6 +81,7 @@ pub use session::{
 };
 pub use snapshot::{ForkVm, Forked, RestoreSnapshot, Snapshot, SnapshotList, TakeSnapshot};
 pub use system::{Check, CheckStatus, DaemonStatus, Defaults, DoctorReport, VersionInfo};
+pub use template::{PrunedTemplates, Template, TemplateList};
 pub use tooling::{DevContainer, POST_CREATE_SESSION, TOOLING_SESSION, ToolPin};
 pub use tree::{Change, ChangeKind, ERROR_TRAILER, FileKind, FileQuery, GuestFile, TreeDone, TreeQuery};
 pub use vm::{

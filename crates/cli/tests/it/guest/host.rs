@@ -69,6 +69,7 @@ impl Host {
     /// The same, with the default image and kernel.
     fn with_artifacts(self) -> Host {
         let host = self;
+        host.configure("");
         let seed = from_environment("BANGER_TEST_HOME");
         let state = host.state();
         fs::create_dir_all(&state).unwrap();
@@ -160,8 +161,17 @@ impl Host {
         self.home.path().join("state")
     }
 
-    /// Writes `config.toml`, before the daemon starts.
+    /// Writes `config.toml`, before the daemon starts. Without templates: to make one is a second machine beside the test's.
     pub(crate) fn configure(&self, text: &str) {
+        self.write_config(&format!("templates = false\n{text}"));
+    }
+
+    /// Has fresh VMs go on from templates, before the daemon starts.
+    pub(crate) fn use_templates(&self) {
+        self.write_config("templates = true\n");
+    }
+
+    fn write_config(&self, text: &str) {
         let dir = self.home.path().join("config");
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join("config.toml"), text).unwrap();

@@ -17,6 +17,7 @@
 //! | [`full`] | a disk without a free byte |
 //! | [`sessions`] | commands left running, over the daemon's death and beside stalled watchers |
 //! | [`tooling`] | tools that a repository pins, and its development container |
+//! | [`template`] | VMs that go on from a template are their own, and one that is no good costs nothing |
 //! | [`idle`] | a VM that nobody uses is stopped, and what using it is |
 //! | [`soak`] | in `make soak` only: the daemon killed at each step of the rest, power cuts, many lives |
 //! | [`workspace`] | repositories go in and patches come out, random and real ones, and from guests that lie |
@@ -36,6 +37,7 @@ mod run;
 mod sessions;
 mod soak;
 mod stdio;
+mod template;
 mod tooling;
 mod verbs;
 mod workspace;

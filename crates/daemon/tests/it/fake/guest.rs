@@ -100,6 +100,8 @@ impl Machine {
             is_synced: AtomicBool::new(false),
         });
         let _guard = runtime.enter();
+        // As QEMU: what another VMM of this boot left is in nobody's way.
+        sys::fs::remove_file(&machine.socket).unwrap();
         let listener = UnixListener::bind(&machine.socket).unwrap();
         let console = std::fs::write(&launch.console_log, b"booting\n\x1b[2Jno root device\n");
         // As QEMU: what a full disk does not take of a console is lost, and the machine runs.
