@@ -19,6 +19,7 @@ mod privileged;
 mod process;
 mod reconcile;
 mod reset;
+mod saved;
 mod sessions;
 mod slate;
 mod store;
