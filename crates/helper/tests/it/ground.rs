@@ -205,6 +205,14 @@ impl Ground {
         client.call(request, &all)
     }
 
+    /// Asks for a start, and does not wait for the answer.
+    pub(crate) fn send_spawn(&self, client: &Client, machine: &Machine, files: Vec<JailFile>, fds: Vec<OwnedFd>) {
+        let request = SpawnVmm { boot: machine.boot.clone(), files, nic: false, limits: Limits::default() };
+        let (out, error) = (self.output(machine), self.output(machine));
+        let all: Vec<_> = [out, error].into_iter().chain(fds).collect();
+        client.send(request, &all);
+    }
+
     /// Talks to the probe in the machine's jail.
     pub(crate) fn probe(&self, machine: &Machine) -> Probe {
         let path = naming::jail_sockets_dir(&self.run_dir(), &machine.boot).join(naming::API_SOCKET);
@@ -301,15 +309,19 @@ pub(crate) struct Client(pub(crate) OwnedFd);
 
 impl Client {
     pub(crate) fn call<C: Call>(&self, request: C, fds: &[OwnedFd]) -> Replied<C> {
-        let envelope = Envelope { operation: None, request: request.into() };
-        let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        packet::send(&self.0, &serde_json::to_vec(&envelope).unwrap(), &borrowed).unwrap();
+        self.send(request, fds);
         let mut buffer = vec![0; PACKET_BYTES_MAX];
         let received = packet::receive(&self.0, &mut buffer).unwrap();
         match serde_json::from_slice::<Answer<C::Reply>>(&buffer[..received.bytes]).unwrap() {
             Answer::Done(reply) => Ok((reply, received.fds)),
             Answer::Refused(failure) => Err(failure),
         }
+    }
+
+    fn send(&self, request: impl Call, fds: &[OwnedFd]) {
+        let envelope = Envelope { operation: None, request: request.into() };
+        let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        packet::send(&self.0, &serde_json::to_vec(&envelope).unwrap(), &borrowed).unwrap();
     }
 
     pub(crate) fn create(&self, machine: &Machine) -> Result<JailReady, Failure> {

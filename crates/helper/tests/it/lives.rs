@@ -1,6 +1,7 @@
 //! A VMM outlives the helper that started it.
 
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use wire::helper::*;
@@ -54,4 +55,45 @@ fn one_that_ends_by_itself_is_collected() {
     assert_ne!(second, runs, "its jail can be used again");
     client.destroy(&machine).unwrap();
     ground.assert_clean();
+}
+
+/// The processes that `run` is mentioned to: a helper, what it has made of itself, a jailer.
+fn processes_with(run: &str) -> Vec<u32> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap() {
+        let name = entry.unwrap().file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&words).contains(run) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+#[test]
+fn a_helper_killed_at_any_moment_of_a_start_leaves_nothing_unknown() {
+    if !is_root() {
+        return;
+    }
+    let mut ground = Ground::new();
+    let machine = ground.machine(42);
+    let run = ground.run_dir().display().to_string();
+    let mut started = 0;
+    for round in 0..30_u32 {
+        let client = ground.client();
+        client.create(&machine).unwrap();
+        let (files, fds) = ground.files(&machine);
+        ground.send_spawn(&client, &machine, files, fds);
+        // From before it has read the request to after the VMM has begun.
+        std::thread::sleep(Duration::from_micros(u64::from(round) * 300));
+        ground.restart(Signal::KILL);
+        let client = ground.client();
+        started += u32::from(naming::jail_dir(&ground.run_dir(), &machine.boot).join("vmm.pid").exists());
+        client.destroy(&machine).unwrap();
+        let own = ground.pid();
+        until("nothing but the helper", || processes_with(&run).iter().all(|pid| *pid == own).then_some(()));
+        ground.assert_clean();
+    }
+    assert!(0 < started && started < 30, "both sides of the start are met: {started}");
 }
