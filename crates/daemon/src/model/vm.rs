@@ -105,6 +105,8 @@ pub enum VmEvent {
     },
     /// The memory of what was suspended is given up.
     MemoryGivenUp,
+    /// That was taken back before it was gone.
+    MemoryKept,
     /// A start of what was suspended was taken back before the guest went on.
     WakeUnwound {
         /// The run that did not come to be.
@@ -247,12 +249,13 @@ impl VmState {
                 E::SuspendDone { boot },
             ) => ours(own, boot, S::Suspended),
             (S::Suspended | S::Stopped, E::MemoryGivenUp) => Ok(S::Stopped),
-            (S::Creating | S::Created, E::MemoryGivenUp) => Err(Refused::NotRunning),
-            (S::Starting { .. } | S::Running { .. } | S::Paused { .. }, E::MemoryGivenUp) => {
+            (S::Suspended | S::Stopped, E::MemoryKept) => Ok(S::Suspended),
+            (S::Creating | S::Created, E::MemoryGivenUp | E::MemoryKept) => Err(Refused::NotRunning),
+            (S::Starting { .. } | S::Running { .. } | S::Paused { .. }, E::MemoryGivenUp | E::MemoryKept) => {
                 Err(Refused::AlreadyRunning)
             }
-            (S::Stopping { .. }, E::MemoryGivenUp) => Err(Refused::AlreadyStopping),
-            (S::Deleting, E::MemoryGivenUp) => Err(Refused::BeingDeleted),
+            (S::Stopping { .. }, E::MemoryGivenUp | E::MemoryKept) => Err(Refused::AlreadyStopping),
+            (S::Deleting, E::MemoryGivenUp | E::MemoryKept) => Err(Refused::BeingDeleted),
             (S::Suspended, E::SuspendDone { .. }) => Ok(S::Suspended),
             (S::Creating, E::SuspendDone { .. }) => Err(Refused::BeingCreated),
             (S::Created | S::Stopped | S::Starting { .. }, E::SuspendDone { .. }) => Err(Refused::NotRunning),
@@ -369,6 +372,7 @@ mod tests {
             VmEvent::SuspendDone { boot: boot(b) },
             VmEvent::WakeUnwound { boot: boot(b) },
             VmEvent::MemoryGivenUp,
+            VmEvent::MemoryKept,
         ]
     }
 
@@ -393,28 +397,28 @@ mod tests {
     fn every_pair() {
         // Columns: CreateFinished StartBegun GuestReady StartUnwound StopBegun StopUnwound BootEnded DeleteBegun
         //          DeleteUnwound with a boot, DeleteUnwound without, PauseDone ResumeDone SuspendDone WakeUnwound
-        //          MemoryGivenUp
+        //          MemoryGivenUp MemoryKept
         let own_boot = [
-            "Cs-c--cdcc---c-",
-            "Cs-C--CdCC---C-",
-            "-sRPp-Pdss---S-",
-            "--RPpRPdRRHRSS-",
-            "---PpRPdHHHRSS-",
-            "----pRPdpp--S--",
-            "Ps-P--PdPP---PP",
-            "Ss-S-RSdSS--SSP",
-            "------ddRP-----",
+            "Cs-c--cdcc---c--",
+            "Cs-C--CdCC---C--",
+            "-sRPp-Pdss---S--",
+            "--RPpRPdRRHRSS--",
+            "---PpRPdHHHRSS--",
+            "----pRPdpp--S---",
+            "Ps-P--PdPP---PPS",
+            "Ss-S-RSdSS--SSPS",
+            "------ddRP------",
         ];
         let other_boot = [
-            "Cs-c--cdcc---c-",
-            "Cs-C--CdCC---C-",
-            "------sdss-----",
-            "------RdRR-----",
-            "------HdHH-----",
-            "------pdpp-----",
-            "Ps-P--PdPP---PP",
-            "Ss-S-RSdSS--SSP",
-            "------ddRP-----",
+            "Cs-c--cdcc---c--",
+            "Cs-C--CdCC---C--",
+            "------sdss------",
+            "------RdRR------",
+            "------HdHH------",
+            "------pdpp------",
+            "Ps-P--PdPP---PPS",
+            "Ss-S-RSdSS--SSPS",
+            "------ddRP------",
         ];
         assert_eq!(table(1), own_boot);
         assert_eq!(table(2), other_boot);
@@ -422,7 +426,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_foreign_boot_changes_nothing_that_runs(sequence in proptest::collection::vec((0_usize..15, 1_u8..4), 0..40)) {
+        fn a_foreign_boot_changes_nothing_that_runs(sequence in proptest::collection::vec((0_usize..16, 1_u8..4), 0..40)) {
             let mut state = VmState::Creating;
             for (event, b) in sequence {
                 let event = &events(b)[event];

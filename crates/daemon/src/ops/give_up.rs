@@ -20,7 +20,7 @@ use crate::store::records::VmRecord;
 #[must_use]
 pub(super) fn give_up() -> Saga<GiveUpPlan, Host> {
     Saga::named("vm.give_up")
-        .commit(MarkStopped) // the commit point
+        .commit(MarkStopped) // undo: suspended again
         .then(RemoveMemory) // forward only
 }
 
@@ -55,16 +55,13 @@ impl Step<GiveUpPlan, Host> for MarkStopped {
         "mark_stopped"
     }
 
-    fn undo_policy(&self) -> Undo {
-        Undo::Nothing { because: "it is one write, done or not" }
-    }
-
     async fn run(&self, cx: &Cx<'_, GiveUpPlan, Host>) -> Result<(), Cause> {
         cx.world.store.happen(&cx.plan.vm, VmEvent::MemoryGivenUp).await?;
         Ok(())
     }
 
-    async fn undo(&self, _: &Cx<'_, GiveUpPlan, Host>) -> Result<(), Cause> {
+    async fn undo(&self, cx: &Cx<'_, GiveUpPlan, Host>) -> Result<(), Cause> {
+        cx.world.store.happen(&cx.plan.vm, VmEvent::MemoryKept).await?;
         Ok(())
     }
 }
