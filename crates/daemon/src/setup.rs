@@ -18,6 +18,7 @@ use daemon::storage::sparse::SparseFiles;
 use daemon::store::{Store, StoreError};
 use daemon::supervise::activity::Activity;
 use daemon::supervise::{Reboot, Supervisors};
+use daemon::template::Templates;
 use daemon::vmm::VmmDriver;
 use daemon::vmm::qemu::Qemu;
 use daemon::vmm::sim::Sim;
@@ -298,8 +299,12 @@ pub(crate) fn wire(
         activity.clone(),
     );
     let places = surroundings.places.clone();
-    let settings =
-        Settings { defaults: resolved.defaults(), boot_timeout: resolved.boot_timeout(), stop_timeout: STOP_TIMEOUT };
+    let settings = Settings {
+        defaults: resolved.defaults(),
+        boot_timeout: resolved.boot_timeout(),
+        stop_timeout: STOP_TIMEOUT,
+        templates: resolved.templates(),
+    };
     let maker = Arc::new(Workshop::new(surroundings.install.clone(), dirs.cache.clone(), dirs.state.clone()));
     let home = surroundings.home.clone();
     let own_key = dirs.state.join("ssh").join("id_ed25519");
@@ -316,6 +321,7 @@ pub(crate) fn wire(
         network,
         maker,
         courier: Arc::new(Carrier::default()),
+        templates: Templates::in_dir(dirs.state.join("templates")),
         supervisors,
         dirs,
         settings,

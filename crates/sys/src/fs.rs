@@ -107,6 +107,14 @@ pub fn create_new(path: &Path, mode: u32) -> Result<File, FsError> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path).map_err(failed("create", path))
 }
 
+/// Opens for reading.
+///
+/// # Errors
+/// When it is not there or may not be read.
+pub fn open(path: &Path) -> Result<File, FsError> {
+    File::open(path).map_err(failed("open", path))
+}
+
 /// Opens a file for appending, making it when missing.
 ///
 /// # Errors

@@ -48,6 +48,17 @@ pub fn probe() -> Kvm {
     judge(&cpuinfo, &device.map(|_| ()).map_err(|error| error.kind()))
 }
 
+/// The host's processor as far as a guest may rely on it: its model, microcode and features, as `/proc/cpuinfo` tells them of
+/// the first. Empty when it cannot be read.
+#[must_use]
+pub fn processor() -> String {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let told = ["vendor_id", "cpu family", "model", "model name", "stepping", "microcode", "flags"];
+    let first = cpuinfo.lines().take_while(|line| !line.is_empty());
+    let lines = first.filter(|line| line.split_once(':').is_some_and(|(name, _)| told.contains(&name.trim())));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 fn judge(cpuinfo: &str, device: &Result<(), std::io::ErrorKind>) -> Kvm {
     let absent = *device == Err(std::io::ErrorKind::NotFound);
     if !has_virtualisation(cpuinfo) {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`clock`] | the time |
 //! | [`fs`] | changing files: atomically, privately, sparsely |
+//! | [`holes`] | files with holes |
 //! | [`kernel`] | requests to the kernel without a safe form elsewhere |
 //! | [`kvm`] | whether the host can run guests in hardware |
 //! | [`memory`] | what the host has left |
@@ -21,6 +22,7 @@
 
 pub mod clock;
 pub mod fs;
+pub mod holes;
 pub mod kernel;
 pub mod kvm;
 pub mod memory;

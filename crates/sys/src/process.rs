@@ -263,7 +263,33 @@ impl Identity {
             Err(errno) => Err(errno.into()),
         }
     }
+
+    /// Lets other processes run first: all its threads, and those they start, get the niceness [`YIELDING`], setpriority(2).
+    ///
+    /// # Errors
+    /// When the kernel refuses; a process or thread that has ended is none of our business.
+    pub fn yield_to_others(&self) -> io::Result<()> {
+        if !self.is_alive() {
+            return Ok(());
+        }
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.pid)) else {
+            return Ok(());
+        };
+        for thread in threads.flatten() {
+            let Some(id) = thread.file_name().to_str().and_then(|name| Pid::from_raw(name.parse().ok()?)) else {
+                continue;
+            };
+            match rustix::process::setpriority_process(Some(id), YIELDING) {
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
 }
+
+/// The niceness of what nobody waits for.
+const YIELDING: i32 = 15;
 
 /// Files that a process started by [`spawn_recorded`] makes are its owner's alone.
 const PRIVATE_UMASK: libc::mode_t = 0o077;

@@ -27,7 +27,7 @@ const AHEAD_NS: u64 = 1_000_000_000;
 /// Bytes of a tar stream moved at once.
 pub const TREE_BUFFER_BYTES: usize = 256 * 1024;
 /// The requests this build knows, to tell a malformed one from an unknown one.
-const KNOWN: [&str; 18] = [
+const KNOWN: [&str; 20] = [
     "changes",
     "configure",
     "exec",
@@ -46,6 +46,8 @@ const KNOWN: [&str; 18] = [
     "settle",
     "survey",
     "get_files",
+    "freeze",
+    "renew",
 ];
 /// The same of requests about sessions.
 const KNOWN_OF_SESSIONS: [&str; 7] = ["start", "list", "attach", "send", "signal", "stop", "forget"];
@@ -88,6 +90,7 @@ impl Server {
                     Ok(Reply::Done { bytes: 0 })
                 });
             }
+            Request::Freeze { .. } | Request::Renew(_) => Err(Failure::Unsupported),
             Request::SetClock { unix_ns } => set_clock(unix_ns).map(|()| Reply::Done { bytes: 0 }),
             Request::Listeners => {
                 return self.work(stream, Channels::Neither, |_| Ok(Reply::Listeners(listeners::listeners())));

@@ -45,6 +45,8 @@ pub struct Config {
     pub idle_exit_s: Option<u64>,
     /// How long a guest may take until its agent answers, in seconds.
     pub boot_timeout_s: Option<u64>,
+    /// Whether fresh VMs go on from templates.
+    pub templates: Option<bool>,
     /// Sizes of a VM.
     #[serde(default)]
     pub vm_defaults: VmDefaults,

@@ -81,6 +81,7 @@ pub struct Settings {
     /// Zero is never.
     stop_after_ms: Resolved<u64>,
     idle_exit_s: Resolved<u64>,
+    templates: Resolved<bool>,
 }
 
 impl Config {
@@ -107,6 +108,7 @@ impl Config {
             stop_after_ms: Resolved::configured_or(self.stop_after_ms()?, || Resolved::default(0)),
             boot_timeout_s: Resolved::configured_or(self.boot_timeout_s, || boot_timeout_s(host.is_emulated)),
             idle_exit_s: Resolved::configured_or(self.idle_exit_s, || Resolved::default(IDLE_EXIT_S)),
+            templates: Resolved::configured_or(self.templates, || Resolved::default(true)),
         })
     }
 }
@@ -170,6 +172,12 @@ impl Settings {
         Duration::from_secs(self.idle_exit_s.value)
     }
 
+    /// Whether fresh VMs go on from templates.
+    #[must_use]
+    pub fn templates(&self) -> bool {
+        self.templates.value
+    }
+
     /// All of it for people: `config` is what was read from the file at `path`.
     #[must_use]
     pub fn describe(&self, config: &Config, path: &Path, ssh_key: &Path) -> Configuration {
@@ -200,6 +208,7 @@ impl Settings {
                 self.stop_after_ms.setting("auto_stop_stale_after", |ms| quoted(&off_or(*ms))),
                 self.idle_exit_s.setting("idle_exit_s", plain),
                 self.boot_timeout_s.setting("boot_timeout_s", plain),
+                self.templates.setting("templates", ToString::to_string),
                 self.vcpus.setting("vm_defaults.vcpu", ToString::to_string),
                 self.memory_mib.setting("vm_defaults.memory_mib", plain),
                 self.disk_bytes.setting("vm_defaults.disk_size", |bytes| quoted(&wire::size::human(*bytes))),

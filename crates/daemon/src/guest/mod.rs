@@ -53,6 +53,7 @@ use wire::agent::message::{
     BootConfig, Configured, Ending, Event, ExecRequest, Failure, Health, Hello, Level, Listeners, Readiness, Reply,
     Request,
 };
+use wire::agent::renewal::{Renewal, Renewed};
 
 use connection::Handle;
 use link::{Opening, Violation};
@@ -158,6 +159,7 @@ impl GuestError {
             Reply::Session(_) => "about sessions",
             Reply::Stat(_) => "what is at a path",
             Reply::Surveyed(_) => "how a workspace is",
+            Reply::Renewed(_) => "that it is another machine",
             Reply::Done { .. } => "that it is done",
             Reply::Failed(_) => "that it failed",
         };
@@ -324,6 +326,25 @@ impl Guest {
     pub async fn health(&self) -> Result<Health, GuestError> {
         match self.call(&Request::Health).await? {
             Reply::Health(health) => Ok(health),
+            other => Err(GuestError::unexpected(&other)),
+        }
+    }
+
+    /// Has the guest get ready to be saved: everything on its disk, and with `quiesce` its NIC bare and down.
+    ///
+    /// # Errors
+    /// When the guest fails to, or is gone.
+    pub async fn freeze(&self, quiesce: bool) -> Result<(), GuestError> {
+        self.done(&Request::Freeze { quiesce }).await.map(|_bytes| ())
+    }
+
+    /// Makes a guest that goes on from what was saved the machine it is from now on. Its hello still has the old names.
+    ///
+    /// # Errors
+    /// When the guest could be mistaken for what it was saved as, or is gone.
+    pub async fn renew(&self, renewal: Renewal) -> Result<Renewed, GuestError> {
+        match self.call(&Request::Renew(Box::new(renewal))).await? {
+            Reply::Renewed(renewed) => Ok(renewed),
             other => Err(GuestError::unexpected(&other)),
         }
     }

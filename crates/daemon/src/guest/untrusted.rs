@@ -2,6 +2,7 @@
 //! terminal would obey.
 
 use wire::agent::message::{Configured, Event, Failure, FileStat, Health, Hello, LISTENERS_MAX, Readiness, Reply};
+use wire::agent::renewal::Renewed;
 use wire::agent::session::{COMMAND_LEN_MAX, NAME_LEN_MAX, SESSIONS_MAX, SessionRecord, SessionReply};
 use wire::api::plain;
 
@@ -31,6 +32,10 @@ fn names(list: Vec<String>) -> Vec<String> {
 
 fn lines(list: Vec<String>) -> Vec<String> {
     list.into_iter().take(ENTRIES).map(|text| line(&text, LINE_CHARS)).collect()
+}
+
+fn timeline(stages: Vec<(String, u64)>) -> Vec<(String, u64)> {
+    stages.into_iter().take(ENTRIES).map(|(name, ms)| (line(&name, NAME_CHARS), ms)).collect()
 }
 
 /// What comes from a guest, bounded.
@@ -65,6 +70,7 @@ impl Tame for Reply {
     fn tame(self) -> Reply {
         match self {
             Reply::Configured(configured) => Reply::Configured(configured.tame()),
+            Reply::Renewed(renewed) => Reply::Renewed(renewed.tame()),
             Reply::Ready(readiness) => Reply::Ready(readiness.tame()),
             Reply::Health(health) => {
                 Reply::Health(Health { kernel_boot_id: line(&health.kernel_boot_id, NAME_CHARS), ..health })
@@ -91,12 +97,17 @@ impl Tame for FileStat {
 
 impl Tame for Configured {
     fn tame(self) -> Configured {
-        let timeline = self.timeline.into_iter().take(ENTRIES).map(|(name, ms)| (line(&name, NAME_CHARS), ms));
         Configured {
             init: self.init.map(|init| line(&init, LINE_CHARS)),
-            timeline: timeline.collect(),
+            timeline: timeline(self.timeline),
             warnings: lines(self.warnings),
         }
+    }
+}
+
+impl Tame for Renewed {
+    fn tame(self) -> Renewed {
+        Renewed { timeline: timeline(self.timeline), warnings: lines(self.warnings) }
     }
 }
 

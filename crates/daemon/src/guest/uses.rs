@@ -74,7 +74,9 @@ pub(crate) fn is_use(request: &Request) -> bool {
         | Request::SetClock { .. }
         | Request::Health
         | Request::Listeners
-        | Request::GrowDisk { .. } => false,
+        | Request::GrowDisk { .. }
+        | Request::Freeze { .. }
+        | Request::Renew(_) => false,
     }
 }
 

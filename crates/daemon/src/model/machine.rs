@@ -1,7 +1,7 @@
 //! What a VMM is asked to run: one boot of one VM, with every path and number fixed beforehand.
 //! Serialisable, because it is part of an operation's frozen plan.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use wire::api::Publish;
@@ -32,6 +32,58 @@ pub struct MachineSpec {
     pub console_log: PathBuf,
     /// Receives what the VMM prints.
     pub vmm_log: PathBuf,
+    /// What the machine goes on from; none when it boots.
+    #[serde(default)]
+    pub saved: Option<SavedMachine>,
+}
+
+/// The files of a machine that was saved while it stood still. Its drives are saved beside them: they must be what they were
+/// then. Nobody writes the memory again: every machine that goes on from it maps it copy-on-write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedMachine {
+    /// The guest's memory, page by page, with holes for pages of zeros.
+    pub memory: PathBuf,
+    /// The processors and devices, in the VMM's own format.
+    pub devices: PathBuf,
+}
+
+impl SavedMachine {
+    /// The files as they are called in a directory of their own.
+    #[must_use]
+    pub fn in_dir(dir: &Path) -> SavedMachine {
+        SavedMachine { memory: dir.join("memory"), devices: dir.join("devices") }
+    }
+}
+
+/// What a saved machine needs of whoever lets it go on: one that differs in anything is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineShape {
+    /// The driver.
+    pub driver: String,
+    /// The VMM's program, told from other versions of it.
+    pub vmm: String,
+    /// The processor, as far as a guest may rely on it.
+    pub cpu: String,
+    /// The machine: sizes, devices, the kernel's options. No id and no path is in it.
+    pub machine: String,
+}
+
+impl MachineShape {
+    /// Why a machine of this shape cannot go on as one of `other`; none when it can.
+    #[must_use]
+    pub fn differs(&self, other: &MachineShape) -> Option<&'static str> {
+        if self.driver != other.driver {
+            Some("it was saved by another kind of VMM")
+        } else if self.vmm != other.vmm {
+            Some("it was saved by another version of the VMM")
+        } else if self.cpu != other.cpu {
+            Some("it was saved on another processor")
+        } else if self.machine != other.machine {
+            Some("it had other processors, memory or devices")
+        } else {
+            None
+        }
+    }
 }
 
 /// A drive of a machine.

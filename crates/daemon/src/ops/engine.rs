@@ -206,7 +206,7 @@ impl Engine {
         });
     }
 
-    async fn drive(&self, record: &OperationRecord, plan: &Plan, live: &Live) {
+    async fn drive(self: &Arc<Self>, record: &OperationRecord, plan: &Plan, live: &Live) {
         let (kind, subject, reason) = (&record.kind, &record.subject, plan.reason());
         tracing::info!(op = %record.id, kind, subject, reason, "an operation is driven");
         let journal = self.host.store.journal(record.id.clone());
@@ -218,6 +218,10 @@ impl Engine {
             now_ms: &self.host.now_ms,
         };
         let outcome = plan.drive(&self.host, &with).await;
+        let wanted = plan.starting().filter(|start| start.wants.is_some());
+        if let (Ok(Outcome::Succeeded), Some(start)) = (&outcome, wanted) {
+            self.want_template(start);
+        }
         let (state, cause) = match outcome {
             Ok(Outcome::Succeeded) => (OperationState::Succeeded, None),
             Ok(Outcome::Unwound { cause, .. }) => (OperationState::Unwound, Some(explain(plan, cause))),

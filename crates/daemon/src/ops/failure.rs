@@ -153,6 +153,8 @@ impl From<StorageError> for Cause {
             StorageError::Full { .. } => full(&error),
             StorageError::Template(source)
             | StorageError::Disk { source, .. }
+            | StorageError::Blank { source, .. }
+            | StorageError::Copy { source, .. }
             | StorageError::Grow { source, .. }
             | StorageError::Delete { source, .. }
                 if source.is_full() =>
@@ -166,6 +168,8 @@ impl From<StorageError> for Cause {
             StorageError::Format(_)
             | StorageError::Template(_)
             | StorageError::Disk { .. }
+            | StorageError::Blank { .. }
+            | StorageError::Copy { .. }
             | StorageError::Grow { .. }
             | StorageError::Delete { .. } => caused(ErrorCode::OperationFailed, &error),
         }

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`create`] | `vm.create`: a row, a disk; with `start` the boot too, all or nothing |
 //! | [`start`] | `vm.start`: from a frozen plan to a guest that answers |
+//! | `go_on`, [`origin`] | a start's other way: the guest goes on from what was saved |
+//! | [`template_make`] | `template.make`: a fresh machine boots, is saved and ends |
 //! | [`stop`] | `vm.stop`: ask the guest, wait, kill if need be |
 //! | [`kill`] | `vm.kill`: a signal to the VMM, the guest is not asked |
 //! | [`pause`], [`resume`] | `vm.pause`, `vm.resume`: its processors stand still, and run again with the right time |
@@ -30,6 +32,7 @@ pub mod delete;
 pub mod engine;
 pub mod failure;
 mod free;
+mod go_on;
 pub mod image_build;
 pub mod image_delete;
 pub mod kernel_delete;
@@ -37,6 +40,7 @@ pub mod kernel_import;
 pub mod kill;
 mod live;
 pub mod maker;
+pub mod origin;
 mod parts;
 pub mod pause;
 pub mod plan;
@@ -50,6 +54,7 @@ pub mod ssh_key;
 mod staging;
 pub mod start;
 pub mod stop;
+pub mod template_make;
 pub mod unasked;
 pub mod unexported;
 pub mod world;

@@ -16,11 +16,12 @@ use super::restart::RestartPlan;
 use super::set::SetPlan;
 use super::start::StartPlan;
 use super::stop::StopPlan;
+use super::template_make::TemplatePlan;
 use super::world::Host;
 use super::{create, delete, image_build, image_delete, kernel_delete, kernel_import, kill};
-use super::{pause, prepare, reset, restart, resume, set, start, stop};
+use super::{pause, prepare, reset, restart, resume, set, start, stop, template_make};
 use crate::saga::{DriveError, Driven, Outcome, Undo, drive};
-use wire::id::VmId;
+use wire::id::{BootId, VmId};
 
 /// Any operation, decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +72,9 @@ pub enum Plan {
     /// `kernel.delete`
     #[serde(rename = "kernel.delete")]
     KernelDelete(Box<KernelDeletePlan>),
+    /// `template.make`
+    #[serde(rename = "template.make")]
+    TemplateMake(Box<TemplatePlan>),
 }
 
 /// Does `$act` with the saga and the plan of whatever operation `$plan` is.
@@ -137,6 +141,10 @@ macro_rules! with_saga {
                 let $saga = kernel_delete::kernel_delete();
                 $act
             }
+            Plan::TemplateMake($inner) => {
+                let $saga = template_make::template_make();
+                $act
+            }
         }
     };
 }
@@ -186,6 +194,7 @@ impl Plan {
             Plan::ImageDelete(plan) => plan.record.name.clone(),
             Plan::KernelImport(plan) => plan.subject(),
             Plan::KernelDelete(plan) => plan.record.name.clone(),
+            Plan::TemplateMake(plan) => plan.key(),
         }
     }
 
@@ -203,7 +212,11 @@ impl Plan {
             Plan::Reset(plan) => Some(&plan.vm),
             Plan::Prepare(plan) => Some(&plan.vm),
             Plan::Delete(plan) => Some(&plan.vm),
-            Plan::ImageBuild(_) | Plan::ImageDelete(_) | Plan::KernelImport(_) | Plan::KernelDelete(_) => None,
+            Plan::ImageBuild(_)
+            | Plan::ImageDelete(_)
+            | Plan::KernelImport(_)
+            | Plan::KernelDelete(_)
+            | Plan::TemplateMake(_) => None,
         }
     }
 
@@ -225,7 +238,27 @@ impl Plan {
             | Plan::ImageBuild(_)
             | Plan::ImageDelete(_)
             | Plan::KernelImport(_)
-            | Plan::KernelDelete(_) => None,
+            | Plan::KernelDelete(_)
+            | Plan::TemplateMake(_) => None,
+        }
+    }
+
+    /// The run of a machine that it makes and ends itself, and that is on no record.
+    #[must_use]
+    pub fn private_boot(&self) -> Option<&BootId> {
+        match self {
+            Plan::TemplateMake(plan) => Some(&plan.machine.boot),
+            _ => None,
+        }
+    }
+
+    /// The start in it.
+    #[must_use]
+    pub fn starting(&self) -> Option<&StartPlan> {
+        match self {
+            Plan::Create(plan) => plan.start.as_ref(),
+            Plan::Start(plan) => Some(plan),
+            _ => None,
         }
     }
 
@@ -248,7 +281,8 @@ impl Plan {
             | Plan::Prepare(_)
             | Plan::Delete(_)
             | Plan::ImageBuild(_)
-            | Plan::KernelImport(_) => None,
+            | Plan::KernelImport(_)
+            | Plan::TemplateMake(_) => None,
         }
     }
 
@@ -282,7 +316,8 @@ impl Plan {
             | Plan::Set(_)
             | Plan::Prepare(_)
             | Plan::ImageBuild(_)
-            | Plan::KernelImport(_) => false,
+            | Plan::KernelImport(_)
+            | Plan::TemplateMake(_) => false,
         }
     }
 
@@ -306,6 +341,7 @@ impl Plan {
             Plan::ImageDelete(_) => format!("delete image {subject}"),
             Plan::KernelImport(_) => format!("import kernel {subject}"),
             Plan::KernelDelete(_) => format!("delete kernel {subject}"),
+            Plan::TemplateMake(_) => format!("make template {subject}"),
         }
     }
 }

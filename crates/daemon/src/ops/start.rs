@@ -1,4 +1,5 @@
-//! Starts a VM: from a frozen plan to a guest that answers.
+//! Starts a VM: from a frozen plan to a guest that answers. Where the plan has an origin, the guest goes on from what was saved
+//! ([`super::go_on`]) and the steps of a boot find that there is nothing left to do.
 //! Every id, path and number is fixed in [`StartPlan`] before the first step; host names follow from ids alone.
 
 use std::path::PathBuf;
@@ -13,6 +14,8 @@ use wire::naming::{self, VmName};
 
 use super::console;
 use super::failure::{caused, refused};
+use super::go_on::GoOn;
+use super::origin::{self, Origin};
 use super::parts::{check_disk, check_file, check_image};
 use super::world::{Host, blocking, told_of};
 use crate::guest::Guest;
@@ -22,6 +25,7 @@ use crate::saga::{Cause, Cx, Saga, Step, Undo};
 use crate::store::StoreError;
 use crate::store::records::{BootRecord, GuestIdentity, ImageRecord, KernelRecord, VmRecord};
 use crate::supervise::BootRef;
+use crate::template::Ingredients;
 use crate::vmm::Launch;
 
 /// The list.
@@ -37,6 +41,7 @@ pub(super) fn with_steps<P: Booting + Send + Sync + 'static>(saga: Saga<P, Host>
         .then(EnsureDisk) // undo: nothing, the disk is the VM's and not the boot's
         .then(MakeBootDir) // undo: remove it
         .then(AttachNetwork) // undo: detach
+        .then(GoOn) // undo: kill, wait until it is gone
         .then(SpawnVmm) // undo: kill, wait until it is gone
         .then(AwaitAgent) // undo: nothing, observation only
         .then(Configure) // undo: nothing, it lives in the guest
@@ -77,10 +82,23 @@ pub struct StartPlan {
     /// Why the daemon does it; none when somebody asked.
     #[serde(default)]
     pub reason: Option<String>,
+    /// What the guest goes on from; none when it boots.
+    #[serde(default)]
+    pub origin: Option<Origin>,
+    /// The template that later machines like this one could go on from, and that there was not.
+    #[serde(default)]
+    pub wants: Option<Ingredients>,
 }
 
 impl StartPlan {
-    fn boot_ref(&self) -> BootRef {
+    /// What runs, as the VMM is spawned first.
+    pub(super) fn boot_ref(&self) -> BootRef {
+        let launch = self.origin.as_ref().map_or(&self.launch, |origin| &origin.launch);
+        BootRef { launch: launch.clone(), ..self.cold_ref() }
+    }
+
+    /// What runs when the guest boots.
+    pub(super) fn cold_ref(&self) -> BootRef {
         BootRef {
             vm: self.vm.clone(),
             boot: self.boot.clone(),
@@ -151,8 +169,10 @@ pub(super) async fn plan_with(
         boot_dir,
         console_log: naming::console_log(&host.dirs.state, &vm.id, &boot),
         vmm_log: naming::vmm_log(&host.dirs.state, &vm.id, &boot),
+        saved: None,
     };
     let launch = host.vmm.plan(&machine, &attachment)?;
+    let (origin, wants) = origin::of_template(host, vm, &machine, &attachment, (&image.id, &kernel.id))?;
     Ok(StartPlan {
         vm: vm.id.clone(),
         name: vm.name.clone(),
@@ -166,9 +186,36 @@ pub(super) async fn plan_with(
         boot_timeout_ms: u64::try_from(host.settings.boot_timeout.as_millis()).unwrap_or(u64::MAX),
         console_after_failure: machine.console_log.clone(),
         reason: None,
+        origin,
+        wants,
         boot,
         machine,
     })
+}
+
+/// What every boot's guest gets, and what this one does.
+pub(super) async fn boot_config(host: &Host, plan: &StartPlan) -> Result<(BootConfig, Vec<String>), Cause> {
+    let settings = host.guest_settings.clone();
+    let settings = blocking(move || Ok(settings())).await?;
+    let config = BootConfig {
+        hostname: plan.name.to_string(),
+        machine_id: plan.identity.machine_id.clone(),
+        network: Some(host.network.guest(&plan.machine.nic)),
+        ssh_host_keys: plan.identity.ssh_host_keys.clone(),
+        authorized_keys: settings.authorized_keys,
+        git_identity: settings.git_identity,
+        files: settings.files,
+        reset_system: plan.reset_system,
+        unix_ns: sys::clock::unix_ns(),
+        entropy_hex: entropy_hex(),
+        ..told_of(&plan.exec)
+    };
+    Ok((config, settings.warnings))
+}
+
+/// Fresh random bytes for a guest.
+pub(super) fn entropy_hex() -> String {
+    sys::rand::bytes::<64>().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Marks the VM starting and records the boot.
@@ -329,7 +376,7 @@ impl<P: Booting + Sync> Step<P, Host> for SpawnVmm {
     }
 
     async fn run(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
-        Ok(cx.world.supervisors.ensure_running(&cx.plan.booting().boot_ref()).await?)
+        Ok(cx.world.supervisors.ensure_running(&cx.plan.booting().cold_ref()).await?)
     }
 
     async fn undo(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
@@ -355,7 +402,8 @@ impl<P: Booting + Sync> Step<P, Host> for AwaitAgent {
         let guest = await_guest(cx).await?;
         let hello = guest.hello();
         let is_ours = |said: &str, ours: &str| said.is_empty() || said == ours;
-        if !is_ours(&hello.vm, plan.vm.as_str()) || !is_ours(&hello.boot, plan.boot.as_str()) {
+        let has_gone_on = plan.origin.as_ref().is_some_and(|origin| origin.is_of(hello));
+        if !has_gone_on && (!is_ours(&hello.vm, plan.vm.as_str()) || !is_ours(&hello.boot, plan.boot.as_str())) {
             return Err(with_console(plan, ErrorCode::GuestUnreachable, "another guest answered".to_owned()));
         }
         Ok(())
@@ -367,7 +415,7 @@ impl<P: Booting + Sync> Step<P, Host> for AwaitAgent {
 }
 
 /// The guest as soon as its agent answers.
-async fn await_guest<P: Booting + Sync>(cx: &Cx<'_, P, Host>) -> Result<Guest, Cause> {
+pub(super) async fn await_guest<P: Booting + Sync>(cx: &Cx<'_, P, Host>) -> Result<Guest, Cause> {
     let plan = cx.plan.booting();
     let gone = || with_console(plan, ErrorCode::OperationFailed, "the VM ended before its guest answered".to_owned());
     let mut view = cx.world.supervisors.view(&plan.vm, &plan.boot).ok_or_else(gone)?;
@@ -389,7 +437,7 @@ async fn await_guest<P: Booting + Sync>(cx: &Cx<'_, P, Host>) -> Result<Guest, C
 }
 
 /// A failure of the guest, with where its console is and the end of it.
-fn with_console(plan: &StartPlan, code: ErrorCode, what: String) -> Cause {
+pub(super) fn with_console(plan: &StartPlan, code: ErrorCode, what: String) -> Cause {
     let console = console::tail(&plan.machine.console_log);
     let vmm = console::tail(&plan.machine.vmm_log);
     let mut message = what;
@@ -425,21 +473,7 @@ impl<P: Booting + Sync> Step<P, Host> for Configure {
             // An earlier daemon got this far and died before it could say so.
             return Ok(());
         }
-        let settings = cx.world.guest_settings.clone();
-        let settings = blocking(move || Ok(settings())).await?;
-        let config = BootConfig {
-            hostname: plan.name.to_string(),
-            machine_id: plan.identity.machine_id.clone(),
-            network: Some(cx.world.network.guest(&plan.machine.nic)),
-            ssh_host_keys: plan.identity.ssh_host_keys.clone(),
-            authorized_keys: settings.authorized_keys,
-            git_identity: settings.git_identity,
-            files: settings.files,
-            reset_system: plan.reset_system,
-            unix_ns: sys::clock::unix_ns(),
-            entropy_hex: sys::rand::bytes::<64>().iter().map(|byte| format!("{byte:02x}")).collect(),
-            ..told_of(&plan.exec)
-        };
+        let (config, warnings) = boot_config(cx.world, plan).await?;
         let timeout = Duration::from_millis(plan.boot_timeout_ms);
         let configured = tokio::select! {
             configured = guest.configure(config) => configured
@@ -451,7 +485,7 @@ impl<P: Booting + Sync> Step<P, Host> for Configure {
             }
         };
         tracing::info!(boot = %plan.boot, timeline = ?configured.timeline, "configured");
-        for warning in settings.warnings.iter().chain(&configured.warnings) {
+        for warning in warnings.iter().chain(&configured.warnings) {
             cx.warning(warning);
             store.warn_boot(&plan.boot, warning).await?;
         }

@@ -14,6 +14,7 @@ use wire::id::{BootId, VmId};
 use super::Engine;
 use super::failure::{code_name, refused};
 use super::plan::Plan;
+use super::start::StartPlan;
 use super::stop::{self, StopPlan};
 use crate::model::vm::VmState;
 use crate::saga::Cause;
@@ -45,6 +46,21 @@ impl Engine {
     pub async fn start_because(self: &Arc<Self>, vm: &VmId, reason: String) -> Result<Begun, Cause> {
         let (vm, _planning) = self.hold_free(vm.as_str()).await?;
         self.start_free(&vm, Some(reason)).await
+    }
+
+    /// Begins to make the template that `start` has looked for in vain, as soon as no operation is open: whoever asked for
+    /// something comes first.
+    pub(super) fn want_template(self: &Arc<Self>, start: &StartPlan) {
+        let (engine, start, busy) = (Arc::clone(self), start.clone(), self.host().supervisors.activity().begin());
+        spawn("a template is wanted", async move {
+            engine.settled().await;
+            match engine.make_template(&start).await {
+                Ok(begun) => tracing::info!(op = %begun.operation, "a template is made"),
+                // It is being made already, or there is no room: the next start wants it again.
+                Err(cause) => tracing::debug!(error = %cause, "a template is not made now"),
+            }
+            drop(busy);
+        });
     }
 
     /// Begins a start for every guest that asks for a new boot. Runs until the supervisors are gone.

@@ -19,6 +19,7 @@ use crate::saga::{Cause, Faults};
 use crate::storage::StorageDriver;
 use crate::store::Store;
 use crate::supervise::Supervisors;
+use crate::template::Templates;
 use crate::vmm::VmmDriver;
 
 /// The world of every saga.
@@ -35,6 +36,8 @@ pub struct Host {
     pub maker: Arc<dyn Maker>,
     /// Carries workspaces.
     pub courier: Arc<dyn Courier>,
+    /// Machines that fresh VMs go on from.
+    pub templates: Templates,
     /// Owns what runs.
     pub supervisors: Arc<Supervisors>,
     /// Where files live.
@@ -60,6 +63,8 @@ pub struct Settings {
     pub boot_timeout: Duration,
     /// How long a guest may take to power off before it is killed, when nothing else is asked.
     pub stop_timeout: Duration,
+    /// Whether fresh VMs go on from templates, and those are made.
+    pub templates: bool,
 }
 
 /// What every boot's guest gets from this host.

@@ -3,9 +3,10 @@
 //!
 //! | found | belongs to | else |
 //! |---|---|---|
-//! | `run/boots/<boot>` | a boot whose end is not recorded | its VMM is killed, its NIC detached, it is removed |
+//! | `run/boots/<boot>` | a boot whose end is not recorded, or an open operation | its VMM is killed, its NIC detached, it is removed |
 //! | `state/vms/<vm>` | a VM | it is removed |
-//! | `state/{images,kernels}/.staging-<op>` | an open operation | it is removed |
+//! | `state/{images,kernels,templates}/.staging-<op>` | an open operation | it is removed |
+//! | `state/templates/<key>` | an image and a kernel on record | it is removed |
 //! | `state/{images,kernels}/<id>` | a row, the open operation that placed it, or one that deletes it and has not ended well | it is removed |
 //!
 //! It also gives the database's log its room on the disk again, where that was lost.
@@ -55,6 +56,7 @@ pub async fn sweep(host: &Host) -> Result<Swept, StoreError> {
     let mut swept = find_boots(host).await?;
     sweep_vms(host, &mut swept).await?;
     sweep_artifacts(host, &mut swept).await?;
+    sweep_templates(host, &mut swept).await?;
     Ok(swept.told())
 }
 
@@ -117,7 +119,12 @@ impl Swept {
 async fn find_boots(host: &Host) -> Result<Swept, StoreError> {
     let mut swept = Swept::default();
     let found = entries(&host.dirs.run.join("boots"));
-    let open: HashSet<BootId> = host.store.open_boots().await?.into_iter().map(|boot| boot.id).collect();
+    let mut open: HashSet<BootId> = host.store.open_boots().await?.into_iter().map(|boot| boot.id).collect();
+    for operation in host.store.open_operations().await? {
+        // One that another version began is not understood, and is not gone on with.
+        let plan = serde_json::from_value::<Plan>(operation.plan).ok();
+        open.extend(plan.and_then(|plan| plan.private_boot().cloned()));
+    }
     for (name, path) in found {
         let Ok(boot) = name.parse::<BootId>() else { continue };
         if open.contains(&boot) {
@@ -147,6 +154,7 @@ async fn close_unknown(host: &Host, boot_dir: &Path) -> Result<(), Cause> {
         boot_dir: boot_dir.to_path_buf(),
         vmm_log: boot_dir.join("vmm.log"),
         console_log: boot_dir.join("console.log"),
+        saved: None,
         agent: AgentChannel::Dial,
     };
     host.vmm.ensure_gone(&launch).await?;
@@ -172,6 +180,27 @@ async fn artifacts(host: &Host) -> Result<HashSet<String>, StoreError> {
     let images = host.store.images().await?.into_iter().map(|image| image.id.to_string());
     let kernels = host.store.kernels().await?.into_iter().map(|kernel| kernel.id.to_string());
     Ok(images.chain(kernels).collect())
+}
+
+/// Templates that are being made by nobody, or whose image or kernel is gone.
+async fn sweep_templates(host: &Host, swept: &mut Swept) -> Result<(), StoreError> {
+    let (found, templates) = (entries(host.templates.dir()), host.templates.all());
+    let open: HashSet<OpId> = host.store.open_operations().await?.into_iter().map(|operation| operation.id).collect();
+    for (name, path) in found {
+        let staging = name.strip_prefix(STAGING_PREFIX);
+        if staging.is_some_and(|operation| !operation.parse().is_ok_and(|id: OpId| open.contains(&id))) {
+            swept.remove(path);
+        }
+    }
+    let known = artifacts(host).await?;
+    for template in templates {
+        let of = &template.manifest.ingredients;
+        if !known.contains(of.image.as_str()) || !known.contains(of.kernel.as_str()) {
+            let removed = host.templates.remove(&template.key);
+            swept.note(template.dir, removed.map_err(Cause::from));
+        }
+    }
+    Ok(())
 }
 
 async fn sweep_artifacts(host: &Host, swept: &mut Swept) -> Result<(), StoreError> {

@@ -23,6 +23,18 @@ pub trait StorageDriver: Send + Sync {
     /// When the host is full or the template cannot be made; nothing is left then.
     async fn ensure_disk(&self, vm: &VmId, bytes: u64) -> Result<PathBuf, StorageError>;
 
+    /// Makes a new disk of `bytes` at `path`, for a machine that is no VM. What is there is replaced.
+    ///
+    /// # Errors
+    /// As [`StorageDriver::ensure_disk`].
+    async fn blank(&self, path: &Path, bytes: u64) -> Result<(), StorageError>;
+
+    /// Makes the VM's disk a copy of the one at `from`, whatever it was. Nobody may be using either.
+    ///
+    /// # Errors
+    /// When it cannot be copied; the VM's disk is as it was then.
+    async fn replace(&self, vm: &VmId, from: &Path) -> Result<(), StorageError>;
+
     /// Makes the VM's disk at least `bytes` large; a larger one stays. Nobody may be using it. Idempotent.
     ///
     /// # Errors
@@ -92,6 +104,26 @@ pub enum StorageError {
         vm: VmId,
         /// The size it was to have.
         bytes: u64,
+        /// Why.
+        #[source]
+        source: sys::fs::FsError,
+    },
+    /// Copying one.
+    #[error("cannot copy {} for VM {vm}", from.display())]
+    Copy {
+        /// The VM.
+        vm: VmId,
+        /// What was to be copied.
+        from: PathBuf,
+        /// Why.
+        #[source]
+        source: sys::fs::FsError,
+    },
+    /// A disk for a machine that is no VM.
+    #[error("cannot make a disk at {}", path.display())]
+    Blank {
+        /// Where.
+        path: PathBuf,
         /// Why.
         #[source]
         source: sys::fs::FsError,

@@ -100,19 +100,32 @@ impl SparseFiles {
         remove_unfinished(&disk).map_err(failed)?;
         check_room(&self.state)?;
         let template = self.ensure_template(bytes)?;
-        let temporary = sys::fs::sibling(&disk);
-        let made = sys::fs::copy_sparse(&template, &temporary, 0o600)
-            .and_then(|()| sys::fs::set_len(&temporary, bytes))
-            .and_then(|()| sys::fs::sync(&temporary))
-            .and_then(|()| sys::fs::rename(&temporary, &disk));
-        match made {
-            Ok(()) => Ok(disk),
-            Err(error) => {
-                sys::fs::remove_file(&temporary).map_err(failed)?;
-                Err(failed(error))
-            }
-        }
+        place(&template, &disk, Some(bytes)).map_err(failed)?;
+        Ok(disk)
     }
+
+    /// Runs `work` on a thread that may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&SparseFiles) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let driver = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&driver));
+        done.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+    }
+}
+
+/// Puts a copy of `from` at `to`, whole or not at all, of another length if asked.
+fn place(from: &Path, to: &Path, bytes: Option<u64>) -> Result<(), sys::fs::FsError> {
+    let temporary = sys::fs::sibling(to);
+    let made = sys::fs::copy_sparse(from, &temporary, 0o600)
+        .and_then(|()| bytes.map_or(Ok(()), |bytes| sys::fs::set_len(&temporary, bytes)))
+        .and_then(|()| sys::fs::sync(&temporary))
+        .and_then(|()| sys::fs::rename(&temporary, to));
+    if made.is_err() {
+        sys::fs::remove_file(&temporary)?;
+    }
+    made
 }
 
 fn make_template([mke2fs, debugfs]: &[PathBuf; 2], at: &Path, bytes: u64) -> Result<(), StorageError> {
@@ -164,13 +177,35 @@ impl StorageDriver for SparseFiles {
             return Ok(disk);
         }
         let one_at_a_time = Arc::clone(&self.making).lock_owned().await;
-        let (driver, vm) = (self.clone(), vm.clone());
-        let made = tokio::task::spawn_blocking(move || {
+        let vm = vm.clone();
+        // Held until it is made, also when nobody waits any more.
+        let made = self.blocking(move |driver| {
             let made = driver.make_disk(&vm, bytes);
             drop(one_at_a_time);
             made
         });
-        made.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+        made.await
+    }
+
+    async fn blank(&self, path: &Path, bytes: u64) -> Result<(), StorageError> {
+        check_size(bytes)?;
+        let one_at_a_time = Arc::clone(&self.making).lock_owned().await;
+        let path = path.to_path_buf();
+        let made = self.blocking(move |driver| {
+            let template = driver.ensure_template(bytes)?;
+            drop(one_at_a_time);
+            place(&template, &path, Some(bytes)).map_err(|source| StorageError::Blank { path, source })
+        });
+        made.await
+    }
+
+    async fn replace(&self, vm: &VmId, from: &Path) -> Result<(), StorageError> {
+        let (vm, from) = (vm.clone(), from.to_path_buf());
+        self.blocking(move |driver| {
+            let placed = place(&from, &driver.path(&vm), None);
+            placed.map_err(|source| StorageError::Copy { vm, from, source })
+        })
+        .await
     }
 
     async fn ensure_size(&self, vm: &VmId, bytes: u64) -> Result<(), StorageError> {

@@ -20,6 +20,8 @@
 pub mod activity;
 mod owner;
 
+pub use owner::meet;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -175,8 +177,13 @@ impl Supervisors {
             return Ok(());
         }
         let vmm = self.vmm.spawn(&boot.launch).await?;
-        self.own(boot.clone(), vmm);
+        self.own(boot.clone(), vmm, None);
         Ok(())
+    }
+
+    /// Owns a VMM that somebody else has started for this boot, and talked with as `guest`.
+    pub fn take_over(self: &Arc<Self>, boot: &BootRef, vmm: Box<dyn Vmm>, guest: Guest) {
+        self.own(boot.clone(), vmm, Some(guest));
     }
 
     /// Takes over the VMM of this boot if it runs. Idempotent.
@@ -190,19 +197,19 @@ impl Supervisors {
         let Some(vmm) = self.vmm.adopt(&boot.launch).await? else {
             return Ok(false);
         };
-        self.own(boot.clone(), vmm);
+        self.own(boot.clone(), vmm, None);
         Ok(true)
     }
 
-    fn own(self: &Arc<Self>, boot: BootRef, vmm: Box<dyn Vmm>) {
+    fn own(self: &Arc<Self>, boot: BootRef, vmm: Box<dyn Vmm>, guest: Option<Guest>) {
         let process = vmm.identity();
-        let first = BootView { pid: process.pid, process: Some(process), ..BootView::default() };
+        let first = BootView { pid: process.pid, process: Some(process), guest: guest.clone(), ended: None };
         let (view, receiver) = watch::channel(first);
         let (commands, orders) = mpsc::unbounded_channel();
         let live = Live { boot: boot.boot.clone(), view: receiver, commands, idle: None };
         self.live().insert(boot.vm.clone(), live);
         let name = format!("vm {}", boot.vm);
-        spawn(name, owner::Owner::new(Arc::clone(self), boot, vmm, view, orders).run());
+        spawn(name, owner::Owner::new(Arc::clone(self), boot, vmm, view, orders).run(guest));
     }
 
     fn forget(&self, vm: &VmId, boot: &BootId) {

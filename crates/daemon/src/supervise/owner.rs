@@ -68,8 +68,12 @@ impl Owner {
         Owner { supervisors, boot, vmm, view, orders, listener, expected: None, said: None, _busy: busy }
     }
 
-    pub(super) async fn run(mut self) {
-        let mut channel = Channel::Away { until: Instant::now() };
+    /// Owns it to its end; `guest` is the connection to its guest, where there is one already.
+    pub(super) async fn run(mut self, guest: Option<Guest>) {
+        let mut channel = match guest {
+            Some(guest) => Channel::Open { events: guest.events(), guest },
+            None => Channel::Away { until: Instant::now() },
+        };
         let mut may_be_told = true;
         let exit = loop {
             match self.next(&mut channel, may_be_told).await {
@@ -102,7 +106,7 @@ impl Owner {
             match channel {
                 Channel::Away { until } => {
                     tokio::time::sleep_until(*until).await;
-                    match reach(launch, listener).await {
+                    match reach(launch, listener, Instant::now() + CONNECT_ATTEMPT).await {
                         Ok(guest) => Happened::Connected(guest),
                         Err(error) => {
                             tracing::debug!(error = %error, "the guest's agent is not reached");
@@ -215,8 +219,7 @@ fn listen(launch: &Launch) -> std::io::Result<Option<UnixListener>> {
 }
 
 /// The guest of `launch`, however it is met.
-async fn reach(launch: &Launch, listener: &mut Option<UnixListener>) -> Result<Guest, GuestError> {
-    let deadline = Instant::now() + CONNECT_ATTEMPT;
+async fn reach(launch: &Launch, listener: &mut Option<UnixListener>, deadline: Instant) -> Result<Guest, GuestError> {
     if listener.is_none() {
         *listener = listen(launch)
             .map_err(|source| GuestError::Listen { path: launch.agent_socket(), source: Arc::new(source) })?;
@@ -225,6 +228,14 @@ async fn reach(launch: &Launch, listener: &mut Option<UnixListener>) -> Result<G
         Some(listener) => Guest::meet(listener, deadline).await,
         None => Guest::connect(&launch.agent_socket(), deadline).await,
     }
+}
+
+/// The guest of a VMM that nobody owns yet.
+///
+/// # Errors
+/// When it is not met before `deadline`.
+pub async fn meet(launch: &Launch, deadline: Instant) -> Result<Guest, GuestError> {
+    reach(launch, &mut None, deadline).await
 }
 
 /// Ends every further connection while there is one: some program of the guest's that is not the agent. Left waiting, they

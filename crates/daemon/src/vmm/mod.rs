@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sys::process::Identity;
 use wire::api::KillSignal;
 
-use crate::model::machine::{ExitReason, MachineSpec, NicAttachment};
+use crate::model::machine::{ExitReason, MachineShape, MachineSpec, NicAttachment, SavedMachine};
 
 /// What a driver decided to run: frozen, and enough to find it again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub struct Launch {
     pub vmm_log: PathBuf,
     /// Receives the guest's console.
     pub console_log: PathBuf,
+    /// What the machine goes on from; none when it boots.
+    #[serde(default)]
+    pub saved: Option<SavedMachine>,
     /// How the guest's agent is met.
     #[serde(default)]
     pub agent: AgentChannel,
@@ -109,6 +112,11 @@ pub trait VmmDriver: Send + Sync {
         None
     }
 
+    /// Saving machines, and letting saved ones go on; none where the driver cannot.
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        None
+    }
+
     /// Sends a signal to what runs for `launch`; to nobody when nothing does.
     ///
     /// # Errors
@@ -145,6 +153,37 @@ pub trait Controls: Send + Sync {
     /// # Errors
     /// When the VMM does not answer, or refuses.
     async fn grow_disk(&self, launch: &Launch, bytes: u64) -> Result<(), VmmError>;
+}
+
+/// Saving machines. A machine goes on from what was saved by being planned with [`MachineSpec::saved`]: its VMM is spawned, has
+/// its state and stands still, until it is let go on. Everything works from the launch alone and is idempotent.
+#[async_trait]
+pub trait Snapshots: Send + Sync {
+    /// What a machine of `spec` would need of whoever lets it go on. Ids and paths in `spec` do not count. Blocks for as long as
+    /// a look at a file takes.
+    ///
+    /// # Errors
+    /// When the driver refuses such a machine, or saved ones in general.
+    fn shape(&self, spec: &MachineSpec, nic: &NicAttachment) -> Result<MachineShape, VmmError>;
+
+    /// Writes memory and devices of a machine that stands still. The drives are whoever's they are: what the guest was told is
+    /// written, is in their files when this returns. Bytes of memory that are zero may be written as such.
+    ///
+    /// # Errors
+    /// When the VMM does not answer or cannot write; unfinished files may be left.
+    async fn save(&self, launch: &Launch, memory_mib: u64, to: &SavedMachine) -> Result<(), VmmError>;
+
+    /// Lets a machine that was spawned from what was saved go on. Its NIC carries nothing until [`Snapshots::plug`].
+    ///
+    /// # Errors
+    /// When the VMM does not answer, or cannot make sense of what was saved.
+    async fn go_on(&self, launch: &Launch) -> Result<(), VmmError>;
+
+    /// Lets the NIC of a machine that went on carry frames.
+    ///
+    /// # Errors
+    /// When the VMM does not answer.
+    async fn plug(&self, launch: &Launch) -> Result<(), VmmError>;
 }
 
 /// One running VMM.

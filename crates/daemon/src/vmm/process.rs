@@ -38,6 +38,9 @@ pub(super) fn spawn(launch: &Launch) -> Result<Held, VmmError> {
     let log = sys::fs::append(&launch.vmm_log, 0o600)?;
     let other = log.try_clone().map_err(|source| VmmError::Spawn { program: program.clone(), source })?;
     let mut command = sys::process::command(program);
+    if let Some(saved) = &launch.saved {
+        command.stdin(Stdio::from(sys::fs::open(&saved.devices)?));
+    }
     command.args(arguments).stdout(Stdio::from(log)).stderr(Stdio::from(other)).current_dir(&launch.boot_dir);
     let (child, identity) = sys::process::spawn_recorded(&mut command, &launch.pid_file())
         .map_err(|source| VmmError::Spawn { program: program.clone(), source })?;

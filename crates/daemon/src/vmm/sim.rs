@@ -45,6 +45,7 @@ impl VmmDriver for Sim {
             boot_dir: spec.boot_dir.clone(),
             vmm_log: spec.vmm_log.clone(),
             console_log: spec.console_log.clone(),
+            saved: spec.saved.clone(),
             agent: AgentChannel::Dial,
         };
         super::check_socket(Sim::NAME, &launch.agent_socket())?;

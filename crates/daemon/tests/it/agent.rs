@@ -61,6 +61,7 @@ pub(crate) async fn running_as(image_env: Vec<(String, String)>) -> Running {
         boot_dir: at("boot"),
         console_log: at("console.log"),
         vmm_log: at("vmm.log"),
+        saved: None,
         vm,
     };
     let sim = Sim::new(agent());

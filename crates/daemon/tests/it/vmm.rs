@@ -41,6 +41,7 @@ impl Boot {
             boot_dir: at("boot"),
             console_log: at("console.log"),
             vmm_log: at("vmm.log"),
+            saved: None,
             vm,
         };
         Boot { dir, spec }

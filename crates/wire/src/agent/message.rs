@@ -14,6 +14,7 @@
 //! | [`Request::Settle`] | records | – | [`Reply::Done`] |
 //! | [`Request::Survey`] | – | records | [`Reply::Surveyed`] |
 //! | [`Request::GetFiles`] | paths | tar | [`Reply::Done`] |
+//! | [`Request::Renew`] | – | – | [`Reply::Renewed`] |
 //! | everything else | – | – | [`Reply::Done`] or its own |
 //!
 //! Any request may end in [`Reply::Failed`]. Unknown fields are ignored by whoever is older; unknown requests are
@@ -24,6 +25,7 @@ pub use super::file::{FileKind, FileStat};
 pub use super::listening::{LISTENERS_MAX, Listeners, ListeningSocket, Protocol};
 use serde::{Deserialize, Serialize};
 
+use super::renewal::{Renewal, Renewed};
 use super::session::{SessionReply, SessionRequest};
 use super::workspace::{Added, Surveyed};
 
@@ -169,6 +171,15 @@ pub enum Request {
     },
     /// Something about sessions.
     Session(SessionRequest),
+    /// The guest's memory is about to be saved: everything is written to the disk. Answered with [`Reply::Done`].
+    Freeze {
+        /// Nobody works in the guest, and what is saved is for others: the NIC is taken down, its addresses and routes go, so
+        /// that no guest made of it ever speaks with them. Only [`Request::Renew`] brings it up again.
+        quiesce: bool,
+    },
+    /// The guest was restored and is another machine from now on; before anything else, in stage `Serving`.
+    /// [`Reply::Failed`]: it may still be mistaken for its parent, and must not run.
+    Renew(Box<Renewal>),
 }
 
 /// How ready a guest can be waited for.
@@ -339,6 +350,8 @@ pub enum Reply {
     Stat(FileStat),
     /// What is where a workspace should be.
     Surveyed(Surveyed),
+    /// The guest is another machine.
+    Renewed(Renewed),
     /// Done; `bytes` counts what a tree transfer moved, or what the request says.
     Done {
         /// Bytes of file content.

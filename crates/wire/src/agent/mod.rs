@@ -16,6 +16,7 @@
 //! - [`frame`]: the bytes of a frame, the preamble, and the incremental decoder; hostile input ends in an error, never in
 //!   an allocation above the limits there.
 //! - [`message`]: what `Open` asks and `Reply` answers (JSON).
+//! - [`renewal`]: a guest that is restored becomes another machine.
 //! - [`session`]: the same about sessions, and the records of their output.
 //! - [`workspace`]: the records about a project's files.
 //!
@@ -34,6 +35,7 @@ pub mod file;
 pub mod frame;
 pub mod listening;
 pub mod message;
+pub mod renewal;
 pub mod session;
 pub mod workspace;
 
@@ -45,7 +47,8 @@ pub mod workspace;
 /// | 2 | [`message::Request::Session`] |
 /// | 3 | [`message::Request::Stat`], [`message::Request::Changes`], following a link in [`message::Request::GetTree`] |
 /// | 4 | [`message::Request::Remove`], [`message::Request::Settle`], [`message::Request::Survey`], [`message::Request::GetFiles`] |
-pub const GENERATION: u32 = 4;
+/// | 5 | [`message::Request::Freeze`], [`message::Request::Renew`] |
+pub const GENERATION: u32 = 5;
 
 /// Streams open at the same time on one connection.
 pub const STREAMS_MAX: usize = 256;

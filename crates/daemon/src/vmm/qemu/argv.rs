@@ -6,9 +6,10 @@
 use std::path::{Path, PathBuf};
 
 use wire::agent::PORT_NAME;
+use wire::id::{BootId, VmId};
 
 use super::{Accel, Host};
-use crate::model::machine::{DriveRole, DriveSpec, MachineSpec, NicAttachment};
+use crate::model::machine::{DriveRole, DriveSpec, MachineSpec, NicAttachment, NicSpec};
 
 /// Everything that needs no number of the VM.
 const FIXED: [&str; 7] = [
@@ -29,7 +30,7 @@ pub(super) fn arguments(spec: &MachineSpec, nic: &NicAttachment, host: &Host) ->
     let mut argv: Vec<String> = FIXED.map(str::to_owned).to_vec();
     let mut option = |name: &str, value: String| argv.extend([name.to_owned(), value]);
     option("-name", format!("guest=banger-{},debug-threads=on", spec.vm));
-    option("-M", "microvm,dump-guest-core=off".to_owned());
+    option("-M", machine(spec));
     option("-accel", accel(host.accel).to_owned());
     option("-cpu", cpu(host.accel).to_owned());
     option("-smp", spec.vcpus.to_string());
@@ -53,7 +54,46 @@ pub(super) fn arguments(spec: &MachineSpec, nic: &NicAttachment, host: &Host) ->
     option("-device", format!("virtio-net-device,netdev=nic,mac={}", spec.nic.mac));
     option("-object", "rng-random,id=rng,filename=/dev/urandom".to_owned());
     option("-device", "virtio-rng-device,rng=rng".to_owned());
+    if let Some(saved) = &spec.saved {
+        // Mapped copy-on-write: what the guest writes is its own, and the file is never written.
+        let (size, path) = (spec.memory_mib, value(&saved.memory));
+        option("-object", format!("memory-backend-file,id=ram,size={size}M,mem-path={path},share=off"));
+        // `xen-save-devices-state` writes devices only, without the section that tells the machine type.
+        option("-global", "migration.send-configuration=off".to_owned());
+        option("-incoming", format!("fd:{SAVED_FD}"));
+        argv.push("-S".to_owned());
+    }
     argv
+}
+
+/// The descriptor that the saved devices are read from: standard input.
+const SAVED_FD: u8 = 0;
+
+fn machine(spec: &MachineSpec) -> String {
+    let backend = if spec.saved.is_some() { ",memory-backend=ram,suppress-vmdesc=on" } else { "" };
+    format!("microvm,dump-guest-core=off{backend}")
+}
+
+/// The same machine as any other of its shape: no id, no path, and booting.
+pub(super) fn shape(spec: &MachineSpec, nic: &NicAttachment, host: &Host) -> String {
+    let nobody = MachineSpec {
+        vm: VmId::from_random([0; 8]),
+        boot: BootId::from_random([0; 8]),
+        vmlinux: PathBuf::new(),
+        initramfs: PathBuf::new(),
+        drives: spec.drives.iter().map(|drive| DriveSpec { path: PathBuf::new(), ..drive.clone() }).collect(),
+        nic: NicSpec { mac: String::new(), nat: spec.nic.nat, publish: Vec::new() },
+        boot_dir: PathBuf::new(),
+        console_log: PathBuf::new(),
+        vmm_log: PathBuf::new(),
+        saved: None,
+        ..*spec
+    };
+    let nic = match nic {
+        NicAttachment::QemuUser { .. } => NicAttachment::QemuUser { publish: Vec::new() },
+        NicAttachment::StreamSocket { .. } => NicAttachment::StreamSocket { path: PathBuf::new() },
+    };
+    arguments(&nobody, &nic, host).join(" ")
 }
 
 fn accel(accel: Accel) -> &'static str {

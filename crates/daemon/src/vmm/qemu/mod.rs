@@ -5,12 +5,14 @@
 //! | `argv` | the command line: pure, golden-tested |
 //! | `qmp` | whether a started QEMU has come up, and commands to it |
 //! | `controls` | pause, resume, a larger disk |
+//! | `snapshot` | machines saved, and going on from what was saved |
 //!
 //! Facts about QEMU, the kernel's options and their prices are from QEMU 7.2 with Debian's 6.1 cloud kernel.
 
 mod argv;
 mod controls;
 mod qmp;
+mod snapshot;
 
 use std::fs::File;
 use std::io::Read;
@@ -22,7 +24,7 @@ use async_trait::async_trait;
 use sys::kvm::Kvm;
 use sys::tsc::Measurement;
 
-use super::{AgentChannel, Controls, Launch, Vmm, VmmDriver, VmmError, process};
+use super::{AgentChannel, Controls, Launch, Snapshots, Vmm, VmmDriver, VmmError, process};
 use crate::model::machine::{DriveRole, MachineSpec, NicAttachment};
 
 /// The program.
@@ -116,6 +118,7 @@ impl VmmDriver for Qemu {
             boot_dir: spec.boot_dir.clone(),
             vmm_log: spec.vmm_log.clone(),
             console_log: spec.console_log.clone(),
+            saved: spec.saved.clone(),
             agent: AgentChannel::Dial,
         };
         super::check_socket(Qemu::NAME, &launch.agent_socket())?;
@@ -138,6 +141,10 @@ impl VmmDriver for Qemu {
     }
 
     fn controls(&self) -> Option<&dyn Controls> {
+        Some(self)
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
         Some(self)
     }
 

@@ -2,14 +2,16 @@
 //!
 //! The socket exists and greets (`{"QMP": …}`, docs/interop/qmp-spec) long before kernel, drives and memory are in place: a
 //! thread of its own serves it. Commands are carried out by the main loop only, so the answer to the first one says that
-//! everything was found and the guest runs. The socket serves one client at a time, and every command is a connection of its
-//! own: nothing is held, so nothing has to be found again.
+//! everything was found and the guest runs. The socket serves one client at a time, and a command or a few are a connection of
+//! their own: nothing is held, so nothing has to be found again.
 
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines, Take};
 use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 /// The first command every client has to give; it changes nothing else.
 const COMMAND: &[u8] = b"{\"execute\": \"qmp_capabilities\"}\n";
@@ -43,43 +45,67 @@ const WITHIN: Duration = Duration::from_secs(20);
 const WORDS_MAX: usize = 300;
 
 /// Has the QEMU behind `socket` carry out `command`; the error says why not, in words.
-pub(super) async fn execute(socket: &Path, command: &serde_json::Value) -> Result<(), String> {
-    match tokio::time::timeout(WITHIN, ask(socket, command)).await {
+pub(super) async fn execute(socket: &Path, command: &Value) -> Result<(), String> {
+    within(WITHIN, async { Session::open(socket).await?.ask(command).await.map(drop) }).await
+}
+
+/// What `asking` gives, if QEMU has done it in time.
+pub(super) async fn within<T>(time: Duration, asking: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    match tokio::time::timeout(time, asking).await {
         Ok(asked) => asked,
-        Err(_) => Err(format!("the VMM did not answer within {} s", WITHIN.as_secs())),
+        Err(_) => Err(format!("the VMM did not answer within {} s", time.as_secs())),
     }
 }
 
-async fn ask(socket: &Path, command: &serde_json::Value) -> Result<(), String> {
-    let failed = |error: std::io::Error| wire::api::plain(&error.to_string());
-    let connection = UnixStream::connect(socket).await.map_err(failed)?;
-    let (from, mut to) = connection.into_split();
-    let mut lines = BufReader::new(from.take(BYTES_MAX)).lines();
-    let ended = || "the VMM hung up".to_owned();
-    lines.next_line().await.map_err(failed)?.ok_or_else(ended)?;
-    let mut line = command.to_string();
-    line.push('\n');
-    for said in [COMMAND, line.as_bytes()] {
-        to.write_all(said).await.map_err(failed)?;
+/// A connection on which commands follow one another.
+pub(super) struct Session {
+    lines: Lines<BufReader<Take<OwnedReadHalf>>>,
+    to: OwnedWriteHalf,
+}
+
+impl Session {
+    /// Connects, and gives the first command.
+    pub(super) async fn open(socket: &Path) -> Result<Session, String> {
+        let (from, to) = UnixStream::connect(socket).await.map_err(failed)?.into_split();
+        let mut session = Session { lines: BufReader::new(from.take(BYTES_MAX)).lines(), to };
+        session.line().await?;
+        session.say(COMMAND).await?;
+        Ok(session)
+    }
+
+    /// Has `command` carried out; what it returns.
+    pub(super) async fn ask(&mut self, command: &Value) -> Result<Value, String> {
+        let mut line = command.to_string();
+        line.push('\n');
+        self.say(line.as_bytes()).await
+    }
+
+    async fn say(&mut self, line: &[u8]) -> Result<Value, String> {
+        self.to.write_all(line).await.map_err(failed)?;
         loop {
-            let line = lines.next_line().await.map_err(failed)?.ok_or_else(ended)?;
-            if let Some(answer) = answer(&line)? {
-                answer?;
-                break;
+            if let Some(answer) = answer(&self.line().await?)? {
+                return answer;
             }
         }
     }
-    Ok(())
+
+    async fn line(&mut self) -> Result<String, String> {
+        self.lines.next_line().await.map_err(failed)?.ok_or_else(|| "the VMM hung up".to_owned())
+    }
+}
+
+fn failed(error: std::io::Error) -> String {
+    wire::api::plain(&error.to_string())
 }
 
 /// What a line answers; none for an event.
-fn answer(line: &str) -> Result<Option<Result<(), String>>, String> {
-    let value: serde_json::Value = serde_json::from_str(line).map_err(|_| "the VMM said what is no JSON".to_owned())?;
+fn answer(line: &str) -> Result<Option<Result<Value, String>>, String> {
+    let value: Value = serde_json::from_str(line).map_err(|_| "the VMM said what is no JSON".to_owned())?;
     if let Some(error) = value.get("error") {
-        let words = error.get("desc").and_then(serde_json::Value::as_str).unwrap_or("it does not say why");
+        let words = error.get("desc").and_then(Value::as_str).unwrap_or("it does not say why");
         return Ok(Some(Err(words.chars().take(WORDS_MAX).collect())));
     }
-    Ok(value.get("return").map(|_| Ok(())))
+    Ok(value.get("return").map(|returned| Ok(returned.clone())))
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use daemon::store::Store;
 use daemon::store::records::{ImageRecord, KernelRecord};
 use daemon::supervise::activity::Activity;
 use daemon::supervise::{Reboot, Supervisors};
+use daemon::template::Templates;
 use daemon::vmm::{AgentChannel, Controls, Launch, Vmm, VmmDriver, VmmError};
 use sys::process::Identity;
 use tokio::sync::mpsc;
@@ -179,7 +180,7 @@ impl Daemon {
             disk_bytes: 1 << 30,
             stop_after_ms: None,
         };
-        let settings = Settings { defaults, boot_timeout, stop_timeout: GIVEN };
+        let settings = Settings { defaults, boot_timeout, stop_timeout: GIVEN, templates: true };
         let asked = Arc::clone(world);
         let host = Arc::new(Host {
             store,
@@ -188,6 +189,7 @@ impl Daemon {
             network: drivers.clone(),
             maker: drivers.clone(),
             courier: drivers,
+            templates: Templates::in_dir(world.dirs.state.join("templates")),
             supervisors,
             dirs: world.dirs.clone(),
             settings,
@@ -300,6 +302,7 @@ impl VmmDriver for Drivers {
             boot_dir: spec.boot_dir.clone(),
             vmm_log: spec.vmm_log.clone(),
             console_log: spec.console_log.clone(),
+            saved: spec.saved.clone(),
             agent: AgentChannel::Dial,
         })
     }
@@ -384,6 +387,17 @@ impl StorageDriver for Drivers {
         let made = sys::fs::create_private_dir(path.parent().unwrap())
             .and_then(|()| if path.exists() { Ok(()) } else { sys::fs::write_atomic(&path, b"disk", 0o600) });
         made.map(|()| path).map_err(|source| StorageError::Disk { vm: vm.clone(), bytes: 4, source })
+    }
+
+    async fn blank(&self, path: &Path, bytes: u64) -> Result<(), StorageError> {
+        let made = sys::fs::write_atomic(path, b"disk", 0o600);
+        made.map_err(|source| StorageError::Disk { vm: VmId::from_random([0; 8]), bytes, source })
+    }
+
+    async fn replace(&self, vm: &VmId, from: &Path) -> Result<(), StorageError> {
+        let failed = |source| StorageError::Copy { vm: vm.clone(), from: from.to_path_buf(), source };
+        let to = StorageDriver::path(self, vm);
+        sys::fs::remove_file(&to).and_then(|()| sys::fs::copy_sparse(from, &to, 0o600)).map_err(failed)
     }
 
     async fn ensure_size(&self, vm: &VmId, bytes: u64) -> Result<(), StorageError> {

@@ -22,6 +22,7 @@ fn spec() -> MachineSpec {
         boot_dir: "/run/boots/fedcba98".into(),
         console_log: "/state/vms/a/logs/f.console.log".into(),
         vmm_log: "/state/vms/a/logs/f.vmm.log".into(),
+        saved: None,
         vm,
     }
 }

@@ -1,0 +1,254 @@
+//! Makes a template: a fresh machine boots, is saved as soon as its system is up, and ends.
+//!
+//! The machine is nobody's VM. It has names of its own and none of anybody's keys and files; who goes on from it gets theirs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use wire::agent::message::{BootConfig, Level};
+use wire::api::{Begun, ErrorCode};
+use wire::id::{BootId, OpId, VmId};
+use wire::naming;
+
+use super::engine::Engine;
+use super::failure::{caused, refused};
+use super::go_on::snapshots;
+use super::plan::Plan;
+use super::start::{StartPlan, entropy_hex};
+use super::world::{Host, blocking, staging_name, told_of};
+use crate::model::image::ExecSettings;
+use crate::model::machine::{DriveRole, DriveSpec, MachineSpec, NicAttachment, NicSpec, SavedMachine};
+use crate::saga::{Cause, Cx, Saga, Step, Undo};
+use crate::supervise;
+use crate::template::{self, DISK, Manifest};
+use crate::vmm::Launch;
+
+/// The list.
+#[must_use]
+pub fn template_make() -> Saga<TemplatePlan, Host> {
+    Saga::named("template.make")
+        .then(MakeStaging) // undo: remove it
+        .then(BootAndSave) // undo: kill the machine, detach, remove its directory
+        .commit(Publish) // undo: nothing, a template is a cache
+}
+
+/// One template, decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplatePlan {
+    /// What it is, but for its init.
+    pub manifest: Manifest,
+    /// The machine.
+    pub machine: MachineSpec,
+    /// What the driver decided to run.
+    pub launch: Launch,
+    /// How its NIC is attached.
+    pub attachment: NicAttachment,
+    /// What the image says of commands.
+    pub exec: ExecSettings,
+    /// Where it is made.
+    pub staging: PathBuf,
+    /// How long the guest may take to be up.
+    pub boot_timeout_ms: u64,
+}
+
+impl TemplatePlan {
+    /// For sentences: the template's name.
+    #[must_use]
+    pub fn key(&self) -> String {
+        self.manifest.ingredients.key()
+    }
+}
+
+/// Decides the template that `start` wanted.
+///
+/// # Errors
+/// When a driver refuses.
+fn plan(host: &Host, start: &StartPlan, operation: &OpId) -> Result<TemplatePlan, Cause> {
+    let ingredients =
+        start.wants.clone().ok_or_else(|| refused(ErrorCode::Internal, "a start that wants no template"))?;
+    let staging = host.templates.dir().join(staging_name(operation));
+    let (vm, boot) = (VmId::from_random(sys::rand::bytes()), BootId::from_random(sys::rand::bytes()));
+    let boot_dir = naming::boot_dir(&host.dirs.run, &boot);
+    let drive = |drive: &DriveSpec| match drive.serial {
+        DriveRole::Disk => DriveSpec { path: staging.join(DISK), ..drive.clone() },
+        DriveRole::Rootfs | DriveRole::Modules => drive.clone(),
+    };
+    let nic = NicSpec { mac: NicSpec::mac_of(&vm), nat: start.machine.nic.nat, publish: Vec::new() };
+    let attachment = host.network.plan(&nic, &boot_dir)?;
+    let machine = MachineSpec {
+        drives: start.machine.drives.iter().map(drive).collect(),
+        console_log: staging.join("console.log"),
+        vmm_log: staging.join("vmm.log"),
+        vm: vm.clone(),
+        boot: boot.clone(),
+        nic,
+        boot_dir,
+        saved: None,
+        ..start.machine.clone()
+    };
+    let launch = host.vmm.plan(&machine, &attachment)?;
+    let manifest = Manifest {
+        ingredients,
+        vm,
+        boot,
+        init: None,
+        vcpus: machine.vcpus,
+        memory_mib: machine.memory_mib,
+        nat: machine.nic.nat,
+        created_at_ms: (host.now_ms)(),
+    };
+    let (exec, boot_timeout_ms) = (start.exec.clone(), start.boot_timeout_ms);
+    Ok(TemplatePlan { manifest, machine, launch, attachment, exec, staging, boot_timeout_ms })
+}
+
+impl Engine {
+    /// Makes the template that `start` wanted.
+    ///
+    /// # Errors
+    /// Every refusal, as when it is being made already; nothing has begun then.
+    pub async fn make_template(self: &Arc<Self>, start: &StartPlan) -> Result<Begun, Cause> {
+        let operation = OpId::from_random(sys::rand::bytes());
+        let plan = plan(self.host(), start, &operation)?;
+        self.begin_as(operation, Plan::TemplateMake(Box::new(plan))).await
+    }
+}
+
+/// Makes the directory that becomes the template.
+struct MakeStaging;
+
+#[async_trait]
+impl Step<TemplatePlan, Host> for MakeStaging {
+    fn name(&self) -> &'static str {
+        "make_staging"
+    }
+
+    async fn run(&self, cx: &Cx<'_, TemplatePlan, Host>) -> Result<(), Cause> {
+        Ok(sys::fs::create_private_dir(&cx.plan.staging)?)
+    }
+
+    async fn undo(&self, cx: &Cx<'_, TemplatePlan, Host>) -> Result<(), Cause> {
+        Ok(sys::fs::remove_tree(&cx.plan.staging)?)
+    }
+}
+
+/// Boots the machine, saves it when its system is up, and ends it. One step: a machine that a daemon leaves behind half way is
+/// worth nothing.
+struct BootAndSave;
+
+#[async_trait]
+impl Step<TemplatePlan, Host> for BootAndSave {
+    fn name(&self) -> &'static str {
+        "boot_and_save"
+    }
+
+    async fn run(&self, cx: &Cx<'_, TemplatePlan, Host>) -> Result<(), Cause> {
+        end(cx.plan, cx.world).await?;
+        let timeout = Duration::from_millis(cx.plan.boot_timeout_ms);
+        tokio::select! {
+            saved = boot_and_save(cx.plan, cx.world) => saved?,
+            () = cx.cancelled() => return Err(Cause::cancelled()),
+            () = tokio::time::sleep(timeout) => {
+                let late = format!("the machine was not up and saved within {} s", timeout.as_secs());
+                return Err(refused(ErrorCode::Timeout, late));
+            }
+        }
+        end(cx.plan, cx.world).await
+    }
+
+    async fn undo(&self, cx: &Cx<'_, TemplatePlan, Host>) -> Result<(), Cause> {
+        end(cx.plan, cx.world).await
+    }
+}
+
+async fn boot_and_save(plan: &TemplatePlan, host: &Host) -> Result<(), Cause> {
+    let failed = |error| caused(ErrorCode::OperationFailed, &error);
+    let (machine, timeout) = (&plan.machine, Duration::from_millis(plan.boot_timeout_ms));
+    host.storage.blank(&plan.staging.join(DISK), plan.manifest.ingredients.disk_bytes).await?;
+    sys::fs::create_private_dir(&machine.boot_dir)?;
+    host.network.ensure_attached(&machine.nic, &plan.attachment, &machine.boot_dir).await?;
+    let vmm = host.vmm.spawn(&plan.launch).await?;
+    // People's own machines come first.
+    vmm.identity().yield_to_others().map_err(|error| caused(ErrorCode::OperationFailed, &error))?;
+    let guest = supervise::meet(&plan.launch, Instant::now() + timeout).await.map_err(failed)?;
+    let config = BootConfig {
+        hostname: "banger".to_owned(),
+        machine_id: sys::rand::bytes::<16>().iter().map(|byte| format!("{byte:02x}")).collect(),
+        network: Some(host.network.guest(&machine.nic)),
+        unix_ns: sys::clock::unix_ns(),
+        entropy_hex: entropy_hex(),
+        ..told_of(&plan.exec)
+    };
+    let configured = guest.configure(config).await.map_err(failed)?;
+    guest.wait_ready(Level::System).await.map_err(failed)?;
+    guest.freeze(true).await.map_err(failed)?;
+    let saved = SavedMachine::in_dir(&plan.staging);
+    super::pause::controls(host)?.pause(&plan.launch).await?;
+    snapshots(host)?.save(&plan.launch, machine.memory_mib, &saved).await?;
+    let written = sys::fs::allocated_bytes(&saved.memory);
+    if written > template::WRITTEN_BYTES_MAX {
+        let written = wire::size::human(written);
+        return Err(refused(ErrorCode::Unsupported, format!("the machine has written {written} of its memory")));
+    }
+    let manifest = Manifest { init: configured.init, ..plan.manifest.clone() };
+    let json = serde_json::to_vec(&manifest).map_err(|error| caused(ErrorCode::Internal, &error))?;
+    Ok(sys::fs::write_atomic(&plan.staging.join(PENDING), &json, 0o600)?)
+}
+
+/// The manifest of what is not a template yet.
+const PENDING: &str = "pending.json";
+
+/// Kills the machine, and removes all that is left of it but what was saved.
+async fn end(plan: &TemplatePlan, host: &Host) -> Result<(), Cause> {
+    let boot_dir = &plan.machine.boot_dir;
+    host.vmm.ensure_gone(&plan.launch).await?;
+    host.network.ensure_detached(&plan.attachment, boot_dir).await?;
+    Ok(sys::fs::remove_tree(boot_dir)?)
+}
+
+/// Makes what was saved a template, and lets older ones go that are too many then.
+struct Publish;
+
+#[async_trait]
+impl Step<TemplatePlan, Host> for Publish {
+    fn name(&self) -> &'static str {
+        "publish"
+    }
+
+    fn undo_policy(&self) -> Undo {
+        Undo::Nothing { because: "a template is a cache" }
+    }
+
+    async fn run(&self, cx: &Cx<'_, TemplatePlan, Host>) -> Result<(), Cause> {
+        let (templates, staging) = (cx.world.templates.clone(), cx.plan.staging.clone());
+        blocking(move || {
+            if !staging.exists() {
+                // An earlier daemon got this far.
+                return Ok(());
+            }
+            let json =
+                std::fs::read(staging.join(PENDING)).map_err(|error| caused(ErrorCode::OperationFailed, &error))?;
+            let manifest: Manifest =
+                serde_json::from_slice(&json).map_err(|error| caused(ErrorCode::Internal, &error))?;
+            let saved = SavedMachine::in_dir(&staging);
+            for file in [PENDING, "console.log", "vmm.log"] {
+                sys::fs::remove_file(&staging.join(file))?;
+            }
+            // A power cut must not leave a template with half of its memory.
+            for file in [&saved.memory, &saved.devices, &staging.join(DISK)] {
+                sys::fs::sync(file)?;
+            }
+            templates.publish(&staging, &manifest)?;
+            templates.keep_within(template::COUNT_MAX, template::BYTES_MAX)?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn undo(&self, _: &Cx<'_, TemplatePlan, Host>) -> Result<(), Cause> {
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! Files with holes: zeros that take no room.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::fs::FsError;
+
+/// What is looked at at once: a page of memory, a block of most filesystems.
+const BLOCK_BYTES: usize = 4096;
+/// Bytes read at once.
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// Writes the file at `from` into `to`, which has holes there, from `at` on: blocks of zeros stay holes. Gives its length.
+///
+/// # Errors
+/// When either cannot be read or written.
+pub fn write_sparsely(from: &Path, to: &File, at: u64) -> Result<u64, FsError> {
+    let failed = |source| FsError { act: "copy", path: from.to_path_buf(), source };
+    File::open(from).and_then(|from| copy(&from, to, at)).map_err(failed)
+}
+
+fn copy(from: &File, to: &File, at: u64) -> io::Result<u64> {
+    let length = from.metadata()?.len();
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut done = 0;
+    while done < length {
+        let count = usize::try_from(length - done).map_or(BUFFER_BYTES, |left| left.min(BUFFER_BYTES));
+        from.read_exact_at(&mut buffer[..count], done)?;
+        for (begin, end) in runs_of_data(&buffer[..count]) {
+            to.write_all_at(&buffer[begin..end], at + done + begin as u64)?;
+        }
+        done += count as u64;
+    }
+    Ok(length)
+}
+
+/// Where there is more than zeros, in whole blocks, neighbours as one: begin and end.
+fn runs_of_data(bytes: &[u8]) -> Vec<(usize, usize)> {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for (index, block) in bytes.chunks(BLOCK_BYTES).enumerate() {
+        if is_zero(block) {
+            continue;
+        }
+        let at = index * BLOCK_BYTES;
+        match runs.last_mut() {
+            Some((_, end)) if *end == at => *end += block.len(),
+            _ => runs.push((at, at + block.len())),
+        }
+    }
+    runs
+}
+
+fn is_zero(block: &[u8]) -> bool {
+    // Sixteen bytes at a time: this passes over the whole memory of a machine.
+    let (chunks, rest) = block.as_chunks::<16>();
+    chunks.iter().all(|chunk| u128::from_ne_bytes(*chunk) == 0) && rest.iter().all(|byte| *byte == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What is in a new file of `length` after `bytes` were written into it from `at` on, and the blocks it takes.
+    fn written(bytes: &[u8], at: u64, length: u64) -> (Vec<u8>, u64) {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        std::fs::write(&from, bytes).unwrap();
+        let file = File::create(&to).unwrap();
+        file.set_len(length).unwrap();
+        assert_eq!(write_sparsely(&from, &file, at).unwrap(), bytes.len() as u64);
+        (std::fs::read(&to).unwrap(), std::fs::metadata(&to).unwrap().blocks() * 512)
+    }
+
+    #[test]
+    fn zeros_take_no_room() {
+        let mut bytes = vec![0; 4 << 20];
+        bytes[BLOCK_BYTES * 3 + 5] = 1;
+        bytes[(3 << 20) + 1] = 1;
+        let (read, room) = written(&bytes, 0, 4 << 20);
+        assert!(read == bytes);
+        assert_eq!(room, 2 * BLOCK_BYTES as u64);
+        assert!(write_sparsely(Path::new("/nonexistent"), &tempfile::tempfile().unwrap(), 0).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn every_byte_arrives(
+            blocks in proptest::collection::vec(prop_oneof![Just(0_u8), any::<u8>()], 0..600),
+            tail in proptest::collection::vec(any::<u8>(), 0..3),
+            one in any::<prop::sample::Index>(),
+            before in 0_u64..3,
+        ) {
+            let mut bytes: Vec<u8> = blocks.iter().flat_map(|byte| vec![*byte; BLOCK_BYTES]).collect();
+            bytes.extend(tail);
+            if !bytes.is_empty() {
+                let at = one.index(bytes.len());
+                bytes[at] ^= 1;
+            }
+            let at = before * BLOCK_BYTES as u64;
+            let length = at + bytes.len() as u64 + 7;
+            let (read, _) = written(&bytes, at, length);
+            let at = usize::try_from(at).unwrap();
+            prop_assert!(read[at..at + bytes.len()] == bytes);
+            prop_assert!(read[..at].iter().chain(&read[at + bytes.len()..]).all(|byte| *byte == 0));
+        }
+    }
+}
