@@ -1,4 +1,4 @@
-//! The little of netlink(7) that a guest needs: an interface up, an address, a default route; and being told of devices.
+//! The little of netlink(7) that is needed: an interface up or gone, an address, a default route; and being told of devices.
 //!
 //! [`Routes`] speaks rtnetlink(7) (`linux/rtnetlink.h`): one request, one acknowledgement. [`Uevents`] wakes whoever waits
 //! for a device; what appeared is read from sysfs.
@@ -15,6 +15,7 @@ use rustix::net::{
 };
 
 const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
 const RTM_NEWADDR: u16 = 20;
 const RTM_NEWROUTE: u16 = 24;
 const NLMSG_ERROR: u16 = 2;
@@ -115,6 +116,16 @@ impl Routes {
         fixed[8..12].copy_from_slice(&IFF_UP.to_ne_bytes());
         fixed[12..16].copy_from_slice(&IFF_UP.to_ne_bytes());
         self.ask(Message::new(RTM_NEWLINK, 0, &fixed))
+    }
+
+    /// Removes interface `index`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn delete(&self, index: u32) -> io::Result<()> {
+        let mut fixed = [0; 16];
+        fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+        self.ask(Message::new(RTM_DELLINK, 0, &fixed))
     }
 
     /// Gives interface `index` an address. IPv6 addresses are used at once, without duplicate address detection: whoever

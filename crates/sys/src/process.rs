@@ -365,6 +365,16 @@ fn record_self(fd: RawFd, host_boot: &[u8; 36]) -> io::Result<()> {
 }
 
 impl Identity {
+    /// Writes it down in a new file, as [`spawn_recorded`] does.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn record(&self, pid_file: &Path) -> io::Result<()> {
+        let boot = host_boot_id()?;
+        let line = format!("{} {} {}\n", self.pid, self.start_ticks, String::from_utf8_lossy(&boot));
+        crate::fs::write_atomic(pid_file, line.as_bytes(), 0o600).map_err(|error| error.source)
+    }
+
     /// What [`spawn_recorded`] wrote to `pid_file`; none when there is no such file, nothing was recorded (the program
     /// never began), or it was recorded before the host booted.
     ///
