@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | nothing | QEMU's own user-mode network, restricted | nothing |
 //! | `--nat` | passt(1), or where it is missing slirp4netns(1), behind our [`filter`](super::filter) | the outside; nothing on the host's loopback |
+//! | ports alone, and the NIC is a tap | the same, and the filter lets answers of these ports pass | nothing |
+//! | nothing, and the NIC is a tap | nobody | nothing |
 //!
 //! Either way the guest has a static IPv4 address of its own network, and published ports lead to it from the host's
 //! 127.0.0.1. With `--nat` it asks the host's own name servers, and has IPv6 too where passt carries it and
@@ -26,7 +28,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use wire::agent::message::GuestNetwork;
 use wire::api::Publish;
 
-use super::filter::{Filter, Speech};
+use super::filter::{Filter, Handover, Reach, Speech};
 use super::{NetworkDriver, NetworkError};
 use crate::model::machine::{NicAttachment, NicSpec};
 
@@ -74,6 +76,16 @@ pub struct UserNetwork {
     has_v6: bool,
     /// The resolver of open guests, instead of the host's.
     resolver: Option<IpAddr>,
+    nics: Nics,
+}
+
+/// How VMMs carry their guests' NICs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nics {
+    /// By themselves, or on a stream, as QEMU does.
+    Streams,
+    /// By a tap.
+    Taps,
 }
 
 #[derive(Debug, Clone)]
@@ -94,13 +106,19 @@ impl UserNetwork {
         let carrier = find(PROGRAM).map(Carrier::Passt).or_else(|| find(SUBSTITUTE).map(Carrier::Slirp4netns));
         let routes = std::fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
         let has_v6 = matches!(carrier, Some(Carrier::Passt(_))) && has_default_route(&routes);
-        UserNetwork { carrier, daemon, has_v6, resolver: None }
+        UserNetwork { carrier, daemon, has_v6, resolver: None, nics: Nics::Streams }
     }
 
     /// With a resolver of its owner's choice.
     #[must_use]
     pub fn with_resolver(self, resolver: Option<IpAddr>) -> UserNetwork {
         UserNetwork { resolver, ..self }
+    }
+
+    /// For VMMs that carry NICs so.
+    #[must_use]
+    pub fn for_nics(self, nics: Nics) -> UserNetwork {
+        UserNetwork { nics, ..self }
     }
 
     /// The program that carries the frames of open guests; none when none is installed and `--nat` is refused.
@@ -113,9 +131,10 @@ impl UserNetwork {
     }
 
     fn filter(&self, nic: &NicSpec, boot_dir: &Path, socket: &Path) -> Result<Filter, NetworkError> {
-        let carrier = self.carrier.as_ref().ok_or(NetworkError::Missing { program: PROGRAM, package: PACKAGE })?;
+        let carrier = self.carrier.as_ref().ok_or_else(|| missing(nic))?;
+        let has_v6 = self.has_v6 && nic.nat;
         let (program, speech, arguments) = match carrier {
-            Carrier::Passt(program) => (program, Speech::Stream, passt_arguments(&nic.publish, self.has_v6)),
+            Carrier::Passt(program) => (program, Speech::Stream, passt_arguments(&nic.publish, has_v6)),
             Carrier::Slirp4netns(program) => {
                 let ports = nic.publish.iter().map(|publish| (publish.host_port, publish.guest_port)).collect();
                 (program, Speech::Packets(ports), slirp4netns_arguments())
@@ -124,7 +143,13 @@ impl UserNetwork {
         let mut carrier = vec![program.to_string_lossy().into_owned()];
         carrier.extend(arguments);
         let carrier_pid = Files::of(boot_dir).carrier_pid;
-        Ok(Filter { socket: socket.to_path_buf(), carrier_pid, speech, carrier })
+        let handover = match self.nics {
+            Nics::Streams => Handover::Stream,
+            Nics::Taps => Handover::Tap,
+        };
+        let answers = || Reach::Answers(nic.publish.iter().map(|publish| publish.guest_port).collect());
+        let reach = if nic.nat { Reach::Outside } else { answers() };
+        Ok(Filter { socket: socket.to_path_buf(), carrier_pid, handover, reach, speech, carrier })
     }
 }
 
@@ -190,8 +215,10 @@ impl NetworkDriver for UserNetwork {
 
     fn plan(&self, nic: &NicSpec, boot_dir: &Path) -> Result<NicAttachment, NetworkError> {
         check_ports(&nic.publish)?;
-        if !nic.nat {
-            return Ok(NicAttachment::QemuUser { publish: nic.publish.clone() });
+        match self.nics {
+            Nics::Streams if !nic.nat => return Ok(NicAttachment::QemuUser { publish: nic.publish.clone() }),
+            Nics::Taps if !nic.nat && nic.publish.is_empty() => return Ok(NicAttachment::Tap { uplink: None }),
+            Nics::Streams | Nics::Taps => {}
         }
         let path = Files::of(boot_dir).socket;
         self.filter(nic, boot_dir, &path)?;
@@ -200,7 +227,10 @@ impl NetworkDriver for UserNetwork {
             let why = format!("the socket path {} has {length} bytes, at most {SOCKET_PATH_MAX} fit", path.display());
             return Err(NetworkError::Refused { why });
         }
-        Ok(NicAttachment::StreamSocket { path })
+        Ok(match self.nics {
+            Nics::Streams => NicAttachment::StreamSocket { path },
+            Nics::Taps => NicAttachment::Tap { uplink: Some(path) },
+        })
     }
 
     fn guest(&self, nic: &NicSpec) -> GuestNetwork {
@@ -227,7 +257,7 @@ impl NetworkDriver for UserNetwork {
         attachment: &NicAttachment,
         boot_dir: &Path,
     ) -> Result<(), NetworkError> {
-        let NicAttachment::StreamSocket { path } = attachment else {
+        let Some(path) = filter_socket(attachment) else {
             return check_free(&nic.publish);
         };
         let files = Files::of(boot_dir);
@@ -251,7 +281,7 @@ impl NetworkDriver for UserNetwork {
     }
 
     async fn ensure_detached(&self, attachment: &NicAttachment, boot_dir: &Path) -> Result<(), NetworkError> {
-        if let NicAttachment::QemuUser { .. } = attachment {
+        if filter_socket(attachment).is_none() {
             return Ok(());
         }
         let files = Files::of(boot_dir);
@@ -269,9 +299,27 @@ impl NetworkDriver for UserNetwork {
     }
 
     fn possible_attachments(&self, boot_dir: &Path) -> Vec<NicAttachment> {
-        // The other kind is nothing but a part of the VMM.
+        // The other kinds are nothing but a part of the VMM, or the same files.
         vec![NicAttachment::StreamSocket { path: Files::of(boot_dir).socket }]
     }
+}
+
+/// Where the filter of an attachment listens; none when it has none.
+fn filter_socket(attachment: &NicAttachment) -> Option<&PathBuf> {
+    match attachment {
+        NicAttachment::QemuUser { .. } => None,
+        NicAttachment::StreamSocket { path } => Some(path),
+        NicAttachment::Tap { uplink } => uplink.as_ref(),
+    }
+}
+
+fn missing(nic: &NicSpec) -> NetworkError {
+    if nic.nat {
+        return NetworkError::Missing { program: PROGRAM, package: PACKAGE };
+    }
+    let why =
+        format!("published ports of a closed guest take {PROGRAM}, which is not installed (Debian package {PACKAGE})");
+    NetworkError::Refused { why }
 }
 
 /// Refuses ports that cannot be published together.

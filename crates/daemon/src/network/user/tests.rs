@@ -8,6 +8,7 @@ fn driver(passt: Option<&str>) -> UserNetwork {
         daemon: "/x/bangerd".into(),
         has_v6: true,
         resolver: None,
+        nics: Nics::Streams,
     }
 }
 
@@ -40,6 +41,23 @@ fn open_needs_passt() {
     let guest = driver(None).guest(&nic(true, &[]));
     assert_eq!(guest.addresses, ["10.0.2.15/24", "fd62:616e:6765:72::15/64"]);
     assert_eq!(guest.gateways, ["10.0.2.2", "fd62:616e:6765:72::2"]);
+}
+
+#[test]
+fn a_tap_leads_nowhere_unless_something_was_asked() {
+    let user = |passt| driver(passt).for_nics(Nics::Taps);
+    let plan = |user: &UserNetwork, nic: &NicSpec| user.plan(nic, Path::new("/run/b"));
+    let (closed, ports, open) = (nic(false, &[]), nic(false, &[(8080, 80)]), nic(true, &[]));
+    assert_eq!(plan(&user(None), &closed).unwrap(), NicAttachment::Tap { uplink: None });
+    let error = plan(&user(None), &ports).unwrap_err().to_string();
+    assert!(error.contains("take passt, which is not installed"), "{error}");
+    let user = user(Some("/usr/bin/passt"));
+    let uplink = NicAttachment::Tap { uplink: Some("/run/b/net.sock".into()) };
+    assert_eq!((plan(&user, &ports).unwrap(), plan(&user, &open).unwrap()), (uplink.clone(), uplink));
+    let filter = |nic| user.filter(nic, Path::new("/run/b"), Path::new("/run/b/net.sock")).unwrap();
+    assert_eq!(filter(&ports).reach, Reach::Answers(vec![80]));
+    assert!(filter(&ports).carrier.contains(&"--ipv4-only".to_owned()), "the host's IPv6 is nobody's business");
+    assert_eq!((filter(&open).reach, filter(&open).handover), (Reach::Outside, Handover::Tap));
 }
 
 #[test]
