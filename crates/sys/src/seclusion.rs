@@ -3,9 +3,8 @@
 //!
 //! [`crate::confine`] is the same for a process that has rights, and holds what both use.
 
-use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
@@ -118,28 +117,6 @@ pub fn end_like(child: u32) -> ! {
         let _: rustix::io::Result<()> = rustix::process::kill_process(rustix::process::getpid(), signal);
     }
     crate::spawn::exit_at_once(status.and_then(|status| status.exit_status()).unwrap_or(1))
-}
-
-/// Replaces this process by the program that is open as `program`, whatever its name leads to: execveat(2). Returns only when
-/// that failed.
-#[must_use]
-pub fn become_program(program: impl AsFd, argv: &[CString], env: &[CString]) -> io::Error {
-    let ended = |strings: &[CString]| -> Vec<*const libc::c_char> {
-        strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
-    };
-    let (argv, env) = (ended(argv), ended(env));
-    // SAFETY: both arrays end in a null pointer and outlive the call, as do the strings they point to.
-    unsafe {
-        libc::syscall(
-            libc::SYS_execveat,
-            program.as_fd().as_raw_fd(),
-            c"".as_ptr(),
-            argv.as_ptr(),
-            env.as_ptr(),
-            libc::AT_EMPTY_PATH,
-        );
-    }
-    io::Error::last_os_error()
 }
 
 /// Bytes in front of each frame of [`frames`]: `struct virtio_net_hdr` of `linux/virtio_net.h`.

@@ -54,6 +54,9 @@ pub(super) struct Filter {
     pub(super) socket: PathBuf,
     /// Where the identity of the other process is recorded.
     pub(super) carrier_pid: PathBuf,
+    /// The hardware address of the guest's NIC: whoever carries its frames learns it before the guest says a word, which a
+    /// closed one may never do.
+    pub(super) mac: String,
     /// How the VMM hands over frames.
     pub(super) handover: Handover,
     /// What of the guest's passes.
@@ -68,18 +71,26 @@ impl Filter {
     pub(super) fn arguments(&self) -> Vec<String> {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let guest = guest_word(self.handover, &self.reach);
-        let mut arguments =
-            vec![VERB.to_owned(), text(&self.socket), text(&self.carrier_pid), guest, self.speech.word()];
+        let mut arguments = vec![
+            VERB.to_owned(),
+            text(&self.socket),
+            text(&self.carrier_pid),
+            self.mac.clone(),
+            guest,
+            self.speech.word(),
+        ];
         arguments.extend(self.carrier.iter().cloned());
         arguments
     }
 
     fn parse(mut arguments: impl Iterator<Item = OsString>) -> Option<Filter> {
         let (socket, carrier_pid) = (arguments.next()?.into(), arguments.next()?.into());
+        let mac = arguments.next()?.into_string().ok()?;
+        parse_mac(&mac)?;
         let (handover, reach) = parse_guest_word(arguments.next()?.to_str()?)?;
         let speech = Speech::parse(arguments.next()?.to_str()?)?;
         let carrier: Vec<String> = arguments.map(|word| word.to_string_lossy().into_owned()).collect();
-        (!carrier.is_empty()).then_some(Filter { socket, carrier_pid, handover, reach, speech, carrier })
+        (!carrier.is_empty()).then_some(Filter { socket, carrier_pid, mac, handover, reach, speech, carrier })
     }
 
     fn serve(&self) -> io::Result<()> {
@@ -118,6 +129,12 @@ fn guest_word(handover: Handover, reach: &Reach) -> String {
     word
 }
 
+/// A hardware address: six bytes in hexadecimal, with colons.
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let bytes: Vec<u8> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect::<Option<_>>()?;
+    bytes.try_into().ok()
+}
+
 fn parse_guest_word(word: &str) -> Option<(Handover, Reach)> {
     let mut words = word.split(',');
     let handover = match words.next()? {
@@ -140,12 +157,12 @@ fn limit_files() -> io::Result<()> {
     Ok(setrlimit(Resource::Fsize, limit)?)
 }
 
-/// `bangerd net-filter SOCKET PID-FILE stream|tap[,answers,PORT…] stream|packets[,PORT:PORT…] PROGRAM ARGUMENT…`, with the arguments behind the verb.
+/// `bangerd net-filter SOCKET PID-FILE MAC stream|tap[,answers,PORT…] stream|packets[,PORT:PORT…] PROGRAM ARGUMENT…`, with the arguments behind the verb.
 #[expect(clippy::print_stderr, reason = "what it prints is the log that the driver quotes")]
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let Some(filter) = Filter::parse(arguments) else {
         eprintln!(
-            "usage: bangerd {VERB} SOCKET PID-FILE stream|tap[,answers,PORT…] stream|packets[,PORT:PORT…] PROGRAM [ARGUMENT…]"
+            "usage: bangerd {VERB} SOCKET PID-FILE MAC stream|tap[,answers,PORT…] stream|packets[,PORT:PORT…] PROGRAM [ARGUMENT…]"
         );
         return ExitCode::from(2);
     };

@@ -49,8 +49,9 @@ const PREFIX_V4: u8 = 24;
 const GUEST_V6: Ipv6Addr = Ipv6Addr::new(0xfd62, 0x616e, 0x6765, 0x72, 0, 0, 0, 0x15);
 const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd62, 0x616e, 0x6765, 0x72, 0, 0, 0, 2);
 const PREFIX_V6: u8 = 64;
-/// The hardware address a frame of ours comes from, before the guest speaks.
-pub(super) const PROBE_MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1];
+
+/// The other end's, where passt cannot take that of an interface.
+const GATEWAY_MAC: &str = "52:54:00:00:00:02";
 
 /// Name servers resolv.conf(5) has room for.
 const NAME_SERVERS_MAX: usize = 3;
@@ -134,7 +135,7 @@ impl UserNetwork {
         let carrier = self.carrier.as_ref().ok_or_else(|| missing(nic))?;
         let has_v6 = self.has_v6 && nic.nat;
         let (program, speech, arguments) = match carrier {
-            Carrier::Passt(program) => (program, Speech::Stream, passt_arguments(&nic.publish, has_v6)),
+            Carrier::Passt(program) => (program, Speech::Stream, passt_arguments(nic, has_v6)),
             Carrier::Slirp4netns(program) => {
                 let ports = nic.publish.iter().map(|publish| (publish.host_port, publish.guest_port)).collect();
                 (program, Speech::Packets(ports), slirp4netns_arguments())
@@ -149,7 +150,8 @@ impl UserNetwork {
         };
         let answers = || Reach::Answers(nic.publish.iter().map(|publish| publish.guest_port).collect());
         let reach = if nic.nat { Reach::Outside } else { answers() };
-        Ok(Filter { socket: socket.to_path_buf(), carrier_pid, handover, reach, speech, carrier })
+        let mac = nic.mac.clone();
+        Ok(Filter { socket: socket.to_path_buf(), carrier_pid, mac, handover, reach, speech, carrier })
     }
 }
 
@@ -181,7 +183,7 @@ impl Files {
 }
 
 /// passt(1)'s arguments: static addresses, so nothing that hands some out; no way to the host's loopback by the gateway.
-fn passt_arguments(publish: &[Publish], has_v6: bool) -> Vec<String> {
+fn passt_arguments(nic: &NicSpec, has_v6: bool) -> Vec<String> {
     let words = "--foreground --quiet --no-map-gw --no-dhcp --no-dhcpv6 --no-ra --udp-ports none";
     let mut arguments: Vec<String> = words.split(' ').map(str::to_owned).collect();
     let mut option = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
@@ -192,7 +194,12 @@ fn passt_arguments(publish: &[Publish], has_v6: bool) -> Vec<String> {
         option("--address", GUEST_V6.to_string());
         option("--gateway", GATEWAY_V6.to_string());
     }
-    for Publish { host_port, guest_port } in publish {
+    if !nic.nat {
+        // What only leads in needs no way out of this host, which passt would look for.
+        option("--interface", "lo".to_owned());
+        option("--mac-addr", GATEWAY_MAC.to_owned());
+    }
+    for Publish { host_port, guest_port } in &nic.publish {
         option("--tcp-ports", format!("127.0.0.1/{host_port}:{guest_port}"));
     }
     if !has_v6 {

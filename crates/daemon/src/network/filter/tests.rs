@@ -97,19 +97,20 @@ fn arguments_survive() {
             (Handover::Tap, Reach::Answers(Vec::new())),
         ] {
             let (speech, carrier) = (speech.clone(), carrier.clone());
-            let filter = Filter { socket: "/a b".into(), carrier_pid: "/p".into(), handover, reach, speech, carrier };
+            let filter = Filter { socket: "/a b".into(), carrier_pid: "/p".into(), mac: "52:54:00:aa:bb:cc".into(), handover, reach, speech, carrier };
             let words = filter.arguments().into_iter().skip(1).map(OsString::from);
             assert_eq!(Filter::parse(words), Some(filter));
         }
     }
     for bad in [
         &["a", "b"][..],
-        &["a", "b", "tap", "stream"],
-        &["a", "b", "tap", "packets,80", "c"],
-        &["a", "b", "tap", "packets,8:99999", "c"],
-        &["a", "b", "tap,80", "stream", "c"],
-        &["a", "b", "tap,answers,99999", "stream", "c"],
-        &["a", "b", "bridge", "stream", "c"],
+        &["a", "b", "52:54:00:aa:bb:cc", "tap", "stream"],
+        &["a", "b", "52:54:00:aa:bb:cc", "tap", "packets,80", "c"],
+        &["a", "b", "52:54:00:aa:bb:cc", "tap", "packets,8:99999", "c"],
+        &["a", "b", "52:54:00:aa:bb:cc", "tap,80", "stream", "c"],
+        &["a", "b", "52:54:00:aa:bb:cc", "tap,answers,99999", "stream", "c"],
+        &["a", "b", "52:54:00:aa:bb:cc", "bridge", "stream", "c"],
+        &["a", "b", "52:54:00:aa:bb", "tap", "stream", "c"],
     ] {
         assert_eq!(Filter::parse(bad.iter().map(OsString::from)), None, "{bad:?}");
     }

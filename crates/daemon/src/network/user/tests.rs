@@ -107,14 +107,15 @@ async fn a_port_that_is_taken_is_named() {
 
 #[test]
 fn passts_words() {
-    let publish = nic(true, &[(8080, 80), (2222, 22)]).publish;
     assert_eq!(
-        passt_arguments(&publish, true).join(" "),
+        passt_arguments(&nic(true, &[(8080, 80), (2222, 22)]), true).join(" "),
         "--foreground --quiet --no-map-gw --no-dhcp --no-dhcpv6 --no-ra --udp-ports none --address 10.0.2.15 \
          --netmask 24 --gateway 10.0.2.2 --address fd62:616e:6765:72::15 --gateway fd62:616e:6765:72::2 \
          --tcp-ports 127.0.0.1/8080:80 --tcp-ports 127.0.0.1/2222:22"
     );
-    assert!(passt_arguments(&[], false).ends_with(&["--ipv4-only".to_owned()]));
+    assert!(passt_arguments(&nic(true, &[]), false).ends_with(&["--ipv4-only".to_owned()]));
+    let closed = passt_arguments(&nic(false, &[(8080, 80)]), false).join(" ");
+    assert!(closed.contains(" --interface lo --mac-addr "), "it needs no way out: {closed}");
 }
 
 #[test]

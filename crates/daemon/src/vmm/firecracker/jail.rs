@@ -10,6 +10,7 @@
 //!
 //! | in the jail | what |
 //! |---|---|
+//! | `/firecracker` | read-only |
 //! | `/kernel /initramfs /rootfs /modules` | read-only |
 //! | `/disk` | the VM's own disk |
 //! | `/metrics` | what Firecracker counts |
@@ -26,7 +27,7 @@ use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,8 @@ pub const VERB: &str = "vmm-jail";
 /// Behind [`VERB`] instead of a jail: only look whether there can be one.
 pub(super) const PROBE: &str = "probe";
 
+/// Firecracker, in the jail.
+const PROGRAM: &str = "/firecracker";
 /// The kernel, in the jail.
 pub(super) const KERNEL: &str = "/kernel";
 /// The initramfs, in the jail.
@@ -160,7 +163,7 @@ fn launch(jail: &Jail) -> Result<(), Failure> {
     sys::spawn::keep_inherited_private().map_err(during("keep descriptors private"))?;
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none).map_err(during("forbid core dumps"))?;
-    let (program, console) = (open(&jail.program)?, append(&jail.console)?);
+    let console = append(&jail.console)?;
     seclusion::unshare_all().map_err(during("make namespaces for the VMM"))?;
     let (heard, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(during("make a pipe"))?;
     let Some(child) = sys::spawn::fork().map_err(during("fork"))? else {
@@ -171,7 +174,7 @@ fn launch(jail: &Jail) -> Result<(), Failure> {
             Ok(1) => {}
             _ => sys::spawn::exit_at_once(1),
         }
-        return confined(jail, &program, console);
+        return confined(jail, console);
     };
     drop(heard);
     let recorded = Identity::of(child).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
@@ -183,7 +186,7 @@ fn launch(jail: &Jail) -> Result<(), Failure> {
 }
 
 /// The child: takes the world away from itself and becomes the VMM.
-fn confined(jail: &Jail, program: &OwnedFd, console: File) -> Result<(), Failure> {
+fn confined(jail: &Jail, console: File) -> Result<(), Failure> {
     seclusion::end_with_parent().map_err(during("end with the launcher"))?;
     rustix::stdio::dup2_stdout(&console).map_err(during("write to the console's log"))?;
     drop(console);
@@ -193,17 +196,17 @@ fn confined(jail: &Jail, program: &OwnedFd, console: File) -> Result<(), Failure
     if let Some(uplink) = &uplink {
         rustix::io::fcntl_setfd(uplink, rustix::io::FdFlags::empty()).map_err(during("keep the way out"))?;
     }
-    let libraries = if is_static(program)? { &[][..] } else { &LIBRARIES[..] };
+    let libraries = if is_static(&jail.program)? { &[][..] } else { &LIBRARIES[..] };
     let writable = build_root(jail, libraries)?;
-    landlock::restrict(program, &writable, &DEVICES).map_err(during("restrict the VMM's files"))?;
+    landlock::restrict(&writable, &DEVICES).map_err(during("restrict the VMM's files"))?;
     seclusion::drop_capabilities().map_err(during("give up capabilities"))?;
     confine::deny_escapes().map_err(during("restrict the VMM's system calls"))?;
     let text = |text: &str| CString::new(text).map_err(during("name an argument"));
-    let argv: Vec<CString> = std::iter::once("firecracker")
+    let argv: Vec<CString> = std::iter::once(PROGRAM)
         .chain(jail.arguments.iter().map(String::as_str))
         .map(text)
         .collect::<Result<_, _>>()?;
-    let error = seclusion::become_program(program, &argv, &[]);
+    let error = sys::spawn::exec(&text(PROGRAM)?, &argv, &[]);
     Err(during(format!("run {}", jail.program.display()))(error))
 }
 
@@ -223,6 +226,9 @@ fn build_root(jail: &Jail, libraries: &[&str]) -> Result<Vec<String>, Failure> {
         make_file(&inside(device), b"")?;
         mount_bind(device, inside(device)).map_err(during(format!("give the VMM {device}")))?;
     }
+    make_file(&inside(PROGRAM), b"")?;
+    show_program(&jail.program, &inside(PROGRAM))
+        .map_err(during(format!("give the VMM {}", jail.program.display())))?;
     for (shown, place) in &files {
         let access = if shown.is_writable { MountAccess::ReadWrite } else { MountAccess::ReadOnly };
         make_file(&inside(&shown.at), b"")?;
@@ -274,9 +280,14 @@ fn show_library(path: &str, at: &Path) -> Result<(), Failure> {
     } else {
         make_file(at, b"")?
     }
-    mount_bind(path, at).map_err(during(act()))?;
+    show_program(Path::new(path), at).map_err(during(act()))
+}
+
+/// Something to be run, or read to be run.
+fn show_program(path: &Path, at: &Path) -> io::Result<()> {
+    mount_bind(path, at)?;
     let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
-    mount_remount(at, flags, c"").map_err(during(act()))
+    Ok(mount_remount(at, flags, c"")?)
 }
 
 /// The tap, and whatever carries its frames away.
@@ -303,11 +314,10 @@ fn make_tap() -> Result<u32, Failure> {
 }
 
 /// Whether a program needs no other file to run: no `PT_INTERP` among its ELF program headers, elf(5).
-fn is_static(program: &OwnedFd) -> Result<bool, Failure> {
+fn is_static(program: &Path) -> Result<bool, Failure> {
     const PT_INTERP: u32 = 3;
     const ACT: &str = "look at the VMM's program";
-    // Open by path alone until now.
-    let file = File::open(format!("/proc/self/fd/{}", program.as_raw_fd())).map_err(during(ACT))?;
+    let file = File::open(program).map_err(during(ACT))?;
     let mut head = Vec::new();
     file.take(4096).read_to_end(&mut head).map_err(during(ACT))?;
     let number = |at: usize, bytes: usize| {

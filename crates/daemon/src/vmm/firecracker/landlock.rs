@@ -4,7 +4,6 @@
 //! keeps signals and abstract sockets inside.
 
 use std::io;
-use std::os::fd::OwnedFd;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
@@ -14,14 +13,13 @@ use landlock::{
 /// The newest set of rules that is asked for.
 const NEWEST: ABI = ABI::V6;
 
-/// Lets this process, and every program it becomes, read what there is, write to `writable` and use `devices`, and nothing
-/// else; the one program it may become is `program`.
+/// Lets this process, and every program it becomes, read and run what there is, write to `writable` and use `devices`, and
+/// nothing else.
 ///
 /// # Errors
 /// When the kernel knows Landlock and refuses.
-pub(super) fn restrict(program: &OwnedFd, writable: &[String], devices: &[&str]) -> io::Result<()> {
+pub(super) fn restrict(writable: &[String], devices: &[&str]) -> io::Result<()> {
     let reads = AccessFs::from_read(NEWEST);
-    // What is run of the jail is libraries, and what reads them.
     let rules = [("/", reads)];
     let changes = AccessFs::from_all(NEWEST) & !AccessFs::Execute & !AccessFs::MakeBlock & !AccessFs::MakeChar;
     let uses = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
@@ -29,20 +27,16 @@ pub(super) fn restrict(program: &OwnedFd, writable: &[String], devices: &[&str])
         .into_iter()
         .chain(writable.iter().map(|path| (path.as_str(), changes)))
         .chain(devices.iter().map(|path| (*path, uses)));
-    enforce(program, rules).map_err(|error| io::Error::other(error.to_string()))
+    enforce(rules).map_err(|error| io::Error::other(error.to_string()))
 }
 
-fn enforce<'a>(
-    program: &OwnedFd,
-    rules: impl Iterator<Item = (&'a str, BitFlags<AccessFs>)>,
-) -> Result<(), RulesetError> {
+fn enforce<'a>(rules: impl Iterator<Item = (&'a str, BitFlags<AccessFs>)>) -> Result<(), RulesetError> {
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
         .handle_access(AccessNet::from_all(NEWEST))?
         .scope(Scope::from_all(NEWEST))?
-        .create()?
-        .add_rule(PathBeneath::new(program, AccessFs::Execute | AccessFs::ReadFile))?;
+        .create()?;
     for (path, access) in rules {
         // Of a path that is not there nothing can be used.
         if let Ok(place) = PathFd::new(path) {
