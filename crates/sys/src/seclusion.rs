@@ -126,6 +126,9 @@ const PACKET_VNET_HDR: libc::c_int = 15;
 /// `PACKET_IGNORE_OUTGOING` of `linux/if_packet.h`.
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 
+/// Bytes that may wait in [`frames`]; the kernel allows less (`net.core.rmem_max`).
+const RECEIVED_BYTES: usize = 8 << 20;
+
 /// A socket for the frames of interface `index`: reading gives each one that comes in from it, writing sends one out, each
 /// behind a header of [`VNET_HEADER_BYTES`] that says what of it is not done yet. packet(7)
 ///
@@ -136,6 +139,8 @@ pub fn frames(index: u32) -> io::Result<OwnedFd> {
     let all = u16::try_from(libc::ETH_P_ALL).expect("a small number").to_be();
     // Without a protocol it hears nothing until it is bound.
     let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+    // As much as there may be: what finds no room is lost.
+    rustix::net::sockopt::set_socket_recv_buffer_size(&socket, RECEIVED_BYTES)?;
     for option in [PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING] {
         let on: libc::c_int = 1;
         let length = libc::socklen_t::try_from(size_of_val(&on)).expect("4 bytes");

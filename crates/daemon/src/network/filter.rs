@@ -12,7 +12,7 @@
 //!
 //! A guest that is closed and has published ports may answer on those, and nothing else of it passes.
 //!
-//! `guest.rs` is the VMM's end. `carrier.rs` starts passt, or slirp4netns in its place, and speaks to it. `handshake.rs` gives the guest the one answer
+//! `guest.rs` is the VMM's end, `segments.rs` what a NIC would do. `carrier.rs` starts passt, or slirp4netns in its place, and speaks to it. `handshake.rs` gives the guest the one answer
 //! that passt withholds.
 //!
 //! It is `bangerd` called by [`VERB`] ([`run`]): one process for each boot with an open network, in a session of its own
@@ -22,6 +22,7 @@
 mod carrier;
 mod guest;
 mod handshake;
+mod segments;
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};

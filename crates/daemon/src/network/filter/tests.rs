@@ -97,7 +97,15 @@ fn arguments_survive() {
             (Handover::Tap, Reach::Answers(Vec::new())),
         ] {
             let (speech, carrier) = (speech.clone(), carrier.clone());
-            let filter = Filter { socket: "/a b".into(), carrier_pid: "/p".into(), mac: "52:54:00:aa:bb:cc".into(), handover, reach, speech, carrier };
+            let filter = Filter {
+                socket: "/a b".into(),
+                carrier_pid: "/p".into(),
+                mac: "52:54:00:aa:bb:cc".into(),
+                handover,
+                reach,
+                speech,
+                carrier,
+            };
             let words = filter.arguments().into_iter().skip(1).map(OsString::from);
             assert_eq!(Filter::parse(words), Some(filter));
         }

@@ -163,4 +163,4 @@ fn command_line(spec: &MachineSpec) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -17,6 +17,8 @@ mod controls;
 pub mod features;
 pub mod jail;
 mod landlock;
+#[cfg(test)]
+mod schema;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
