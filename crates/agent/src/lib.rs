@@ -6,6 +6,7 @@
 //! | [`diff`] | changes against the image |
 //! | [`ending`] | the end: everything unmounted, the host told, the machine reset |
 //! | [`process_one`] | staying process 1, alone or around an init other than systemd |
+//! | [`renew`] | a guest restored from memory becomes another machine |
 //! | [`serve`] | answers the host: commands, trees, readiness, shutdown |
 //! | [`workspace`] | files that the host sent, and what became of them |
 //! | [`seed`] | the first use of a directory that the VM's disk keeps |
@@ -21,6 +22,7 @@ pub mod diff;
 pub mod ending;
 pub mod mounts;
 pub mod process_one;
+pub mod renew;
 pub mod root_dir;
 pub mod seed;
 pub mod serve;

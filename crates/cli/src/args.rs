@@ -21,7 +21,9 @@ VMs (each also as `banger vm ...`):
   start     Start VMs                      stop      Stop VMs
   restart   Stop and start VMs             delete    Remove VMs and disks (rm)
   pause     Let VMs stand still            resume    Let paused VMs go on
-  kill      End VMs without asking         set       Change what VMs have
+  suspend   Put VMs' memory on the disk     fork      Copy VMs that run
+  snapshot  Keep what a VM is now          set       Change what VMs have
+  kill      End VMs without asking
   rename    Give a VM another name         prune     Delete all VMs that are off
   stats     Show what VMs use              ports     Show where VMs are reached
   list      List VMs (ls, ps)              show      Show all about one VM
@@ -170,8 +172,23 @@ pub(crate) enum Verb {
     ///
     /// Nothing runs in a paused VM, its connections included, until it is resumed; stopping it resumes it first.
     Pause(cmd::vm::pause::Args),
-    /// Let paused VMs go on, with the right time
+    /// Let VMs go on that are paused or suspended, with the right time
     Resume(cmd::vm::pause::Args),
+    /// Put VMs' memory on the disk and end them; they go on from there
+    ///
+    /// A suspended VM takes no memory. `resume` and `start` let it go on where it was, `stop` gives its memory up.
+    Suspend(cmd::vm::pause::Args),
+    /// Make new VMs that go on from where a VM is now
+    ///
+    /// They share its memory until they write to it, and have names, addresses and keys of their own: docs/fork.md.
+    Fork(cmd::vm::fork::Args),
+    /// Keep what a VM is now, to go back to it
+    #[command(visible_alias = "snapshots", after_help = cmd::vm::snapshot::EXAMPLES, arg_required_else_help = true)]
+    Snapshot {
+        /// What to do.
+        #[command(subcommand)]
+        verb: cmd::vm::snapshot::Verb,
+    },
     /// Drop what VMs changed of their systems; /root and /home stay
     ///
     /// The system is as the image has it again, from the next start on.

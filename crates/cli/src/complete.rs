@@ -12,7 +12,8 @@ use clap_complete::env::CompleteEnv;
 use serde::de::DeserializeOwned;
 use wire::agent::session::is_session_name;
 use wire::api::{
-    BASE, ImageList, KernelList, KillSignal, OperationList, RestartPolicy, STATES, SessionList, VmList, WorkspaceMode,
+    BASE, ImageList, KernelList, KillSignal, OperationList, RestartPolicy, STATES, SessionList, SnapshotList, VmList,
+    WorkspaceMode,
 };
 
 use crate::client::{Client, encode, within};
@@ -122,11 +123,22 @@ pub(crate) fn sessions() -> ArgValueCandidates {
     })
 }
 
-/// The VM in a command line about sessions: the first word behind the verb that is neither an option nor its value.
+/// Names of snapshots of the VM that was named before them.
+pub(crate) fn snapshots() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let Some(vm) = WORDS.get().and_then(|words| vm_of(words)) else { return Vec::new() };
+        let list = ask::<SnapshotList>(&format!("vms/{}/snapshots", encode(vm)));
+        let snapshots = list.map_or_else(Vec::new, |list| list.snapshots);
+        snapshots.into_iter().map(|one| candidate(&one.name, wire::size::human(one.bytes))).collect()
+    })
+}
+
+/// The VM in a command line about sessions or snapshots: the first word behind the verb that is neither an option nor its value.
 fn vm_of(words: &[String]) -> Option<&str> {
     const WITH_VALUE: [&str; 9] =
         ["--tail", "-n", "--detach-keys", "--format", "--timeout", "-t", "--signal", "-s", "--name"];
-    let noun = words.iter().position(|word| word == "session" || word == "sessions")?;
+    let noun =
+        words.iter().position(|word| ["session", "sessions", "snapshot", "snapshots"].contains(&word.as_str()))?;
     let mut rest = words.iter().skip(noun + 2);
     while let Some(word) = rest.next() {
         if WITH_VALUE.contains(&word.as_str()) {

@@ -1,4 +1,4 @@
-//! Kernel requests without a safe form elsewhere: growing a mounted ext4, feeding the random pool.
+//! Kernel requests without a safe form elsewhere: growing a mounted ext4, feeding and renewing the random pool.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, AsRawFd};
 const EXT4_IOC_RESIZE_FS: libc::Ioctl = 0x4008_6610;
 /// `RNDADDENTROPY` of random(4): `_IOW('R', 3, int[2])`.
 const RNDADDENTROPY: libc::Ioctl = 0x4008_5203;
+/// `RNDRESEEDCRNG` of random(4): `_IO('R', 7)`.
+const RNDRESEEDCRNG: libc::Ioctl = 0x5207;
 /// Most bytes given to the random pool at once.
 pub const ENTROPY_BYTES_MAX: usize = 512;
 
@@ -40,5 +42,16 @@ pub fn add_entropy(device: impl AsFd, bytes: &[u8]) -> io::Result<()> {
     info.buffer[..bytes.len()].copy_from_slice(bytes);
     // SAFETY: this request reads the structure and as many bytes behind it as it says, which are there.
     let result = unsafe { libc::ioctl(device.as_fd().as_raw_fd(), RNDADDENTROPY, &raw const info) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Has the kernel make its generator's key anew from the pool, at once: what was added decides every byte from here on, on
+/// every processor. `device` is `/dev/random` or `/dev/urandom`, open.
+///
+/// # Errors
+/// When this process may not, or the pool was never full.
+pub fn reseed(device: impl AsFd) -> io::Result<()> {
+    // SAFETY: this request takes no argument.
+    let result = unsafe { libc::ioctl(device.as_fd().as_raw_fd(), RNDRESEEDCRNG) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

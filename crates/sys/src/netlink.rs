@@ -1,7 +1,11 @@
-//! The little of netlink(7) that is needed: an interface up or gone, an address, a default route; and being told of devices.
+//! The little of netlink(7) that a guest needs: an interface up, down and gone, its addresses, a default route; connections found
+//! and destroyed; and being told of devices.
 //!
-//! [`Routes`] speaks rtnetlink(7) (`linux/rtnetlink.h`): one request, one acknowledgement. [`Uevents`] wakes whoever waits
-//! for a device; what appeared is read from sysfs.
+//! [`Routes`] speaks rtnetlink(7) (`linux/rtnetlink.h`): one request, one acknowledgement, or a list ([`answers`]).
+//! [`Connections`] speaks sock_diag(7). [`Uevents`] wakes whoever waits for a device; what appeared is read from sysfs.
+
+pub mod answers;
+mod connections;
 
 use std::io;
 use std::net::IpAddr;
@@ -14,15 +18,22 @@ use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with,
 };
 
+use answers::{Answers, attributes};
+pub use connections::{Connection, Connections, Transport};
+
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
+const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const NLMSG_ERROR: u16 = 2;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
+const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_CREATE: u16 = 0x400;
+const IFLA_ADDRESS: u16 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_FLAGS: u16 = 8;
@@ -51,12 +62,13 @@ impl Message {
         Message(bytes)
     }
 
-    /// Adds an attribute; every payload here is a multiple of four bytes, so no padding is needed.
+    /// Adds an attribute.
     fn attribute(mut self, kind: u16, payload: &[u8]) -> Message {
         let length = u16::try_from(payload.len() + 4).expect("attributes here are short");
         self.0.extend_from_slice(&length.to_ne_bytes());
         self.0.extend_from_slice(&kind.to_ne_bytes());
         self.0.extend_from_slice(payload);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
         self
     }
 
@@ -67,9 +79,12 @@ impl Message {
     }
 }
 
+fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a malformed netlink answer")
+}
+
 /// Whether an acknowledgement says that all went well.
 fn acknowledged(reply: &[u8]) -> io::Result<()> {
-    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "a malformed netlink answer");
     let kind = reply.get(4..6).and_then(|b| b.first_chunk()).map(|b| u16::from_ne_bytes(*b)).ok_or_else(malformed)?;
     let code = reply.get(HEADER_BYTES..).and_then(|b| b.first_chunk()).map(|b| i32::from_ne_bytes(*b));
     match (kind, code) {
@@ -88,6 +103,45 @@ fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// An address of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    /// Of which interface.
+    pub index: u32,
+    /// The interface's own address, on a point-to-point link too.
+    pub address: IpAddr,
+    /// 0 to 128.
+    pub prefix_length: u8,
+}
+
+impl InterfaceAddress {
+    /// Reads an `RTM_NEWADDR`; none for what is no address of a family known here.
+    fn parse(body: &[u8]) -> Option<InterfaceAddress> {
+        let fixed: &[u8; 8] = body.first_chunk()?;
+        let mut found = None;
+        for (kind, value) in attributes(&body[8..]) {
+            // IPv6 has only the one; IPv4 has both, and they differ on a point-to-point link.
+            if kind == IFA_LOCAL || kind == IFA_ADDRESS && found.is_none() {
+                found = address_of(fixed[0], value).or(found);
+            }
+        }
+        let index = u32::from_ne_bytes(*fixed[4..].first_chunk()?);
+        Some(InterfaceAddress { index, address: found?, prefix_length: fixed[1] })
+    }
+}
+
+/// The first bytes of `bytes` as an address of `family`.
+fn address_of(family: u8, bytes: &[u8]) -> Option<IpAddr> {
+    let is = |wanted: AddressFamily| u16::from(family) == wanted.as_raw();
+    if is(AddressFamily::INET) {
+        bytes.first_chunk::<4>().map(|octets| IpAddr::from(*octets))
+    } else if is(AddressFamily::INET6) {
+        bytes.first_chunk::<16>().map(|octets| IpAddr::from(*octets))
+    } else {
+        None
     }
 }
 
@@ -111,11 +165,48 @@ impl Routes {
     /// # Errors
     /// When the kernel refuses.
     pub fn set_up(&self, index: u32) -> io::Result<()> {
-        let mut fixed = [0; 16];
-        fixed[4..8].copy_from_slice(&index.to_ne_bytes());
-        fixed[8..12].copy_from_slice(&IFF_UP.to_ne_bytes());
-        fixed[12..16].copy_from_slice(&IFF_UP.to_ne_bytes());
-        self.ask(Message::new(RTM_NEWLINK, 0, &fixed))
+        self.ask(Message::new(RTM_NEWLINK, 0, &link(index, IFF_UP, IFF_UP)))
+    }
+
+    /// Takes interface `index` down; the kernel forgets its routes and neighbours.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_down(&self, index: u32) -> io::Result<()> {
+        self.ask(Message::new(RTM_NEWLINK, 0, &link(index, 0, IFF_UP)))
+    }
+
+    /// Gives interface `index`, which is down, another MAC address.
+    ///
+    /// # Errors
+    /// When the kernel or the device refuses.
+    pub fn set_mac(&self, index: u32, mac: [u8; 6]) -> io::Result<()> {
+        self.ask(Message::new(RTM_NEWLINK, 0, &link(index, 0, 0)).attribute(IFLA_ADDRESS, &mac))
+    }
+
+    /// All addresses of all interfaces.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn addresses(&self) -> io::Result<Vec<InterfaceAddress>> {
+        let message = Message::new(RTM_GETADDR, NLM_F_DUMP, &[0; 8]);
+        let mut found = Vec::new();
+        list(&self.socket, message, RTM_NEWADDR, |body| found.extend(InterfaceAddress::parse(body)))?;
+        Ok(found)
+    }
+
+    /// Takes an address from its interface; one that is gone needs no taking.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remove_address(&self, old: &InterfaceAddress) -> io::Result<()> {
+        let mut fixed = [family(old.address), old.prefix_length, 0, 0, 0, 0, 0, 0];
+        fixed[4..].copy_from_slice(&old.index.to_ne_bytes());
+        let octets = octets(old.address);
+        match self.ask(Message::new(RTM_DELADDR, 0, &fixed).attribute(IFA_LOCAL, &octets)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Ok(()),
+            other => other,
+        }
     }
 
     /// Removes interface `index`.
@@ -156,10 +247,41 @@ impl Routes {
     }
 
     fn ask(&self, message: Message) -> io::Result<()> {
-        send(&self.socket, &message.finish(), SendFlags::empty())?;
-        let mut reply = [0_u8; 4096];
-        let (count, _) = recv(&self.socket, &mut reply[..], RecvFlags::empty())?;
-        acknowledged(&reply[..count])
+        ask(&self.socket, message)
+    }
+}
+
+/// `struct ifinfomsg`: these of its flags, so.
+fn link(index: u32, flags: u32, change: u32) -> [u8; 16] {
+    let mut fixed = [0; 16];
+    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+    fixed[8..12].copy_from_slice(&flags.to_ne_bytes());
+    fixed[12..16].copy_from_slice(&change.to_ne_bytes());
+    fixed
+}
+
+/// One request, one acknowledgement.
+fn ask(socket: &OwnedFd, message: Message) -> io::Result<()> {
+    send(socket, &message.finish(), SendFlags::empty())?;
+    let mut reply = [0_u8; 4096];
+    let (count, _) = recv(socket, &mut reply[..], RecvFlags::empty())?;
+    acknowledged(&reply[..count])
+}
+
+/// One request, a list in as many answers as it takes: `each` gets the body of every entry of `kind`.
+fn list(socket: &OwnedFd, message: Message, kind: u16, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    send(socket, &message.finish(), SendFlags::empty())?;
+    // The kernel's own limit for one answer of a list.
+    let mut buffer = vec![0_u8; 32 * 1024];
+    loop {
+        let (count, _) = recv(socket, &mut buffer[..], RecvFlags::empty())?;
+        for answer in Answers::of(&buffer[..count.min(buffer.len())]) {
+            match answer? {
+                answers::Answer::Entry { kind: found, body } if found == kind => each(body),
+                answers::Answer::Entry { .. } => {}
+                answers::Answer::Done => return Ok(()),
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! What belongs to the image or to the person in the guest stays: in shared files banger owns a fenced block only.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags};
 use wire::agent::message::{BootConfig, GitIdentity, SyncedFile};
@@ -27,27 +28,63 @@ pub fn set_clock_and_entropy(config: &BootConfig, report: &mut Report) {
         if bytes.is_empty() {
             return Ok(());
         }
-        let device = rustix::fs::open("/dev/urandom", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        sys::kernel::add_entropy(device, &bytes)
+        sys::kernel::add_entropy(random_device()?, &bytes)
     });
     report.note("feed the random pool", fed);
+}
+
+/// The random pool, for what is asked of it by ioctl(2).
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn random_device() -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open("/dev/urandom", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Writes what tells this machine from others of its image: names, resolver, host keys.
 pub fn apply(root: &RootDir, config: &BootConfig, report: &mut Report) {
     network::loopback(report);
+    set_host_name(config, report);
+    write_names(root, config, report);
+    if !config.machine_id.is_empty() {
+        report.note("write /etc/machine-id", write_machine_id(root, &config.machine_id));
+    }
+    report.note("write the SSH host keys", write_host_keys(root, config));
+}
+
+/// Tells the kernel the guest's name.
+pub fn set_host_name(config: &BootConfig, report: &mut Report) {
     if !config.hostname.is_empty() {
         report.note("set the host name", rustix::system::sethostname(config.hostname.as_bytes()));
+    }
+}
+
+/// Writes the guest's name, and where it asks for those of others.
+pub fn write_names(root: &RootDir, config: &BootConfig, report: &mut Report) {
+    if !config.hostname.is_empty() {
         let name = format!("{}\n", config.hostname);
         report.note("write /etc/hostname", root.write("/etc/hostname", name.as_bytes(), 0o644));
     }
     report.note("write /etc/hosts", write_hosts(root, &config.hostname));
     report.note("write /etc/resolv.conf", write_resolver(root, config));
-    if !config.machine_id.is_empty() {
-        let id = format!("{}\n", config.machine_id);
-        report.note("write /etc/machine-id", root.write("/etc/machine-id", id.as_bytes(), 0o444));
+}
+
+/// Where the machine's id is.
+pub const MACHINE_ID: &str = "/etc/machine-id";
+/// Where D-Bus keeps a copy, in images where that is no link.
+const MACHINE_ID_OF_DBUS: &str = "/var/lib/dbus/machine-id";
+
+/// Writes machine-id(5).
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_machine_id(root: &RootDir, id: &str) -> io::Result<()> {
+    let line = format!("{id}\n");
+    root.write(MACHINE_ID, line.as_bytes(), 0o444)?;
+    if root.read_link(MACHINE_ID_OF_DBUS).is_none() && root.exists(MACHINE_ID_OF_DBUS) {
+        root.write(MACHINE_ID_OF_DBUS, line.as_bytes(), 0o444)?;
     }
-    report.note("write the SSH host keys", write_host_keys(root, config));
+    Ok(())
 }
 
 /// Writes what is of the person whose machine it is: keys, git identity, files. Their home must be there.
@@ -78,7 +115,11 @@ fn write_resolver(root: &RootDir, config: &BootConfig) -> io::Result<()> {
     root.write("/etc/resolv.conf", text.as_bytes(), 0o644)
 }
 
-fn write_host_keys(root: &RootDir, config: &BootConfig) -> io::Result<()> {
+/// Writes the host keys, where the image has a place for them.
+///
+/// # Errors
+/// When one cannot be written.
+pub fn write_host_keys(root: &RootDir, config: &BootConfig) -> io::Result<()> {
     if config.ssh_host_keys.is_empty() || !root.exists("/etc/ssh") {
         return Ok(());
     }
@@ -142,8 +183,25 @@ fn write_git_identity(root: &RootDir, identity: &GitIdentity) -> io::Result<()> 
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
-    text.push_str(&format!("[user]\n\tname = {}\n\temail = {}\n", quoted(&identity.name), quoted(&identity.email)));
+    text.push_str(&git_section(identity));
     root.write("/root/.gitconfig", text.as_bytes(), 0o644)
+}
+
+/// Takes away what [`apply_personal`] wrote about who commits are by; what somebody changed since is theirs.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn remove_git_identity(root: &RootDir, identity: &GitIdentity) -> io::Result<()> {
+    let text = root.read_text("/root/.gitconfig", FILE_BYTES_MAX)?.unwrap_or_default();
+    match text.strip_suffix(&git_section(identity)) {
+        Some(rest) => root.write("/root/.gitconfig", rest.as_bytes(), 0o644),
+        None => Ok(()),
+    }
+}
+
+/// As it is written, at the end of the file.
+fn git_section(identity: &GitIdentity) -> String {
+    format!("[user]\n\tname = {}\n\temail = {}\n", quoted(&identity.name), quoted(&identity.email))
 }
 
 /// Whether a git-config(1) file sets `user.name` or `user.email`.
@@ -181,7 +239,10 @@ fn write_synced(root: &RootDir, file: &SyncedFile) -> io::Result<()> {
 }
 
 /// The bytes that hexadecimal digits spell.
-fn bytes_of_hex(text: &str) -> io::Result<Vec<u8>> {
+///
+/// # Errors
+/// When they spell none.
+pub fn bytes_of_hex(text: &str) -> io::Result<Vec<u8>> {
     let malformed = || io::Error::new(io::ErrorKind::InvalidInput, "not hexadecimal");
     let digit = |c: &u8| char::from(*c).to_digit(16).and_then(|d| u8::try_from(d).ok()).ok_or_else(malformed);
     let pairs = text.as_bytes().chunks(2);
@@ -234,6 +295,11 @@ mod tests {
         write_git_identity(&root, &GitIdentity { name: "other".into(), email: String::new() }).unwrap();
         let text = std::fs::read_to_string(dir.path().join("root/.gitconfig")).unwrap();
         assert_eq!(text, "[core]\n\tx = y\n[user]\n\tname = \"A \\\"B\\\" \\\\C[x]\"\n\temail = \"a@b\"\n");
+        let other = GitIdentity { name: "other".into(), email: String::new() };
+        for (removed, left) in [(&other, text.as_str()), (&identity, "[core]\n\tx = y\n")] {
+            remove_git_identity(&root, removed).unwrap();
+            assert_eq!(std::fs::read_to_string(dir.path().join("root/.gitconfig")).unwrap(), left);
+        }
     }
 
     #[test]

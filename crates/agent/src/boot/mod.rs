@@ -72,12 +72,25 @@ pub fn plain(error: &io::Error) -> String {
 pub struct Report {
     timeline: Vec<(String, u64)>,
     warnings: Vec<String>,
+    is_unlogged: bool,
 }
 
 /// Warnings told to the host; more are a broken image's, and all alike.
 const WARNINGS_MAX: usize = 50;
 
 impl Report {
+    /// One of a process outside a VM: the kernel's log is not its own.
+    #[must_use]
+    pub fn unlogged() -> Report {
+        Report { is_unlogged: true, ..Report::default() }
+    }
+
+    /// What was gathered: the timeline, the warnings.
+    #[must_use]
+    pub fn into_parts(self) -> (Vec<(String, u64)>, Vec<String>) {
+        (self.timeline, self.warnings)
+    }
+
     /// A stage was reached.
     pub fn reached(&mut self, stage: &str) {
         self.timeline.push((stage.to_owned(), uptime_ms()));
@@ -95,7 +108,9 @@ impl Report {
     pub fn warn(&mut self, text: impl Into<String>) {
         if self.warnings.len() < WARNINGS_MAX {
             let text: String = text.into();
-            log(&text);
+            if !self.is_unlogged {
+                log(&text);
+            }
             self.warnings.push(text.chars().take(500).collect());
         }
     }

@@ -23,16 +23,23 @@ pub fn loopback(report: &mut Report) {
 }
 
 fn apply(network: &GuestNetwork) -> io::Result<()> {
-    let routes = Routes::open()?;
     let nic = find(&network.mac)?;
-    routes.set_up(nic)?;
+    bring_up(&Routes::open()?, &nic, network)
+}
+
+/// Brings a NIC up and gives it its addresses and routes.
+///
+/// # Errors
+/// When one is malformed, or the kernel refuses.
+pub fn bring_up(routes: &Routes, nic: &Nic, network: &GuestNetwork) -> io::Result<()> {
+    routes.set_up(nic.index)?;
     for text in &network.addresses {
         let (address, prefix_length) = parse_address(text)?;
-        routes.add_address(nic, address, prefix_length)?;
+        routes.add_address(nic.index, address, prefix_length)?;
     }
     for text in &network.gateways {
         let gateway = text.parse().map_err(|_| malformed(text))?;
-        routes.add_default(nic, gateway)?;
+        routes.add_default(nic.index, gateway)?;
     }
     Ok(())
 }
@@ -50,17 +57,60 @@ fn malformed(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("{text:?} is no address"))
 }
 
-/// The index of the interface with this MAC address.
-fn find(mac: &str) -> io::Result<u32> {
+/// `52:54:00:12:34:56` in its parts.
+///
+/// # Errors
+/// When it is none.
+pub fn parse_mac(text: &str) -> io::Result<[u8; 6]> {
+    let malformed = || io::Error::new(io::ErrorKind::InvalidInput, format!("{text:?} is no MAC address"));
+    let mut mac = [0; 6];
+    let mut parts = text.split(':');
+    for byte in &mut mac {
+        let part = parts.next().filter(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()));
+        *byte = u8::from_str_radix(part.ok_or_else(malformed)?, 16).map_err(|_| malformed())?;
+    }
+    // Bit 0 of the first byte is a group's: no NIC has such an address.
+    if parts.next().is_some() || mac[0] & 1 == 1 { Err(malformed()) } else { Ok(mac) }
+}
+
+/// An interface with a device behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nic {
+    /// As netlink counts.
+    pub index: u32,
+    /// As people call it.
+    pub name: String,
+    /// As the kernel writes it.
+    pub mac: String,
+}
+
+/// The NIC with this MAC address.
+///
+/// # Errors
+/// When there is none.
+pub fn find(mac: &str) -> io::Result<Nic> {
+    let found = nics()?.into_iter().find(|nic| nic.mac.eq_ignore_ascii_case(mac));
+    found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no interface has the address {mac}")))
+}
+
+/// The interfaces with a device behind them, in the kernel's order: not the loopback, nor what the guest made itself.
+///
+/// # Errors
+/// When /sys is not there.
+pub fn nics() -> io::Result<Vec<Nic>> {
+    let mut found = Vec::new();
     for entry in std::fs::read_dir("/sys/class/net")? {
-        let path: PathBuf = entry?.path();
-        let attribute = |name: &str| std::fs::read_to_string(path.join(name)).unwrap_or_default();
-        if attribute("address").trim().eq_ignore_ascii_case(mac) {
-            let index = attribute("ifindex");
-            return index.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into());
+        let entry = entry?;
+        let path: PathBuf = entry.path();
+        if path.join("device").exists() {
+            let attribute = |name: &str| std::fs::read_to_string(path.join(name));
+            let index = attribute("ifindex")?.trim().parse().map_err(|_| io::ErrorKind::InvalidData)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            found.push(Nic { index, name, mac: attribute("address")?.trim().to_owned() });
         }
     }
-    Err(io::Error::new(io::ErrorKind::NotFound, format!("no interface has the address {mac}")))
+    found.sort_by_key(|nic| nic.index);
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -73,6 +123,24 @@ mod tests {
         assert_eq!(parse_address("fd00::2/64").unwrap(), ("fd00::2".parse().unwrap(), 64));
         for wrong in ["10.0.2.15", "10.0.2.15/33", "x/24", "10.0.2.15/x", "fd00::2/129"] {
             assert!(parse_address(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn mac_addresses_are_checked() {
+        assert_eq!(parse_mac("52:54:00:12:aB:ff").unwrap(), [0x52, 0x54, 0, 0x12, 0xab, 0xff]);
+        for wrong in
+            ["", "52:54:00:12:34", "52:54:00:12:34:56:78", "52:54:00:12:34:5", "53:54:00:12:34:56", "+2:54:00:12:34:56"]
+        {
+            assert!(parse_mac(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_mac_address_is_read_back(mac: [u8; 6]) {
+            let text = mac.map(|byte| format!("{byte:02x}")).join(":");
+            proptest::prop_assert_eq!(parse_mac(&text).ok(), (mac[0] & 1 == 0).then_some(mac));
         }
     }
 }

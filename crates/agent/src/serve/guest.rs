@@ -29,6 +29,8 @@ pub struct Guest {
     root: Option<PathBuf>,
     own: Credentials,
     config: BootConfig,
+    /// The boot id it was renewed with.
+    boot_uuid: Option<String>,
     passwd: Remembered,
     group: Remembered,
     null: Option<OwnedFd>,
@@ -46,12 +48,30 @@ impl Guest {
             groups: Vec::new(),
         };
         let (passwd, group) = (Remembered::default(), Remembered::default());
-        Guest { root, own, config, passwd, group, null: None, cgroups }
+        Guest { root, own, config, boot_uuid: None, passwd, group, null: None, cgroups }
     }
 
     /// Takes what a process outside a VM is told instead of booting.
     pub fn configure(&mut self, config: BootConfig) {
         self.config = config;
+    }
+
+    /// It is another machine.
+    pub fn renew(&mut self, config: BootConfig, boot_uuid: Option<String>) {
+        self.config = config;
+        self.boot_uuid = boot_uuid.or(self.boot_uuid.take());
+    }
+
+    /// What it was told to be.
+    #[must_use]
+    pub fn config(&self) -> &BootConfig {
+        &self.config
+    }
+
+    /// The boot id it was renewed with, if it was.
+    #[must_use]
+    pub fn boot_uuid(&self) -> Option<&str> {
+        self.boot_uuid.as_deref()
     }
 
     /// Whether this is a process outside a VM.

@@ -10,6 +10,7 @@
 //! | [`listeners`] | which sockets of the guest wait for somebody |
 //! | [`workspaces`] | what the host sent of a work tree, and what became of it |
 //! | [`grow`] | the disk grows while the guest runs |
+//! | [`renewals`] | it is saved, and restored as another machine |
 //! | [`sessions`] | commands that go on without a stream |
 //! | [`readiness`], [`leaving`] | the guest's beginning and end |
 //! | [`guest`], [`accounts`], [`cgroup`] | what commands need of the guest |
@@ -29,6 +30,7 @@ pub mod link;
 pub mod listeners;
 pub mod port;
 pub mod readiness;
+pub mod renewals;
 pub mod requests;
 pub mod sessions;
 pub mod turn;

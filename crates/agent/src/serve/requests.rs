@@ -90,7 +90,8 @@ impl Server {
                     Ok(Reply::Done { bytes: 0 })
                 });
             }
-            Request::Freeze { .. } | Request::Renew(_) => Err(Failure::Unsupported),
+            Request::Freeze { quiesce } => return self.freeze(stream, quiesce),
+            Request::Renew(renewal) => self.renew(*renewal),
             Request::SetClock { unix_ns } => set_clock(unix_ns).map(|()| Reply::Done { bytes: 0 }),
             Request::Listeners => {
                 return self.work(stream, Channels::Neither, |_| Ok(Reply::Listeners(listeners::listeners())));
@@ -188,7 +189,10 @@ impl Server {
             let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
             line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
         };
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let boot_id = match self.guest.boot_uuid().filter(|_| self.guest.is_hosted()) {
+            Some(renewed) => renewed.to_owned(),
+            None => std::fs::read_to_string(crate::renew::ids::BOOT_ID).unwrap_or_default(),
+        };
         // A process outside a VM has no NIC, and the host's are none of its own.
         let traffic = if self.guest.is_hosted() { Some((0, 0)) } else { traffic() };
         let commands = self.jobs.values().filter(|job| matches!(job.task, super::job::Task::Command)).count();

@@ -6,6 +6,7 @@
 //! | `streams` | many of them: floods, stalls, limits, memory |
 //! | `sessions` | commands that outlive their host |
 //! | `resync` | connections that end or begin in the middle of anything |
+//! | `renewals` | a guest that was restored, and is another machine |
 //! | `trees` | tar streams in and out |
 //! | `workspaces` | what was sent of a work tree, and what became of it |
 
@@ -13,6 +14,7 @@
 
 mod exec;
 mod host;
+mod renewals;
 mod resync;
 mod sessions;
 mod streams;

@@ -28,6 +28,7 @@ fn guest(api: &Api, record: &VmRecord) -> Option<Guest> {
         | VmState::Paused { .. }
         | VmState::Stopping { .. }
         | VmState::Stopped
+        | VmState::Suspended
         | VmState::Deleting => None,
     }
 }

@@ -30,6 +30,10 @@ pub(super) async fn guest(api: &Api, record: &VmRecord) -> Result<Guest, Refusal
         let error = ApiError::new(ErrorCode::WrongState, format!("{name} is paused"));
         return Err(error.with_hint(format!("banger resume {name}")).into());
     }
+    if record.state == VmState::Suspended {
+        let error = ApiError::new(ErrorCode::WrongState, format!("{name} is suspended"));
+        return Err(error.with_hint(format!("banger resume {name}")).into());
+    }
     let (VmState::Running { .. } | VmState::Stopping { .. }) = record.state else {
         let error = ApiError::new(ErrorCode::WrongState, format!("{name} is not running"));
         return Err(error.with_hint(format!("banger start {name}")).into());

@@ -7,6 +7,7 @@
 //! | [`guests`] | commands in a running guest |
 //! | [`figures`] | what a VM uses, and where it can be reached |
 //! | [`logs`] | the boots of a VM and what each printed |
+//! | [`saved`] | machines that are saved: suspend, snapshots, forks |
 //! | [`sessions`] | commands of a guest that go on without a client |
 //! | [`trees`] | files into a running guest and out of it |
 //! | [`differences`] | what a guest changed of its image |
@@ -30,6 +31,7 @@ pub mod figures;
 pub mod guests;
 pub mod logs;
 pub mod operations;
+pub mod saved;
 pub mod sessions;
 pub mod system;
 pub mod trees;
@@ -111,6 +113,11 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(vms::pause))
         .routes(routes!(vms::resume))
         .routes(routes!(vms::reset))
+        .routes(routes!(saved::suspend))
+        .routes(routes!(saved::fork))
+        .routes(routes!(saved::list, saved::take))
+        .routes(routes!(saved::restore))
+        .routes(routes!(saved::delete))
         .routes(routes!(vms::wait))
         .routes(routes!(changes::rename))
         .routes(routes!(changes::set))

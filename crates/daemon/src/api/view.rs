@@ -66,6 +66,7 @@ fn vm_state(state: &State) -> VmState {
         State::Paused { .. } => VmState::Paused,
         State::Stopping { .. } => VmState::Stopping,
         State::Stopped => VmState::Stopped,
+        State::Suspended => VmState::Suspended,
         State::Deleting => VmState::Deleting,
     }
 }

@@ -1,6 +1,6 @@
 //! Names for VMs whose owner gave none: `calm-otter`. Pure: the caller supplies the randomness.
 
-use wire::naming::VmName;
+use wire::naming::{VM_NAME_LEN_MAX, VmName};
 
 const ADJECTIVES: [&str; 64] = [
     "able", "agile", "amber", "ample", "azure", "bold", "brave", "breezy", "brief", "bright", "brisk", "calm",
@@ -41,6 +41,17 @@ pub fn generate(seed: u64, is_taken: impl Fn(&VmName) -> bool) -> VmName {
         }
     }
     format!("vm-{seed:016x}").parse().expect("hexadecimal digits are allowed in names")
+}
+
+/// `base` with a number, cut where that would be no name.
+///
+/// # Panics
+/// Never: what is cut off a VM name leaves a VM name.
+#[must_use]
+pub fn numbered(base: &VmName, number: usize) -> VmName {
+    let tail = format!("-{number}");
+    let head: String = base.as_str().chars().take(VM_NAME_LEN_MAX - tail.len()).collect();
+    format!("{}{tail}", head.trim_end_matches('-')).parse().expect("letters and digits, then a number")
 }
 
 /// The finalizer of splitmix64.

@@ -13,7 +13,9 @@
 //! ```
 //!
 //! `Running` and `Paused` change into each other by `PauseDone` and `ResumeDone`; what is paused is stopped, deleted and
-//! ended as what runs is. An operation on it that is taken back leaves it running.
+//! ended as what runs is. An operation on it that is taken back leaves it running. `Stopping` becomes `Suspended` by
+//! `SuspendDone`, which is off as `Stopped` is but for its memory, kept on the disk: a start from it that is taken back before the
+//! guest went on leaves it so (`WakeUnwound`).
 //!
 //! Events that belong to a boot name it; the late end of an earlier boot changes nothing.
 
@@ -50,6 +52,8 @@ pub enum VmState {
     },
     /// Off.
     Stopped,
+    /// Off, its memory and devices on the disk: it goes on from there.
+    Suspended,
     /// Being removed.
     Deleting,
 }
@@ -94,6 +98,18 @@ pub enum VmEvent {
         /// The run that goes on.
         boot: BootId,
     },
+    /// Its memory and devices are on the disk.
+    SuspendDone {
+        /// The run whose they are.
+        boot: BootId,
+    },
+    /// The memory of what was suspended is given up.
+    MemoryGivenUp,
+    /// A start of what was suspended was taken back before the guest went on.
+    WakeUnwound {
+        /// The run that did not come to be.
+        boot: BootId,
+    },
     /// The VMM of a run is gone.
     BootEnded {
         /// Which run.
@@ -120,6 +136,9 @@ pub enum Refused {
     /// Its processors stand still.
     #[error("paused")]
     Paused,
+    /// It is off, its memory on the disk.
+    #[error("suspended")]
+    Suspended,
     /// There is nothing to stop.
     #[error("not running")]
     NotRunning,
@@ -153,10 +172,12 @@ impl VmState {
             (S::Starting { .. } | S::Running { .. } | S::Paused { .. } | S::Stopping { .. }, E::CreateFinished) => {
                 Err(Refused::AlreadyRunning)
             }
-            (S::Stopped, E::CreateFinished) => Ok(S::Stopped),
+            (S::Stopped | S::Suspended, E::CreateFinished) => Ok(self.clone()),
             (S::Deleting, E::CreateFinished) => Err(Refused::BeingDeleted),
 
-            (S::Creating | S::Created | S::Stopped, E::StartBegun { boot }) => Ok(S::Starting { boot: boot.clone() }),
+            (S::Creating | S::Created | S::Stopped | S::Suspended, E::StartBegun { boot }) => {
+                Ok(S::Starting { boot: boot.clone() })
+            }
             (S::Starting { boot: own }, E::StartBegun { boot }) if own == boot => Ok(self.clone()),
             (S::Starting { .. } | S::Running { .. }, E::StartBegun { .. }) => Err(Refused::AlreadyRunning),
             (S::Paused { .. }, E::StartBegun { .. } | E::GuestReady { .. }) => Err(Refused::Paused),
@@ -167,17 +188,23 @@ impl VmState {
                 ours(own, boot, S::Running { boot: own.clone() })
             }
             (S::Stopping { .. }, E::GuestReady { .. }) => Err(Refused::AlreadyStopping),
-            (S::Creating | S::Created | S::Stopped, E::GuestReady { .. }) => Err(Refused::NotRunning),
+            (S::Creating | S::Created | S::Stopped | S::Suspended, E::GuestReady { .. }) => Err(Refused::NotRunning),
             (S::Deleting, E::GuestReady { .. }) => Err(Refused::BeingDeleted),
 
             (S::Starting { boot: own }, E::StartUnwound { boot }) => ours(own, boot, S::Stopped),
             // A create with start that failed before or after its start: its own undo removes the row.
-            (S::Creating | S::Created | S::Stopped, E::StartUnwound { .. }) => Ok(self.clone()),
+            (S::Creating | S::Created | S::Stopped | S::Suspended, E::StartUnwound { .. } | E::WakeUnwound { .. }) => {
+                Ok(self.clone())
+            }
             (S::Running { boot: own } | S::Paused { boot: own }, E::StartUnwound { boot }) => {
                 ours(own, boot, S::Stopped)
             }
-            (S::Stopping { .. }, E::StartUnwound { .. }) => Err(Refused::AlreadyStopping),
-            (S::Deleting, E::StartUnwound { .. }) => Err(Refused::BeingDeleted),
+            (
+                S::Starting { boot: own } | S::Running { boot: own } | S::Paused { boot: own },
+                E::WakeUnwound { boot },
+            ) => ours(own, boot, S::Suspended),
+            (S::Stopping { .. }, E::StartUnwound { .. } | E::WakeUnwound { .. }) => Err(Refused::AlreadyStopping),
+            (S::Deleting, E::StartUnwound { .. } | E::WakeUnwound { .. }) => Err(Refused::BeingDeleted),
 
             (S::Running { boot: own } | S::Paused { boot: own }, E::PauseDone { boot }) => {
                 ours(own, boot, S::Paused { boot: own.clone() })
@@ -189,6 +216,7 @@ impl VmState {
                 S::Creating | S::Created | S::Stopped | S::Starting { .. },
                 E::PauseDone { .. } | E::ResumeDone { .. },
             ) => Err(Refused::NotRunning),
+            (S::Suspended, E::PauseDone { .. } | E::ResumeDone { .. } | E::StopBegun { .. }) => Err(Refused::Suspended),
             (S::Stopping { .. }, E::PauseDone { .. } | E::ResumeDone { .. }) => Err(Refused::AlreadyStopping),
             (S::Deleting, E::PauseDone { .. } | E::ResumeDone { .. }) => Err(Refused::BeingDeleted),
 
@@ -208,10 +236,27 @@ impl VmState {
                 S::Stopping { boot: own } | S::Running { boot: own } | S::Paused { boot: own },
                 E::StopUnwound { boot },
             ) => ours(own, boot, S::Running { boot: own.clone() }),
+            (S::Suspended, E::StopUnwound { boot }) => Ok(S::Running { boot: boot.clone() }),
             (S::Starting { .. }, E::StopUnwound { .. }) => Err(Refused::AlreadyRunning),
             (S::Creating, E::StopUnwound { .. }) => Err(Refused::BeingCreated),
             (S::Created | S::Stopped, E::StopUnwound { .. }) => Err(Refused::NotRunning),
             (S::Deleting, E::StopUnwound { .. }) => Err(Refused::BeingDeleted),
+
+            (
+                S::Stopping { boot: own } | S::Running { boot: own } | S::Paused { boot: own },
+                E::SuspendDone { boot },
+            ) => ours(own, boot, S::Suspended),
+            (S::Suspended | S::Stopped, E::MemoryGivenUp) => Ok(S::Stopped),
+            (S::Creating | S::Created, E::MemoryGivenUp) => Err(Refused::NotRunning),
+            (S::Starting { .. } | S::Running { .. } | S::Paused { .. }, E::MemoryGivenUp) => {
+                Err(Refused::AlreadyRunning)
+            }
+            (S::Stopping { .. }, E::MemoryGivenUp) => Err(Refused::AlreadyStopping),
+            (S::Deleting, E::MemoryGivenUp) => Err(Refused::BeingDeleted),
+            (S::Suspended, E::SuspendDone { .. }) => Ok(S::Suspended),
+            (S::Creating, E::SuspendDone { .. }) => Err(Refused::BeingCreated),
+            (S::Created | S::Stopped | S::Starting { .. }, E::SuspendDone { .. }) => Err(Refused::NotRunning),
+            (S::Deleting, E::SuspendDone { .. }) => Err(Refused::BeingDeleted),
 
             (
                 S::Starting { boot: own }
@@ -220,7 +265,9 @@ impl VmState {
                 | S::Stopping { boot: own },
                 E::BootEnded { boot },
             ) => Ok(if own == boot { S::Stopped } else { self.clone() }),
-            (S::Creating | S::Created | S::Stopped | S::Deleting, E::BootEnded { .. }) => Ok(self.clone()),
+            (S::Creating | S::Created | S::Stopped | S::Suspended | S::Deleting, E::BootEnded { .. }) => {
+                Ok(self.clone())
+            }
 
             // A deletion holds the VM and ends its run itself, so it may begin anywhere, also where a stuck operation
             // left the VM.
@@ -228,6 +275,7 @@ impl VmState {
                 S::Creating
                 | S::Created
                 | S::Stopped
+                | S::Suspended
                 | S::Deleting
                 | S::Starting { .. }
                 | S::Running { .. }
@@ -245,7 +293,8 @@ impl VmState {
                 | S::Starting { .. }
                 | S::Running { .. }
                 | S::Paused { .. }
-                | S::Stopping { .. },
+                | S::Stopping { .. }
+                | S::Suspended,
                 E::DeleteUnwound { .. },
             ) => Ok(self.clone()),
         }
@@ -259,7 +308,7 @@ impl VmState {
             | VmState::Running { boot }
             | VmState::Paused { boot }
             | VmState::Stopping { boot } => Some(boot),
-            VmState::Creating | VmState::Created | VmState::Stopped | VmState::Deleting => None,
+            VmState::Creating | VmState::Created | VmState::Stopped | VmState::Suspended | VmState::Deleting => None,
         }
     }
 
@@ -274,6 +323,7 @@ impl VmState {
             VmState::Paused { .. } => wire::api::VmState::Paused,
             VmState::Stopping { .. } => wire::api::VmState::Stopping,
             VmState::Stopped => wire::api::VmState::Stopped,
+            VmState::Suspended => wire::api::VmState::Suspended,
             VmState::Deleting => wire::api::VmState::Deleting,
         }
     }
@@ -297,6 +347,7 @@ mod tests {
             VmState::Paused { boot: boot(1) },
             VmState::Stopping { boot: boot(1) },
             VmState::Stopped,
+            VmState::Suspended,
             VmState::Deleting,
         ]
     }
@@ -315,6 +366,9 @@ mod tests {
             VmEvent::DeleteUnwound { boot: None },
             VmEvent::PauseDone { boot: boot(b) },
             VmEvent::ResumeDone { boot: boot(b) },
+            VmEvent::SuspendDone { boot: boot(b) },
+            VmEvent::WakeUnwound { boot: boot(b) },
+            VmEvent::MemoryGivenUp,
         ]
     }
 
@@ -328,6 +382,7 @@ mod tests {
             Ok(VmState::Paused { .. }) => 'H',
             Ok(VmState::Stopping { .. }) => 'p',
             Ok(VmState::Stopped) => 'P',
+            Ok(VmState::Suspended) => 'S',
             Ok(VmState::Deleting) => 'd',
             Err(_) => '-',
         };
@@ -337,26 +392,29 @@ mod tests {
     #[test]
     fn every_pair() {
         // Columns: CreateFinished StartBegun GuestReady StartUnwound StopBegun StopUnwound BootEnded DeleteBegun
-        //          DeleteUnwound with a boot, DeleteUnwound without, PauseDone ResumeDone
+        //          DeleteUnwound with a boot, DeleteUnwound without, PauseDone ResumeDone SuspendDone WakeUnwound
+        //          MemoryGivenUp
         let own_boot = [
-            "Cs-c--cdcc--",
-            "Cs-C--CdCC--",
-            "-sRPp-Pdss--",
-            "--RPpRPdRRHR",
-            "---PpRPdHHHR",
-            "----pRPdpp--",
-            "Ps-P--PdPP--",
-            "------ddRP--",
+            "Cs-c--cdcc---c-",
+            "Cs-C--CdCC---C-",
+            "-sRPp-Pdss---S-",
+            "--RPpRPdRRHRSS-",
+            "---PpRPdHHHRSS-",
+            "----pRPdpp--S--",
+            "Ps-P--PdPP---PP",
+            "Ss-S-RSdSS--SSP",
+            "------ddRP-----",
         ];
         let other_boot = [
-            "Cs-c--cdcc--",
-            "Cs-C--CdCC--",
-            "------sdss--",
-            "------RdRR--",
-            "------HdHH--",
-            "------pdpp--",
-            "Ps-P--PdPP--",
-            "------ddRP--",
+            "Cs-c--cdcc---c-",
+            "Cs-C--CdCC---C-",
+            "------sdss-----",
+            "------RdRR-----",
+            "------HdHH-----",
+            "------pdpp-----",
+            "Ps-P--PdPP---PP",
+            "Ss-S-RSdSS--SSP",
+            "------ddRP-----",
         ];
         assert_eq!(table(1), own_boot);
         assert_eq!(table(2), other_boot);
@@ -364,7 +422,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_foreign_boot_changes_nothing_that_runs(sequence in proptest::collection::vec((0_usize..12, 1_u8..4), 0..40)) {
+        fn a_foreign_boot_changes_nothing_that_runs(sequence in proptest::collection::vec((0_usize..15, 1_u8..4), 0..40)) {
             let mut state = VmState::Creating;
             for (event, b) in sequence {
                 let event = &events(b)[event];

@@ -122,7 +122,7 @@ fn missing(error: StoreError, default: &str) -> Cause {
 }
 
 /// A new guest's identity. The SSH host key is made here so that it is the same over all boots and known to the host.
-fn mint_identity() -> Result<GuestIdentity, Cause> {
+pub(super) fn mint_identity() -> Result<GuestIdentity, Cause> {
     let machine_id = sys::rand::bytes::<16>().iter().map(|byte| format!("{byte:02x}")).collect();
     let KeyPair { private, public } = KeyPair::new("").map_err(|error| caused(ErrorCode::Internal, &error))?;
     let host_key = SshHostKey { algorithm: "ed25519".to_owned(), private, public };

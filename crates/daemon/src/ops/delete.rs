@@ -104,7 +104,7 @@ async fn refuse_running(host: &Host, vm: &VmRecord) -> Result<(), Cause> {
         VmState::Starting { .. } | VmState::Running { .. } => return refuse(Refused::AlreadyRunning),
         VmState::Paused { .. } => return refuse(Refused::Paused),
         VmState::Stopping { .. } => return refuse(Refused::AlreadyStopping),
-        VmState::Creating | VmState::Created | VmState::Stopped | VmState::Deleting => {}
+        VmState::Creating | VmState::Created | VmState::Stopped | VmState::Suspended | VmState::Deleting => {}
     }
     let last = host.store.last_boot(&vm.id).await?;
     let rebooted_at_ms = last.filter(|boot| boot.ended.as_deref() == Some("reboot")).and_then(|boot| boot.ended_at_ms);

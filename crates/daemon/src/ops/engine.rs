@@ -16,6 +16,7 @@ use super::live::{Live, Watch, reports};
 use super::plan::Plan;
 use super::world::Host;
 use super::{create, delete, image_build, image_delete, kernel_delete, kernel_import, restart, start, stop};
+use crate::model::vm::VmState;
 use crate::saga::{Cause, Driven, Outcome, UndoFailure};
 use crate::store::records::{OperationRecord, VmRecord};
 use crate::store::{self, StoreError};
@@ -82,6 +83,9 @@ impl Engine {
     /// Every refusal; nothing has begun then.
     pub async fn stop(self: &Arc<Self>, key: &str, grace: Option<Duration>) -> Result<Begun, Cause> {
         let (vm, _planning) = self.hold_free(key).await?;
+        if vm.state == VmState::Suspended {
+            return self.give_up(&vm).await;
+        }
         let plan = stop::plan(&self.host, &vm, grace).await?;
         self.begin(Plan::Stop(Box::new(plan))).await
     }

@@ -84,7 +84,7 @@ impl From<StoreError> for Cause {
                 caused(ErrorCode::Busy, &error).with_hint(hint).retryable()
             }
             StoreError::InUse { .. } => caused(ErrorCode::InUse, &error),
-            StoreError::Refused { name, refused: Refused::Paused } => {
+            StoreError::Refused { name, refused: Refused::Paused | Refused::Suspended } => {
                 caused(ErrorCode::WrongState, &error).with_hint(format!("banger resume {name}"))
             }
             StoreError::Refused { .. } => caused(ErrorCode::WrongState, &error),

@@ -12,10 +12,12 @@ use wire::api::ErrorCode;
 
 use super::failure::{caused, refused};
 use super::origin::{Origin, OriginKind};
-use super::start::{Booting, await_guest, boot_config, with_console};
+use super::start::{Booting, StartPlan, await_guest, boot_config, with_console};
 use super::world::Host;
 use crate::guest::Guest;
 use crate::saga::{Cause, Cx, Step};
+use crate::snapshot::{spent_dir, suspended_dir};
+use crate::store::StoreError;
 use crate::supervise;
 use crate::vmm::{Snapshots, Vmm};
 
@@ -37,48 +39,123 @@ impl<P: Booting + Sync> Step<P, Host> for GoOn {
         let Some(origin) = &plan.origin else {
             return Ok(());
         };
-        let (OriginKind::Template { key }, host) = (&origin.kind, cx.world);
-        let boot = plan.boot_ref();
+        let (host, boot) = (cx.world, plan.boot_ref());
         if host.supervisors.adopt(&boot).await? {
             // An earlier daemon got this far. Whoever owns it has the connection to its guest.
+            if origin.kind == OriginKind::Suspended {
+                spend(host, plan)?;
+            }
             snapshots(host)?.go_on(&origin.launch).await?;
             let guest = await_guest(cx).await?;
             become_this(cx, origin, &guest).await?;
         } else {
-            match tokio::time::timeout(TEMPLATE_WITHIN, go_on(cx, origin)).await {
-                Ok(Ok((vmm, guest))) => host.supervisors.take_over(&boot, vmm, guest),
-                Ok(Err(cause)) if cause.is_cancellation() => return Err(cause),
-                Ok(Err(cause)) => return fall_back(cx, key, &cause.message).await,
-                Err(_) => {
-                    let why = format!("it did not answer within {} s", TEMPLATE_WITHIN.as_secs());
-                    return fall_back(cx, key, &why).await;
+            let within = within(plan, origin);
+            let gone_on = tokio::time::timeout(within, go_on(cx, origin, Instant::now() + within)).await;
+            let late = || refused(ErrorCode::Timeout, format!("it did not answer within {} s", within.as_secs()));
+            match (gone_on.unwrap_or_else(|_| Err(late())), &origin.kind) {
+                (Ok((vmm, guest)), _) => host.supervisors.take_over(&boot, vmm, guest),
+                // A boot would lack the same room, and the template is not to blame.
+                (Err(cause), OriginKind::Template { key })
+                    if !(cause.is_cancellation() || cause.is(ErrorCode::Exhausted)) =>
+                {
+                    return fall_back(cx, key, &cause.message).await;
                 }
+                (Err(cause), _) => return Err(cause),
             }
         }
-        Ok(host.templates.note_use(key)?)
+        settle(cx, origin)
     }
 
     async fn undo(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
-        let plan = cx.plan.booting();
-        if plan.origin.is_none() {
+        let (plan, host) = (cx.plan.booting(), cx.world);
+        let Some(origin) = &plan.origin else {
             return Ok(());
+        };
+        host.supervisors.ensure_gone(&plan.boot_ref()).await?;
+        match origin.kind {
+            OriginKind::Template { .. } => leave_template(cx).await,
+            OriginKind::Suspended => Ok(sys::fs::remove_tree(&spent_dir(&host.dirs.state, &plan.vm))?),
+            // The next try begins with the disk that was saved. A fork goes with its disk.
+            OriginKind::Snapshot | OriginKind::Fork => Ok(()),
         }
-        cx.world.supervisors.ensure_gone(&plan.boot_ref()).await?;
-        make_fresh(cx).await
     }
+}
+
+/// Leaves a VM that went on from a template as one that was never started.
+async fn leave_template<P: Booting + Sync>(cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
+    let plan = cx.plan.booting();
+    // Once it was up the disk is its user's, however short that was.
+    let was_up = match cx.world.store.boot(&plan.boot).await {
+        Ok(boot) => boot.ready_at_ms.is_some(),
+        Err(StoreError::NotFound { .. }) => false,
+        Err(error) => return Err(error.into()),
+    };
+    if was_up {
+        return Ok(());
+    }
+    match make_fresh(cx).await {
+        // The disk stays what the template had, which boots as well: a way back needs no room.
+        Err(cause) if cause.is(ErrorCode::Exhausted) => {
+            tracing::warn!(vm = %plan.vm, error = %cause, "a VM keeps the disk of a template");
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+/// How long the guest may take.
+fn within(plan: &StartPlan, origin: &Origin) -> Duration {
+    match origin.kind {
+        OriginKind::Template { .. } => TEMPLATE_WITHIN.min(Duration::from_millis(plan.boot_timeout_ms)),
+        OriginKind::Suspended | OriginKind::Snapshot | OriginKind::Fork => Duration::from_millis(plan.boot_timeout_ms),
+    }
+}
+
+/// What is left to do once the guest is this VM's.
+fn settle<P: Booting>(cx: &Cx<'_, P, Host>, origin: &Origin) -> Result<(), Cause> {
+    let (plan, host) = (cx.plan.booting(), cx.world);
+    match &origin.kind {
+        OriginKind::Template { key } => {
+            if let Err(error) = host.templates.note_use(key) {
+                tracing::warn!(template = key, %error, "a use of a template is not counted");
+            }
+            Ok(())
+        }
+        // Its VMM has it mapped; nobody else may go on from it.
+        OriginKind::Suspended => Ok(sys::fs::remove_tree(&spent_dir(&host.dirs.state, &plan.vm))?),
+        OriginKind::Snapshot | OriginKind::Fork => Ok(()),
+    }
+}
+
+/// Keeps everybody from going on from what a suspended VM's guest is about to: its disk is about to change. Idempotent.
+fn spend(host: &Host, plan: &StartPlan) -> Result<(), Cause> {
+    let (saved, spent) = (suspended_dir(&host.dirs.state, &plan.vm), spent_dir(&host.dirs.state, &plan.vm));
+    if saved.exists() {
+        sys::fs::remove_tree(&spent)?;
+        sys::fs::rename(&saved, &spent)?;
+    }
+    Ok(())
 }
 
 /// From the disk to a guest with the names, the NIC and the time of this VM. Nobody owns the VMM before that: one that fails
 /// leaves no trace of an end of the boot.
-async fn go_on<P: Booting + Sync>(cx: &Cx<'_, P, Host>, origin: &Origin) -> Result<(Box<dyn Vmm>, Guest), Cause> {
+async fn go_on<P: Booting + Sync>(
+    cx: &Cx<'_, P, Host>,
+    origin: &Origin,
+    deadline: Instant,
+) -> Result<(Box<dyn Vmm>, Guest), Cause> {
     let (plan, host) = (cx.plan.booting(), cx.world);
     if let Some(disk) = &origin.disk {
         host.storage.replace(&plan.vm, disk).await?;
     }
     let vmm = host.vmm.spawn(&origin.launch).await?;
+    if origin.kind == OriginKind::Suspended {
+        spend(host, plan)?;
+    }
     snapshots(host)?.go_on(&origin.launch).await?;
     let guest = tokio::select! {
-        guest = supervise::meet(&origin.launch, Instant::now() + TEMPLATE_WITHIN) => {
+        // Whoever calls this waits no longer.
+        guest = supervise::meet(&origin.launch, deadline) => {
             guest.map_err(|error| caused(ErrorCode::GuestUnreachable, &error))?
         }
         () = cx.cancelled() => return Err(Cause::cancelled()),
@@ -94,22 +171,24 @@ async fn become_this<P: Booting + Sync>(cx: &Cx<'_, P, Host>, origin: &Origin, g
         if !origin.is_of(guest.hello()) {
             return Err(with_console(plan, ErrorCode::GuestUnreachable, "another guest answered".to_owned()));
         }
-        renew(cx, guest).await?;
+        renew(cx, origin, guest).await?;
     }
     snapshots(host)?.plug(&origin.launch).await?;
     Ok(host.store.set_boot_init(&plan.boot, origin.init.clone()).await?)
 }
 
-async fn renew<P: Booting + Sync>(cx: &Cx<'_, P, Host>, guest: &Guest) -> Result<(), Cause> {
+async fn renew<P: Booting + Sync>(cx: &Cx<'_, P, Host>, origin: &Origin, guest: &Guest) -> Result<(), Cause> {
     let (plan, store) = (cx.plan.booting(), &cx.world.store);
+    let is_same = origin.kind == OriginKind::Suspended;
     let (config, mut warnings) = boot_config(cx.world, plan).await?;
     let renewal = Renewal {
         vm: plan.vm.to_string(),
         boot: plan.boot.to_string(),
-        boot_uuid: uuid(sys::rand::bytes()),
+        // A machine that was suspended goes on as what it was.
+        boot_uuid: if is_same { None } else { Some(uuid(sys::rand::bytes())) },
         config,
         disk_bytes: None,
-        services: SERVICES.map(str::to_owned).to_vec(),
+        services: if is_same { Vec::new() } else { SERVICES.map(str::to_owned).to_vec() },
     };
     let renewed = tokio::select! {
         renewed = guest.renew(renewal) => renewed.map_err(|error| caused(ErrorCode::OperationFailed, &error))?,
@@ -143,7 +222,9 @@ async fn fall_back<P: Booting + Sync>(cx: &Cx<'_, P, Host>, key: &str, why: &str
     let (plan, host) = (cx.plan.booting(), cx.world);
     tracing::warn!(boot = %plan.boot, template = key, why, "a template is given up, the VM boots");
     host.vmm.ensure_gone(&plan.boot_ref().launch).await?;
-    host.templates.give_up(key)?;
+    if let Err(error) = host.templates.give_up(key) {
+        tracing::error!(template = key, %error, "a template that is given up is not removed, or not counted");
+    }
     make_fresh(cx).await?;
     // Whoever carried the frames of one VMM does not of another.
     let machine = &plan.machine;
@@ -151,12 +232,10 @@ async fn fall_back<P: Booting + Sync>(cx: &Cx<'_, P, Host>, key: &str, why: &str
     Ok(host.network.ensure_attached(&machine.nic, &plan.attachment, &machine.boot_dir).await?)
 }
 
-/// Makes the disk a new one again: the VM's user has had no word with its guest.
+/// Makes the disk a new one again: the VM's user has had no word with its guest. In one: there always is a disk.
 async fn make_fresh<P: Booting + Sync>(cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
-    let (plan, host) = (cx.plan.booting(), cx.world);
-    host.storage.ensure_deleted(&plan.vm).await?;
-    host.storage.ensure_disk(&plan.vm, plan.disk_bytes).await?;
-    Ok(())
+    let (plan, storage) = (cx.plan.booting(), &cx.world.storage);
+    Ok(storage.blank(&storage.path(&plan.vm), plan.disk_bytes).await?)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::staging::remove_tree;
-use super::world::Host;
+use super::world::{Host, blocking};
 use crate::saga::{Cause, Cx, Saga, Step, Undo};
 use crate::store::StoreError;
 use crate::store::records::ImageRecord;
@@ -54,7 +54,7 @@ impl Step<ImageDeletePlan, Host> for ForgetImage {
     }
 }
 
-/// Removes the files.
+/// Removes the files, and the templates that need them.
 struct RemoveImageFiles;
 
 #[async_trait]
@@ -71,7 +71,11 @@ impl Step<ImageDeletePlan, Host> for RemoveImageFiles {
         match cx.world.store.find_image(cx.plan.record.id.as_str()).await {
             // The same content was made again since: the files are that one's.
             Ok(_) => Ok(()),
-            Err(StoreError::NotFound { .. }) => remove_tree(cx.world.image_dir(&cx.plan.record.id)).await,
+            Err(StoreError::NotFound { .. }) => {
+                let (templates, id) = (cx.world.templates.clone(), cx.plan.record.id.clone());
+                blocking(move || Ok(templates.remove_where(|of| of.image == id)?)).await?;
+                remove_tree(cx.world.image_dir(&cx.plan.record.id)).await
+            }
             Err(error) => Err(error.into()),
         }
     }

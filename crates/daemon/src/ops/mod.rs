@@ -5,6 +5,12 @@
 //! | [`create`] | `vm.create`: a row, a disk; with `start` the boot too, all or nothing |
 //! | [`start`] | `vm.start`: from a frozen plan to a guest that answers |
 //! | `go_on`, [`origin`] | a start's other way: the guest goes on from what was saved |
+//! | [`suspend`] | `vm.suspend`: memory to the disk, the VMM ends; a start goes on from there |
+//! | [`snapshot_create`] | `vm.snapshot`: memory, devices and disk of one moment |
+//! | [`snapshot_restore`] | a start, or a restart, from a snapshot |
+//! | [`fork`] | `vm.fork`: new VMs go on from where one is now |
+//! | `give_up` | `vm.give_up`: the memory of a suspended VM is dropped, it is stopped |
+//! | `saving` | the steps that save a machine |
 //! | [`template_make`] | `template.make`: a fresh machine boots, is saved and ends |
 //! | [`stop`] | `vm.stop`: ask the guest, wait, kill if need be |
 //! | [`kill`] | `vm.kill`: a signal to the VMM, the guest is not asked |
@@ -31,7 +37,9 @@ pub mod create;
 pub mod delete;
 pub mod engine;
 pub mod failure;
+pub mod fork;
 mod free;
+pub mod give_up;
 mod go_on;
 pub mod image_build;
 pub mod image_delete;
@@ -49,11 +57,16 @@ pub mod prepare;
 pub mod reset;
 pub mod restart;
 pub mod resume;
+mod saving;
 pub mod set;
+pub mod snapshot_create;
+pub mod snapshot_restore;
 pub mod ssh_key;
 mod staging;
 pub mod start;
+mod start_plan;
 pub mod stop;
+pub mod suspend;
 pub mod template_make;
 pub mod unasked;
 pub mod unexported;

@@ -4,12 +4,18 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use wire::agent::message::Hello;
+use wire::api::ErrorCode;
 use wire::id::{BootId, ImageId, KernelId, VmId};
 
+use super::failure::refused;
+use super::go_on::snapshots;
+use super::saving::SavePlan;
+use super::start::StartPlan;
 use super::world::Host;
-use crate::model::machine::{MachineSpec, NicAttachment, SavedMachine};
+use crate::model::machine::{MachineSpec, SavedMachine};
 use crate::model::vm::VmState;
 use crate::saga::Cause;
+use crate::snapshot::{DISK, Snapshot, suspended_dir};
 use crate::store::records::VmRecord;
 use crate::template::Ingredients;
 use crate::vmm::Launch;
@@ -40,6 +46,12 @@ pub enum OriginKind {
         /// The template's name.
         key: String,
     },
+    /// The machine of the VM itself. It goes on as what it was.
+    Suspended,
+    /// The machine of the VM at an earlier time, with its disk.
+    Snapshot,
+    /// The machine of another VM a moment ago.
+    Fork,
 }
 
 impl Origin {
@@ -57,12 +69,11 @@ impl Origin {
 pub(super) fn of_template(
     host: &Host,
     vm: &VmRecord,
-    machine: &MachineSpec,
-    nic: &NicAttachment,
+    start: &StartPlan,
     (image, kernel): (&ImageId, &KernelId),
 ) -> Result<(Option<Origin>, Option<Ingredients>), Cause> {
-    let is_fresh = matches!(vm.state, VmState::Creating | VmState::Created) && !vm.reset_pending;
-    let Some(snapshots) = host.vmm.snapshots().filter(|_| host.settings.templates && is_fresh) else {
+    let (machine, nic) = (&start.machine, &start.attachment);
+    let Some(snapshots) = host.vmm.snapshots().filter(|_| host.settings.templates && is_fresh(host, vm)) else {
         return Ok((None, None));
     };
     // What cannot be saved boots.
@@ -85,6 +96,75 @@ pub(super) fn of_template(
         init: found.manifest.init,
     };
     Ok((Some(origin), None))
+}
+
+/// What a suspended VM goes on from.
+///
+/// # Errors
+/// When what was saved is gone, or this host cannot let it go on.
+pub(super) fn of_suspended(host: &Host, vm: &VmRecord, start: &StartPlan) -> Result<Origin, Cause> {
+    let dir = suspended_dir(&host.dirs.state, &vm.id);
+    let Some(saved) = Snapshot::at(&dir) else {
+        let message =
+            format!("the memory of {}, which is suspended, is missing: there is none in {}", vm.name, dir.display());
+        return Err(refused(ErrorCode::WrongState, message).with_hint(without_memory(vm)));
+    };
+    of_saved(host, start, &saved, OriginKind::Suspended).map_err(|cause| cause.with_hint(without_memory(vm)))
+}
+
+fn without_memory(vm: &VmRecord) -> String {
+    format!("its disk is whole: `banger stop {}` gives its memory up, and the next start boots", vm.name)
+}
+
+/// The same, of any machine that was saved.
+///
+/// # Errors
+/// When this host cannot let it go on.
+pub(super) fn of_saved(host: &Host, start: &StartPlan, saved: &Snapshot, kind: OriginKind) -> Result<Origin, Cause> {
+    let shape = snapshots(host)?.shape(&start.machine, &start.attachment)?;
+    if let Some(why) = saved.manifest.shape.differs(&shape) {
+        return Err(refused(ErrorCode::WrongState, format!("{} cannot go on here: {why}", saved.manifest.name)));
+    }
+    Ok(Origin {
+        kind,
+        vm: saved.manifest.vm.clone(),
+        boot: saved.manifest.boot.clone(),
+        disk: saved.disk(),
+        launch: host.vmm.plan(&going_on(&start.machine, saved.saved()), &start.attachment)?,
+        init: saved.manifest.init.clone(),
+    })
+}
+
+/// What a VM goes on from that is forked from the machine `save` tells of, which is not saved yet.
+///
+/// # Errors
+/// When a driver refuses.
+pub(super) fn of_fork(host: &Host, start: &StartPlan, save: &SavePlan) -> Result<Origin, Cause> {
+    let saved = SavedMachine::in_dir(&save.dir);
+    Ok(Origin {
+        kind: OriginKind::Fork,
+        vm: save.vm.clone(),
+        boot: save.boot.clone(),
+        disk: Some(save.dir.join(DISK)),
+        launch: host.vmm.plan(&going_on(&start.machine, saved), &start.attachment)?,
+        init: save.manifest.init.clone(),
+    })
+}
+
+/// Whether nothing of anybody's is on the VM's disk: going on from a template replaces it.
+fn is_fresh(host: &Host, vm: &VmRecord) -> bool {
+    match vm.state {
+        VmState::Creating => true,
+        // A record may be older than the disk, as in a database that was put back from a copy.
+        VmState::Created => !vm.reset_pending && host.storage.is_untouched(&vm.id),
+        VmState::Starting { .. }
+        | VmState::Running { .. }
+        | VmState::Paused { .. }
+        | VmState::Stopping { .. }
+        | VmState::Stopped
+        | VmState::Suspended
+        | VmState::Deleting => false,
+    }
 }
 
 /// The same machine, going on from what was saved.

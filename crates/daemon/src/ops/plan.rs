@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::create::CreatePlan;
 use super::delete::DeletePlan;
+use super::fork::ForkPlan;
+use super::give_up::GiveUpPlan;
 use super::image_build::ImageBuildPlan;
 use super::image_delete::ImageDeletePlan;
 use super::kernel_delete::KernelDeletePlan;
@@ -14,12 +16,14 @@ use super::prepare::PreparePlan;
 use super::reset::ResetPlan;
 use super::restart::RestartPlan;
 use super::set::SetPlan;
+use super::snapshot_create::SnapshotPlan;
 use super::start::StartPlan;
 use super::stop::StopPlan;
+use super::suspend::SuspendPlan;
 use super::template_make::TemplatePlan;
 use super::world::Host;
-use super::{create, delete, image_build, image_delete, kernel_delete, kernel_import, kill};
-use super::{pause, prepare, reset, restart, resume, set, start, stop, template_make};
+use super::{create, delete, fork, give_up, image_build, image_delete, kernel_delete, kernel_import, kill};
+use super::{pause, prepare, reset, restart, resume, set, snapshot_create, start, stop, suspend, template_make};
 use crate::saga::{DriveError, Driven, Outcome, Undo, drive};
 use wire::id::{BootId, VmId};
 
@@ -48,6 +52,18 @@ pub enum Plan {
     /// `vm.resume`
     #[serde(rename = "vm.resume")]
     Resume(Box<PausePlan>),
+    /// `vm.suspend`
+    #[serde(rename = "vm.suspend")]
+    Suspend(Box<SuspendPlan>),
+    /// `vm.snapshot`
+    #[serde(rename = "vm.snapshot")]
+    Snapshot(Box<SnapshotPlan>),
+    /// `vm.give_up`
+    #[serde(rename = "vm.give_up")]
+    GiveUp(Box<GiveUpPlan>),
+    /// `vm.fork`
+    #[serde(rename = "vm.fork")]
+    Fork(Box<ForkPlan>),
     /// `vm.set`
     #[serde(rename = "vm.set")]
     Set(Box<SetPlan>),
@@ -107,6 +123,22 @@ macro_rules! with_saga {
             }
             Plan::Resume($inner) => {
                 let $saga = resume::resume();
+                $act
+            }
+            Plan::Suspend($inner) => {
+                let $saga = suspend::suspend();
+                $act
+            }
+            Plan::Snapshot($inner) => {
+                let $saga = snapshot_create::snapshot_create();
+                $act
+            }
+            Plan::GiveUp($inner) => {
+                let $saga = give_up::give_up();
+                $act
+            }
+            Plan::Fork($inner) => {
+                let $saga = fork::fork();
                 $act
             }
             Plan::Set($inner) => {
@@ -186,6 +218,10 @@ impl Plan {
             Plan::Restart(plan) => plan.start.name.to_string(),
             Plan::Kill(plan) => plan.stop.name.to_string(),
             Plan::Pause(plan) | Plan::Resume(plan) => plan.name.to_string(),
+            Plan::Suspend(plan) => plan.stop.name.to_string(),
+            Plan::Snapshot(plan) => plan.name.to_string(),
+            Plan::GiveUp(plan) => plan.name.to_string(),
+            Plan::Fork(plan) => plan.name.to_string(),
             Plan::Set(plan) => plan.name.to_string(),
             Plan::Reset(plan) => plan.name.to_string(),
             Plan::Prepare(plan) => plan.name.to_string(),
@@ -208,6 +244,10 @@ impl Plan {
             Plan::Restart(plan) => Some(&plan.start.vm),
             Plan::Kill(plan) => Some(&plan.stop.vm),
             Plan::Pause(plan) | Plan::Resume(plan) => Some(&plan.vm),
+            Plan::Suspend(plan) => Some(&plan.stop.vm),
+            Plan::Snapshot(plan) => Some(&plan.save.vm),
+            Plan::GiveUp(plan) => Some(&plan.vm),
+            Plan::Fork(plan) => Some(&plan.save.vm),
             Plan::Set(plan) => Some(&plan.vm),
             Plan::Reset(plan) => Some(&plan.vm),
             Plan::Prepare(plan) => Some(&plan.vm),
@@ -231,6 +271,10 @@ impl Plan {
             | Plan::Kill(_)
             | Plan::Pause(_)
             | Plan::Resume(_)
+            | Plan::Suspend(_)
+            | Plan::GiveUp(_)
+            | Plan::Fork(_)
+            | Plan::Snapshot(_)
             | Plan::Set(_)
             | Plan::Reset(_)
             | Plan::Prepare(_)
@@ -276,6 +320,10 @@ impl Plan {
             | Plan::Kill(_)
             | Plan::Pause(_)
             | Plan::Resume(_)
+            | Plan::Suspend(_)
+            | Plan::GiveUp(_)
+            | Plan::Fork(_)
+            | Plan::Snapshot(_)
             | Plan::Set(_)
             | Plan::Reset(_)
             | Plan::Prepare(_)
@@ -303,6 +351,7 @@ impl Plan {
     pub fn makes_room(&self) -> bool {
         match self {
             Plan::Stop(_)
+            | Plan::GiveUp(_)
             | Plan::Kill(_)
             | Plan::Pause(_)
             | Plan::Resume(_)
@@ -313,6 +362,9 @@ impl Plan {
             | Plan::Start(_)
             | Plan::Restart(_)
             | Plan::Reset(_)
+            | Plan::Suspend(_)
+            | Plan::Fork(_)
+            | Plan::Snapshot(_)
             | Plan::Set(_)
             | Plan::Prepare(_)
             | Plan::ImageBuild(_)
@@ -333,6 +385,10 @@ impl Plan {
             Plan::Kill(_) => format!("kill {subject}"),
             Plan::Pause(_) => format!("pause {subject}"),
             Plan::Resume(_) => format!("resume {subject}"),
+            Plan::Suspend(_) => format!("suspend {subject}"),
+            Plan::Snapshot(_) => format!("take a snapshot of {subject}"),
+            Plan::GiveUp(_) => format!("give up the memory of {subject}"),
+            Plan::Fork(_) => format!("fork {subject}"),
             Plan::Set(_) => format!("change {subject}"),
             Plan::Reset(_) => format!("reset {subject}"),
             Plan::Prepare(_) => format!("prepare the workspace of {subject}"),

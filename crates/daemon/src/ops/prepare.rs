@@ -102,8 +102,9 @@ fn check_runs(vm: &VmRecord) -> Result<(), Cause> {
     let name = &vm.name;
     match vm.state {
         VmState::Running { .. } => Ok(()),
-        VmState::Paused { .. } => {
-            let refusal = refused(ErrorCode::WrongState, format!("{name} is paused"));
+        VmState::Paused { .. } | VmState::Suspended => {
+            let is = if matches!(vm.state, VmState::Suspended) { "suspended" } else { "paused" };
+            let refusal = refused(ErrorCode::WrongState, format!("{name} is {is}"));
             Err(refusal.with_hint(format!("banger resume {name}")))
         }
         VmState::Creating

@@ -89,6 +89,7 @@ pub async fn plan(host: &Host, vm: &VmRecord, may_restart: bool) -> Result<Reset
     match &vm.state {
         VmState::Creating => return Err(no(Refused::BeingCreated).into()),
         VmState::Deleting => return Err(no(Refused::BeingDeleted).into()),
+        VmState::Suspended => return Err(no(Refused::Suspended).into()),
         VmState::Created | VmState::Stopped => {}
         VmState::Starting { .. } | VmState::Running { .. } | VmState::Paused { .. } | VmState::Stopping { .. }
             if may_restart => {}

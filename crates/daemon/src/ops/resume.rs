@@ -49,6 +49,9 @@ impl Engine {
     /// Every refusal; nothing has begun then.
     pub async fn resume(self: &Arc<Self>, key: &str) -> Result<Begun, Cause> {
         let (vm, _planning) = self.hold_free(key).await?;
+        if vm.state == VmState::Suspended {
+            return self.start_free(&vm, None).await;
+        }
         let plan = plan(self.host(), &vm).await?;
         self.begin(Plan::Resume(Box::new(plan))).await
     }

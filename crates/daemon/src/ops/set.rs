@@ -108,6 +108,7 @@ pub async fn plan(host: &Host, vm: &VmRecord, request: SetVm) -> Result<SetPlan,
         state => {
             let refused = match state {
                 VmState::Paused { .. } => Refused::Paused,
+                VmState::Suspended => Refused::Suspended,
                 VmState::Stopping { .. } => Refused::AlreadyStopping,
                 VmState::Deleting => Refused::BeingDeleted,
                 VmState::Creating => Refused::BeingCreated,

@@ -67,7 +67,7 @@ impl TemplatePlan {
 ///
 /// # Errors
 /// When a driver refuses.
-fn plan(host: &Host, start: &StartPlan, operation: &OpId) -> Result<TemplatePlan, Cause> {
+pub fn plan(host: &Host, start: &StartPlan, operation: &OpId) -> Result<TemplatePlan, Cause> {
     let ingredients =
         start.wants.clone().ok_or_else(|| refused(ErrorCode::Internal, "a start that wants no template"))?;
     let staging = host.templates.dir().join(staging_name(operation));
@@ -167,6 +167,9 @@ impl Step<TemplatePlan, Host> for BootAndSave {
 async fn boot_and_save(plan: &TemplatePlan, host: &Host) -> Result<(), Cause> {
     let failed = |error| caused(ErrorCode::OperationFailed, &error);
     let (machine, timeout) = (&plan.machine, Duration::from_millis(plan.boot_timeout_ms));
+    // What an earlier daemon got to may be there.
+    sys::fs::remove_tree(&plan.staging)?;
+    sys::fs::create_private_dir(&plan.staging)?;
     host.storage.blank(&plan.staging.join(DISK), plan.manifest.ingredients.disk_bytes).await?;
     sys::fs::create_private_dir(&machine.boot_dir)?;
     host.network.ensure_attached(&machine.nic, &plan.attachment, &machine.boot_dir).await?;
@@ -224,6 +227,10 @@ impl Step<TemplatePlan, Host> for Publish {
 
     async fn run(&self, cx: &Cx<'_, TemplatePlan, Host>) -> Result<(), Cause> {
         let (templates, staging) = (cx.world.templates.clone(), cx.plan.staging.clone());
+        let (store, of) = (&cx.world.store, &cx.plan.manifest.ingredients);
+        // Deleted meanwhile, they took their templates with them.
+        store.find_image(of.image.as_str()).await?;
+        store.find_kernel(of.kernel.as_str()).await?;
         blocking(move || {
             if !staging.exists() {
                 // An earlier daemon got this far.

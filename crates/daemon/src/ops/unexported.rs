@@ -53,6 +53,7 @@ impl Engine {
         match &vm.state {
             VmState::Running { .. } => check_running(host, &vm).await,
             VmState::Paused { .. } => Err(unknown(&vm, "it is paused")),
+            VmState::Suspended => Err(unknown(&vm, "it is suspended")),
             VmState::Created | VmState::Stopped => {
                 let last = host.store.last_boot(&vm.id).await?.map(|boot| boot.id);
                 match &workspace.last_look {

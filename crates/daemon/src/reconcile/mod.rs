@@ -6,7 +6,10 @@
 //! | `run/boots/<boot>` | a boot whose end is not recorded, or an open operation | its VMM is killed, its NIC detached, it is removed |
 //! | `state/vms/<vm>` | a VM | it is removed |
 //! | `state/{images,kernels,templates}/.staging-<op>` | an open operation | it is removed |
-//! | `state/templates/<key>` | an image and a kernel on record | it is removed |
+//! | `state/vms/<vm>/suspended` | a VM that is suspended, or that an operation is at | it is removed |
+//! | `state/vms/<vm>/suspended-spent`, `…/snapshots/.staging-<op>` | an operation at the VM | it is removed |
+//! | `state/forks/.staging-<op>` | an open operation | it is removed |
+//! | `state/templates/<key>`, whole | an image and a kernel on record | it is removed |
 //! | `state/{images,kernels}/<id>` | a row, the open operation that placed it, or one that deletes it and has not ended well | it is removed |
 //!
 //! It also gives the database's log its room on the disk again, where that was lost.
@@ -28,11 +31,14 @@ use std::time::Duration;
 use wire::id::{BootId, OpId, VmId};
 
 use crate::model::machine::NicAttachment;
+use crate::model::vm::VmState;
 use crate::ops::Plan;
 use crate::ops::failure::caused;
 use crate::ops::world::{Host, STAGING_PREFIX};
 use crate::saga::Cause;
+use crate::snapshot;
 use crate::store::StoreError;
+use crate::store::records::VmRecord;
 use crate::supervise::BootRef;
 use crate::vmm::{AgentChannel, Launch};
 
@@ -57,6 +63,7 @@ pub async fn sweep(host: &Host) -> Result<Swept, StoreError> {
     sweep_vms(host, &mut swept).await?;
     sweep_artifacts(host, &mut swept).await?;
     sweep_templates(host, &mut swept).await?;
+    sweep_forks(host, &mut swept).await?;
     Ok(swept.told())
 }
 
@@ -166,9 +173,45 @@ async fn close_unknown(host: &Host, boot_dir: &Path) -> Result<(), Cause> {
 
 async fn sweep_vms(host: &Host, swept: &mut Swept) -> Result<(), StoreError> {
     let found = entries(&host.dirs.state.join("vms"));
-    let known: HashSet<VmId> = host.store.vms().await?.into_iter().map(|vm| vm.id).collect();
+    let known = host.store.vms().await?;
     for (name, path) in found {
-        if name.parse::<VmId>().is_ok_and(|vm| !known.contains(&vm)) {
+        if name.parse::<VmId>().is_ok_and(|id| known.iter().all(|vm| vm.id != id)) {
+            swept.remove(path);
+        }
+    }
+    for vm in known {
+        sweep_saved(host, &vm, swept).await?;
+    }
+    Ok(())
+}
+
+/// What was saved of a VM that nobody goes on from any more, unless an operation is at it.
+async fn sweep_saved(host: &Host, vm: &VmRecord, swept: &mut Swept) -> Result<(), StoreError> {
+    let state = &host.dirs.state;
+    let mut left = vec![snapshot::spent_dir(state, &vm.id)];
+    let snapshots = entries(&snapshot::snapshots_dir(state, &vm.id));
+    left.extend(snapshots.into_iter().filter(|(name, _)| name.starts_with(STAGING_PREFIX)).map(|(_, path)| path));
+    left.push(snapshot::suspended_dir(state, &vm.id));
+    left.retain(|path| path.exists());
+    if left.is_empty() {
+        return Ok(());
+    }
+    // After the look at the disk: whoever made it since holds the VM.
+    let held = host.store.open_operations().await?.iter().any(|open| open.holds.as_deref() == Some(vm.id.as_str()));
+    let is_suspended = host.store.vm(&vm.id).await.is_ok_and(|vm| vm.state == VmState::Suspended);
+    for path in left.into_iter().filter(|path| !(held || is_suspended && path.ends_with("suspended"))) {
+        swept.remove(path);
+    }
+    Ok(())
+}
+
+/// What forks were made of, of operations that are over.
+async fn sweep_forks(host: &Host, swept: &mut Swept) -> Result<(), StoreError> {
+    let found = entries(&snapshot::forks_dir(&host.dirs.state));
+    let open: HashSet<OpId> = host.store.open_operations().await?.into_iter().map(|operation| operation.id).collect();
+    for (name, path) in found {
+        let operation = name.strip_prefix(STAGING_PREFIX).and_then(|id| id.parse().ok());
+        if operation.is_none_or(|id: OpId| !open.contains(&id)) {
             swept.remove(path);
         }
     }
@@ -182,13 +225,18 @@ async fn artifacts(host: &Host) -> Result<HashSet<String>, StoreError> {
     Ok(images.chain(kernels).collect())
 }
 
-/// Templates that are being made by nobody, or whose image or kernel is gone.
+/// Templates that are being made by nobody, that are not whole, or whose image or kernel is gone.
 async fn sweep_templates(host: &Host, swept: &mut Swept) -> Result<(), StoreError> {
     let (found, templates) = (entries(host.templates.dir()), host.templates.all());
     let open: HashSet<OpId> = host.store.open_operations().await?.into_iter().map(|operation| operation.id).collect();
     for (name, path) in found {
         let staging = name.strip_prefix(STAGING_PREFIX);
-        if staging.is_some_and(|operation| !operation.parse().is_ok_and(|id: OpId| open.contains(&id))) {
+        let is_left = match staging {
+            Some(operation) => !operation.parse().is_ok_and(|id: OpId| open.contains(&id)),
+            // One that is only half there, or damaged.
+            None => path.is_dir() && templates.iter().all(|template| template.dir != path),
+        };
+        if is_left {
             swept.remove(path);
         }
     }

@@ -111,6 +111,15 @@ impl<P, W> Cx<'_, P, W> {
     }
 }
 
+impl<'a, P, W> Cx<'a, P, W> {
+    /// The same for a saga that is a part of this step's.
+    #[must_use]
+    pub fn of<Q>(&self, plan: &'a Q) -> Cx<'a, Q, W> {
+        let Cx { world, cause, step, cancel, observer, .. } = *self;
+        Cx { plan, world, cause, step, cancel, observer }
+    }
+}
+
 /// How far a step is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
@@ -181,6 +190,35 @@ impl<P, W> Saga<P, W> {
         assert!(self.commit.is_none(), "{} has two commit points", self.name);
         self.commit = Some(self.steps.len());
         self.then(step)
+    }
+
+    /// Takes all its steps as a part of another saga's step, without a journal of their own: after a crash they are all taken
+    /// again.
+    ///
+    /// # Errors
+    /// What the first step gives that fails, or that somebody asked to stop; nothing is taken back then.
+    pub async fn run_all(&self, cx: &Cx<'_, P, W>) -> Result<(), Cause> {
+        for step in &self.steps {
+            if cx.is_cancelled() {
+                return Err(Cause::cancelled());
+            }
+            step.run(cx).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes them all back, the last first, whichever were taken and whatever fails.
+    ///
+    /// # Errors
+    /// What the first gives that cannot be taken back.
+    pub async fn undo_all(&self, cx: &Cx<'_, P, W>) -> Result<(), Cause> {
+        let mut result = Ok(());
+        for step in self.steps.iter().rev() {
+            if step.undo_policy() == Undo::Here {
+                result = result.and(step.undo(cx).await);
+            }
+        }
+        result
     }
 
     /// What the saga does: `vm.start`.

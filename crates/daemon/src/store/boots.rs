@@ -185,6 +185,7 @@ impl Store {
                 | VmState::Starting { .. }
                 | VmState::Stopping { .. }
                 | VmState::Stopped
+                | VmState::Suspended
                 | VmState::Deleting => false,
             });
             if let Some(record) = &running {

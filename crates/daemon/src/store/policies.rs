@@ -99,7 +99,7 @@ impl Store {
 /// Whether nothing runs of a VM, and nothing is on its way.
 fn is_off(state: &VmState) -> bool {
     match state {
-        VmState::Created | VmState::Stopped => true,
+        VmState::Created | VmState::Stopped | VmState::Suspended => true,
         VmState::Creating
         | VmState::Starting { .. }
         | VmState::Running { .. }

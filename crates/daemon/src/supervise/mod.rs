@@ -383,6 +383,7 @@ impl Supervisors {
             | VmState::Paused { .. }
             | VmState::Stopping { .. }
             | VmState::Stopped
+            | VmState::Suspended
             | VmState::Deleting => {
                 self.vmm.ensure_gone(&boot.launch).await?;
                 self.close(boot, &verdict, None).await?;

@@ -160,12 +160,13 @@ impl Templates {
         count(&self.dir.join(FELL_BACK))
     }
 
-    /// Notes that a machine went on from it.
+    /// Notes that a machine went on from it; nothing where it is gone since.
     ///
     /// # Errors
     /// When that cannot be written.
     pub fn note_use(&self, key: &str) -> Result<(), sys::fs::FsError> {
-        count_up(&self.dir.join(key).join(USED))
+        let dir = self.dir.join(key);
+        if dir.join(MANIFEST).exists() { count_up(&dir.join(USED)) } else { Ok(()) }
     }
 
     /// Notes that it could not be used, and drops it: what failed once would fail again.
@@ -202,6 +203,19 @@ impl Templates {
         // Without it nobody takes the rest for a template.
         sys::fs::remove_file(&dir.join(MANIFEST))?;
         sys::fs::remove_tree(&dir)
+    }
+
+    /// Removes those that `is_gone` says the time has come for; their directories.
+    ///
+    /// # Errors
+    /// When something is left.
+    pub fn remove_where(&self, is_gone: impl Fn(&Ingredients) -> bool) -> Result<Vec<PathBuf>, sys::fs::FsError> {
+        let mut removed = Vec::new();
+        for template in self.all().into_iter().filter(|template| is_gone(&template.manifest.ingredients)) {
+            self.remove(&template.key)?;
+            removed.push(template.dir);
+        }
+        Ok(removed)
     }
 
     /// Those that have to go for the rest to be within the bounds: of the ones used longest ago.

@@ -28,6 +28,7 @@ use wire::id::OpId;
 use crate::fake::{Daemon, SOON, World, soon};
 use crate::ops::request;
 use crate::slate::assert_clean_slate;
+use crate::{saved, templates};
 
 /// Makes the host ready for `verb` and plans it.
 pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
@@ -83,6 +84,10 @@ pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
             Plan::Prepare(Box::new(plan.unwrap()))
         }
         "delete" => Plan::Delete(Box::new(daemon::ops::delete::plan(host, &ready(true).await).await.unwrap())),
+        other if other.contains("template") => templates::prepare(daemon, other, id).await,
+        "suspend" | "wake" | "give up" | "snapshot" | "restore" | "restore running" | "fork" => {
+            saved::prepare(daemon, verb, id).await
+        }
         other => prepare_artifact(host, other, id).await,
     }
 }
@@ -96,6 +101,7 @@ async fn prepare_artifact(host: &Host, verb: &str, id: &OpId) -> Plan {
             Plan::ImageBuild(Box::new(plan))
         }
         "delete image" => {
+            templates::publish(host).await;
             let image = host.store.find_image("debian-bookworm").await.unwrap();
             Plan::ImageDelete(Box::new(daemon::ops::image_delete::plan(host, &image).await.unwrap()))
         }
@@ -106,6 +112,7 @@ async fn prepare_artifact(host: &Host, verb: &str, id: &OpId) -> Plan {
             Plan::KernelImport(Box::new(plan))
         }
         "delete kernel" => {
+            templates::publish(host).await;
             let kernel = host.store.find_kernel("linux-image-cloud-amd64").await.unwrap();
             Plan::KernelDelete(Box::new(daemon::ops::kernel_delete::plan(host, &kernel).await.unwrap()))
         }
@@ -252,11 +259,29 @@ async fn die_and_recover(verb: &'static str, faults: String, at: usize, death: D
 pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool, case: &str) {
     let store = &daemon.host.store;
     let state = store.find_vm("web").await.ok().map(|vm| vm.state.to_wire());
-    use wire::api::VmState::{Created, Paused, Running, Stopped};
+    use wire::api::VmState::{Created, Paused, Running, Stopped, Suspended};
     let allowed: &[Option<wire::api::VmState>] = match (verb, has_happened) {
         ("create", true) => &[Some(Created)],
+        ("create from template" | "create from a bad template", has_happened) => {
+            if has_happened {
+                &[Some(Running)]
+            } else {
+                &[None]
+            }
+        }
+        ("start from template" | "start from a bad template", true) => &[Some(Running)],
+        ("start from template" | "start from a bad template", false) => &[Some(Created), Some(Stopped)],
+        ("make template", _) => &[Some(Created)],
         ("create and start" | "start" | "start again" | "restart" | "reset running", true) => &[Some(Running)],
         ("reset", _) => &[Some(Created)],
+        ("suspend", true) | ("give up", false) => &[Some(Suspended)],
+        ("suspend", false) | ("snapshot" | "fork", _) | ("wake" | "restore" | "restore running", true) => {
+            &[Some(Running)]
+        }
+        // Once its guest has gone on nobody else may.
+        ("wake", false) => &[Some(Suspended), Some(Stopped)],
+        ("give up", true) | ("restore", false) => &[Some(Stopped)],
+        ("restore running", false) => &[Some(Running), Some(Stopped)],
         ("start again", false) => &[Some(Stopped)],
         ("create" | "create and start", false) | ("delete" | "delete paused", true) => &[None],
         ("set", _) => &[Some(Created)],
@@ -306,6 +331,8 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
         _ => (1, 1),
     };
     assert_eq!((images, kernels), expected, "{case}");
+    templates::check_whole(daemon, verb, has_happened, case).await;
+    saved::check_whole(daemon, verb, has_happened, case).await;
 }
 
 /// The steps of a verb, as `operation/step`, and whether it may still be taken back when it fails.
@@ -323,7 +350,8 @@ async fn steps(verb: &'static str) -> (Vec<(String, Undo)>, usize) {
     // A deletion has a point of no return before its last steps; a later failure is no way back.
     let failing = match verb {
         "delete" | "delete paused" => 2,
-        "delete image" | "delete kernel" => 1,
+        "delete image" | "delete kernel" | "give up" => 1,
+        "suspend" => names.len() - 1,
         _ => names.len(),
     };
     (names, failing)
@@ -459,4 +487,16 @@ matrices! {
     delete_image: "delete image",
     import_kernel: "import kernel",
     delete_kernel: "delete kernel",
+    make_template: "make template",
+    start_from_template: "start from template",
+    create_from_template: "create from template",
+    start_falling_back: "start from a bad template",
+    create_falling_back: "create from a bad template",
+    suspend: "suspend",
+    wake: "wake",
+    give_up: "give up",
+    snapshot: "snapshot",
+    restore: "restore",
+    restore_running: "restore running",
+    fork: "fork",
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use daemon::model::vm::VmState;
 use daemon::ops::Host;
 use daemon::reconcile::{self, Swept};
+use daemon::snapshot;
 
 use crate::fake::{Daemon, SOON};
 
@@ -64,6 +66,10 @@ pub(crate) async fn assert_clean_slate(daemon: &Daemon) {
     for vm in host.store.vms().await.unwrap() {
         match &vm.state {
             VmState::Created | VmState::Stopped => {}
+            VmState::Suspended => {
+                let saved = snapshot::Snapshot::at(&snapshot::suspended_dir(&host.dirs.state, &vm.id));
+                assert!(saved.is_some(), "{} has no memory to go on from", vm.name);
+            }
             VmState::Running { boot } => {
                 boots.insert(wire::naming::boot_dir(&host.dirs.run, boot));
             }
@@ -79,6 +85,12 @@ pub(crate) async fn assert_clean_slate(daemon: &Daemon) {
     assert_eq!(world.running(), boots, "machines");
     assert_eq!(world.paused(), paused, "paused machines");
     assert_eq!(world.attached(), boots, "NICs");
+    for boot_dir in &boots {
+        let machine = world.machine(boot_dir).unwrap();
+        assert!(machine.is_plugged.load(Ordering::SeqCst), "the NIC of {} carries nothing", boot_dir.display());
+        let [vm, boot] = machine.named.lock().unwrap().clone();
+        assert!(vm == machine.vm && boot_dir.ends_with(&boot), "a guest takes itself for {boot} of {vm}");
+    }
     let open_boots = host.store.open_boots().await.unwrap();
     let open_boots: BTreeSet<PathBuf> =
         open_boots.iter().map(|boot| wire::naming::boot_dir(&host.dirs.run, &boot.id)).collect();

@@ -15,9 +15,9 @@ const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const FIRST_ARGUMENT: u32 = 16;
 
-/// Other processes' memory and descriptors, keys, tracing and programs in the kernel. Mounting, signals and devices are not
-/// here: namespaces and missing capabilities hold them.
-const DENIED: [libc::c_long; 13] = [
+/// Other processes' memory and descriptors, keys, tracing, programs in the kernel, and queues of calls that no filter sees.
+/// Mounting, signals and devices are not here: namespaces and missing capabilities hold them.
+const DENIED: [libc::c_long; 16] = [
     libc::SYS_setns,
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
@@ -31,6 +31,9 @@ const DENIED: [libc::c_long; 13] = [
     libc::SYS_keyctl,
     libc::SYS_open_by_handle_at,
     libc::SYS_personality,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
 ];
 
 fn number(call: libc::c_long) -> u32 {
@@ -46,7 +49,7 @@ fn unless_skip(comparison: u32, k: u32) -> libc::sock_filter {
     libc::sock_filter { jf: 1, ..statement(libc::BPF_JMP | comparison | libc::BPF_K, k) }
 }
 
-/// The filter. No user namespace: in one, an ordinary user has every capability over what it makes there.
+/// The filter. No socket but Unix ones, and no user namespace: in one, an ordinary user has every capability over what it makes there.
 fn program() -> Vec<libc::sock_filter> {
     let load = |offset| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset);
     let answer = |verdict| statement(libc::BPF_RET | libc::BPF_K, verdict);
@@ -64,6 +67,11 @@ fn program() -> Vec<libc::sock_filter> {
     }
     // Its flags are in memory, where a filter cannot look; C libraries fall back to clone(2).
     program.extend([unless_skip(libc::BPF_JEQ, number(libc::SYS_clone3)), refuse(libc::ENOSYS)]);
+    // A VMM's network is its tap: it has no use for the host's own, where it may see that.
+    let unix = u32::try_from(libc::AF_UNIX).expect("the family is positive");
+    let skip = |count| libc::sock_filter { jf: count, ..unless_skip(libc::BPF_JEQ, number(libc::SYS_socket)) };
+    program.extend([skip(4), load(FIRST_ARGUMENT), unless_skip(libc::BPF_JEQ, unix)]);
+    program.extend([answer(libc::SECCOMP_RET_ALLOW), refuse(libc::EPERM)]);
     // Of the two that are left, only with that flag.
     let is_unshare = libc::sock_filter { jt: 1, jf: 0, ..unless_skip(libc::BPF_JEQ, number(libc::SYS_unshare)) };
     program.extend([is_unshare, unless_skip(libc::BPF_JEQ, number(libc::SYS_clone))]);
@@ -73,8 +81,8 @@ fn program() -> Vec<libc::sock_filter> {
     program
 }
 
-/// Refuses from now on, to this process and every program it becomes, what is listed above, user namespaces, and calls
-/// of other architectures. `no_new_privs` must be set.
+/// Refuses from now on, to this process and every program it becomes, what is listed above, sockets of networks, user
+/// namespaces, and calls of other architectures. `no_new_privs` must be set.
 ///
 /// # Errors
 /// When the kernel has no such filters, or this process may not.
@@ -133,6 +141,12 @@ mod tests {
             assert_eq!(of(call, libc::CLONE_NEWUSER), refused(libc::EPERM));
             assert_eq!(of(call, libc::CLONE_NEWUSER | libc::CLONE_NEWNS), refused(libc::EPERM));
             assert_eq!(of(call, libc::CLONE_NEWNS), libc::SECCOMP_RET_ALLOW);
+        }
+        assert_eq!(of(libc::SYS_socket, libc::AF_UNIX), libc::SECCOMP_RET_ALLOW);
+        for family in
+            [libc::AF_UNSPEC, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_PACKET, libc::AF_VSOCK]
+        {
+            assert_eq!(of(libc::SYS_socket, family), refused(libc::EPERM), "{family}");
         }
         for call in [libc::SYS_read, libc::SYS_ioctl, libc::SYS_execve, libc::SYS_mount, libc::SYS_exit_group] {
             assert_eq!(of(call, libc::CLONE_NEWUSER), libc::SECCOMP_RET_ALLOW);

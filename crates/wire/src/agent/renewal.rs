@@ -39,8 +39,9 @@ pub struct Renewal {
     pub vm: String,
     /// The boot id that every later Hello says.
     pub boot: String,
-    /// What `/proc/sys/kernel/random/boot_id` shows from now on: a UUID in lower case with its four dashes.
-    pub boot_uuid: String,
+    /// What `/proc/sys/kernel/random/boot_id` shows from now on: a UUID in lower case with its four dashes. None: what it does.
+    #[serde(default)]
+    pub boot_uuid: Option<String>,
     /// As for a boot; `reset_system` is ignored, because the layers are in use.
     pub config: BootConfig,
     /// The filesystem of the VM's disk is grown to its device, once that has so many bytes; none: it is left as it is.

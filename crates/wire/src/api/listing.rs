@@ -142,8 +142,9 @@ fn rank(state: VmState) -> u8 {
         VmState::Stopping => 3,
         VmState::Creating => 4,
         VmState::Created => 5,
-        VmState::Stopped => 6,
-        VmState::Deleting => 7,
+        VmState::Suspended => 6,
+        VmState::Stopped => 7,
+        VmState::Deleting => 8,
     }
 }
 
@@ -219,7 +220,7 @@ pub enum FilterError {
 }
 
 /// The states, as they are written everywhere.
-pub const STATES: [(&str, VmState); 8] = [
+pub const STATES: [(&str, VmState); 9] = [
     ("creating", VmState::Creating),
     ("created", VmState::Created),
     ("starting", VmState::Starting),
@@ -227,6 +228,7 @@ pub const STATES: [(&str, VmState); 8] = [
     ("paused", VmState::Paused),
     ("stopping", VmState::Stopping),
     ("stopped", VmState::Stopped),
+    ("suspended", VmState::Suspended),
     ("deleting", VmState::Deleting),
 ];
 

@@ -11,6 +11,10 @@
 //! | `POST /v1/vms/{vm}/start`, `…/stop`, `…/restart` | [`StartVm`], [`StopVm`], [`StartVm`] → [`Begun`] |
 //! | `POST /v1/vms/{vm}/kill` | [`KillVm`] → [`Begun`] |
 //! | `POST /v1/vms/{vm}/pause`, `…/resume` | `{}` → [`Begun`] |
+//! | `POST /v1/vms/{vm}/suspend` | `{}` → [`Begun`] |
+//! | `POST /v1/vms/{vm}/fork` | [`ForkVm`] → [`Forked`] |
+//! | `GET /v1/vms/{vm}/snapshots`, `POST …` | → [`SnapshotList`], [`TakeSnapshot`] → [`Begun`] |
+//! | `POST /v1/vms/{vm}/snapshots/{snapshot}/restore`, `DELETE …` | [`RestoreSnapshot`] → [`Begun`] |
 //! | `POST /v1/vms/{vm}/set` | [`SetVm`] → [`Begun`] |
 //! | `POST /v1/vms/{vm}/rename` | [`RenameVm`] → [`Vm`] |
 //! | `POST /v1/vms/{vm}/reset` | [`ResetVm`] → [`Begun`] |
@@ -56,6 +60,7 @@ mod listing;
 mod operation;
 mod policy;
 mod session;
+mod snapshot;
 mod system;
 mod tooling;
 mod tree;
@@ -73,6 +78,7 @@ pub use policy::{Idle, RestartPolicy, Restarts};
 pub use session::{
     AttachSession, SendQuery, Sent, Session, SessionList, SessionState, SignalSession, StartSession, StopSession,
 };
+pub use snapshot::{ForkVm, Forked, RestoreSnapshot, Snapshot, SnapshotList, TakeSnapshot};
 pub use system::{Check, CheckStatus, DaemonStatus, Defaults, DoctorReport, VersionInfo};
 pub use tooling::{DevContainer, POST_CREATE_SESSION, TOOLING_SESSION, ToolPin};
 pub use tree::{Change, ChangeKind, ERROR_TRAILER, FileKind, FileQuery, GuestFile, TreeDone, TreeQuery};

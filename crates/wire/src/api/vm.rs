@@ -80,6 +80,8 @@ pub enum VmState {
     Stopping,
     /// Off.
     Stopped,
+    /// Off, its memory and devices on the disk: it goes on from there.
+    Suspended,
     /// Being removed.
     Deleting,
 }

@@ -85,6 +85,10 @@ pub enum Rule {
         /// The file's name in the jail.
         file: String,
     },
+    /// The boot has a jail already, of another VM or slot.
+    OtherJail,
+    /// There are [`super::LIVE_MAX`] jails already.
+    TooMany,
     /// Limits need a service manager, and the helper was started without one.
     Limits,
 }
@@ -102,6 +106,8 @@ impl fmt::Display for Rule {
             Rule::OtherFile { file } => write!(f, "the descriptor for {file} is of another file"),
             Rule::Rights { file } => write!(f, "the descriptor for {file} does not show the right to use it so"),
             Rule::Kind { file } => write!(f, "{file} has an owner, a mode or another name that it must not have"),
+            Rule::OtherJail => f.write_str("the boot has a jail of another VM or slot"),
+            Rule::TooMany => f.write_str("there are too many jails"),
             Rule::Limits => f.write_str("limits need systemd"),
         }
     }

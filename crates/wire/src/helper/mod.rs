@@ -25,7 +25,7 @@ pub const PACKET_BYTES_MAX: usize = 64 * 1024;
 /// Most descriptors beside one request: standard output, standard error and each [`JailFile`] once.
 pub const DESCRIPTORS_MAX: usize = 16;
 
-/// Most VMs that [`Sweep`] is told of.
+/// Most jails at once, and most VMs that [`Sweep`] is told of.
 pub const LIVE_MAX: usize = 1000;
 
 /// What identifies a build: `version` is that of the package, `commit` the one it was built from.
@@ -101,16 +101,6 @@ macro_rules! verbs {
                 type Reply = $reply;
             }
         )*
-
-        impl Request {
-            /// The verb, as logs name it.
-            #[must_use]
-            pub fn verb(&self) -> &'static str {
-                match self {
-                    $(Request::$request(_) => stringify!($request),)*
-                }
-            }
-        }
     };
 }
 

@@ -1,3 +1,5 @@
+//! What is a request, and what is none.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -20,6 +20,7 @@ pub(crate) mod defaults;
 pub(crate) mod delete;
 pub(crate) mod diff;
 pub(crate) mod exec;
+pub(crate) mod fork;
 pub(crate) mod kill;
 pub(crate) mod list;
 pub(crate) mod logs;
@@ -33,6 +34,7 @@ pub(crate) mod run;
 pub(crate) mod session;
 pub(crate) mod set;
 pub(crate) mod show;
+pub(crate) mod snapshot;
 pub(crate) mod start;
 pub(crate) mod stats;
 pub(crate) mod stop;
@@ -208,7 +210,7 @@ pub(crate) async fn offer_start(app: &App, failure: Failure, vm: &str, since: Si
 }
 
 fn is_off(vm: &Vm) -> bool {
-    matches!(vm.state, VmState::Created | VmState::Stopped)
+    matches!(vm.state, VmState::Created | VmState::Stopped | VmState::Suspended)
 }
 
 /// All VMs, as they are.

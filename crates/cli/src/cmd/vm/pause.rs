@@ -1,4 +1,4 @@
-//! `banger pause` and `banger resume`: VMs stand still, and go on.
+//! `banger pause`, `banger suspend` and `banger resume`: VMs stand still, in memory or on the disk, and go on.
 
 use crate::args::Act;
 use crate::client::path;
@@ -13,6 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   banger pause web
   banger resume web
+  banger suspend web                               needs no memory meanwhile
   banger resume $(banger ps -q --state paused)";
 
 /// Which ones.
@@ -26,7 +27,7 @@ pub(crate) struct Args {
     pub(crate) act: Act,
 }
 
-/// Does `verb`, `pause` or `resume`, to all of them at the same time.
+/// Does `verb`, `pause`, `suspend` or `resume`, to all of them at the same time.
 pub(crate) async fn run(app: &App, verb: &'static str, args: Args) -> Result<u8, Failure> {
     let things = things(app).await?;
     each::act(app, verb, "VM", things, &args.vms, async |vm| {

@@ -116,7 +116,7 @@ fn restart(vm: &Vm, now_ms: u64) -> String {
         return policy.to_owned();
     };
     let tries = format!("try {} of {}", restarts.tries, restarts.tries_max);
-    let is_off = matches!(vm.state, VmState::Created | VmState::Stopped);
+    let is_off = matches!(vm.state, VmState::Created | VmState::Stopped | VmState::Suspended);
     let done = match restarts.next_at_ms {
         Some(next_at_ms) if is_off => {
             let next = restarts.tries + 1;

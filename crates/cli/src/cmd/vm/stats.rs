@@ -120,7 +120,7 @@ async fn told_missing(app: &App, references: &[String]) -> Result<bool, Failure>
 fn chosen(references: &[String], vms: Vec<Vm>) -> (Vec<Thing>, Vec<wire::api::ApiError>) {
     let thing = |vm: &Vm| Thing { id: vm.id.to_string(), name: vm.name.to_string() };
     if references.is_empty() {
-        let runs = |vm: &&Vm| !matches!(vm.state, VmState::Created | VmState::Stopped);
+        let runs = |vm: &&Vm| !matches!(vm.state, VmState::Created | VmState::Stopped | VmState::Suspended);
         return (vms.iter().filter(runs).map(thing).collect(), Vec::new());
     }
     let things: Vec<Thing> = vms.iter().map(thing).collect();

@@ -46,6 +46,26 @@ async fn a_disk_is_a_clean_filesystem_of_the_size_asked() {
 }
 
 #[tokio::test]
+async fn a_disk_that_was_mounted_is_told_from_a_new_one() {
+    let Place { dir: _dir, driver } = place();
+    assert!(!driver.is_untouched(&vm(1)), "there is none");
+    for bytes in [1 << 30, 8 << 30] {
+        let disk = driver.ensure_disk(&vm(bytes), bytes).await.unwrap();
+        assert!(driver.is_untouched(&vm(bytes)));
+        let file = std::fs::File::options().write(true).open(disk).unwrap();
+        // As the kernel does: the time and the count.
+        for (at, mark) in [(0x2c, [1, 0, 0, 0].as_slice()), (0x34, &[1, 0])] {
+            file.write_all_at(mark, SUPERBLOCK + at).unwrap();
+            assert!(!driver.is_untouched(&vm(bytes)));
+            file.write_all_at(&[0; 4][..mark.len()], SUPERBLOCK + at).unwrap();
+            assert!(driver.is_untouched(&vm(bytes)));
+        }
+        file.write_all_at(&[0; 2], SUPERBLOCK + 0x38).unwrap();
+        assert!(!driver.is_untouched(&vm(bytes)), "no filesystem of ours");
+    }
+}
+
+#[tokio::test]
 async fn an_existing_disk_is_never_touched() {
     let Place { dir: _dir, driver } = place();
     let disk = driver.ensure_disk(&vm(1), 1 << 30).await.unwrap();

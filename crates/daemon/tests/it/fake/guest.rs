@@ -13,7 +13,10 @@ use wire::agent::GENERATION;
 use wire::agent::frame::{
     Channel, Decoder, FROM_HOST_MAX, Head, Kind, NONCE_BYTES, PREAMBLE_BYTES, Tag, encode, preamble_reply,
 };
-use wire::agent::message::{BootConfig, Configured, Ending, Event, Health, Hello, Reply, Request, Stage};
+use wire::agent::message::{
+    BootConfig, Configured, Ending, Event, Failure, Health, Hello, Readiness, Reply, Request, Stage,
+};
+use wire::agent::renewal::Renewed;
 use wire::api::KillSignal;
 
 /// How a guest behaves.
@@ -29,11 +32,26 @@ pub(crate) enum Behaviour {
     Stubborn,
     /// Answers, and reboots instead of growing its filesystem.
     RebootsToGrow,
+    /// Boots as it should; what was saved is refused.
+    CannotGoOn,
+    /// Boots as it should; going on from what was saved it says nothing.
+    SilentWhenSaved,
+    /// Boots as it should; going on from what was saved it answers, and does not become another machine.
+    CannotRenew,
 }
 
 pub(crate) struct Machine {
     pub(crate) vm: String,
-    boot: String,
+    /// The VM and the boot that its guest takes itself for.
+    pub(crate) named: Mutex<[String; 2]>,
+    /// Where its disk is.
+    disk: PathBuf,
+    /// Whether it was let go on, where it began as what was saved.
+    goes_on: watch::Sender<bool>,
+    began_as_saved: bool,
+    /// Whether its NIC carries frames.
+    pub(crate) is_plugged: AtomicBool,
+    is_frozen: AtomicBool,
     socket: PathBuf,
     behaviour: Behaviour,
     exit: watch::Sender<Option<ExitReason>>,
@@ -56,14 +74,23 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn boot(runtime: &tokio::runtime::Handle, launch: &Launch, behaviour: Behaviour) -> Arc<Machine> {
+        let [vm, boot, disk] = launch.argv.as_slice() else { panic!("not planned here: {:?}", launch.argv) };
+        let saved: Option<[String; 2]> =
+            launch.saved.as_ref().map(|saved| serde_json::from_slice(&std::fs::read(&saved.devices).unwrap()).unwrap());
+        let is_saved = saved.is_some();
         let machine = Arc::new(Machine {
-            vm: launch.argv[0].clone(),
-            boot: launch.argv[1].clone(),
+            vm: vm.clone(),
+            named: Mutex::new(saved.unwrap_or_else(|| [vm.clone(), boot.clone()])),
+            disk: disk.into(),
+            goes_on: watch::Sender::new(!is_saved),
+            began_as_saved: is_saved,
+            is_plugged: AtomicBool::new(!is_saved),
+            is_frozen: AtomicBool::new(false),
             socket: launch.agent_socket(),
             behaviour,
             exit: watch::Sender::new(None),
             says: watch::Sender::new(None),
-            is_configured: AtomicBool::new(false),
+            is_configured: AtomicBool::new(is_saved),
             is_paused: AtomicBool::new(false),
             disk_bytes: AtomicU64::new(0),
             clock_ns: AtomicU64::new(0),
@@ -129,12 +156,37 @@ impl Machine {
         self.ended().await;
     }
 
+    /// Lets what was saved go on.
+    pub(crate) fn go_on(&self) -> Result<(), String> {
+        assert!(self.began_as_saved, "it was booted");
+        if self.behaviour == Behaviour::CannotGoOn {
+            return Err("these devices are not its own".to_owned());
+        }
+        self.goes_on.send_replace(true);
+        Ok(())
+    }
+
+    /// What is saved of it: who its guest takes itself for.
+    pub(crate) fn saved(&self) -> Vec<u8> {
+        assert!(self.is_paused() && self.is_frozen.load(Ordering::SeqCst), "it stands still, and its guest knows");
+        serde_json::to_vec(&*self.named.lock().unwrap()).unwrap()
+    }
+
+    /// Leaves a mark on the disk. One that is full takes none.
+    fn write(&self, mark: &str) {
+        let file = std::fs::File::options().append(true).open(&self.disk);
+        let written = file.and_then(|mut file| std::io::Write::write_all(&mut file, mark.as_bytes()));
+        assert!(written.is_ok() || written.is_err_and(|error| error.kind() == std::io::ErrorKind::StorageFull));
+    }
+
     async fn serve(&self, listener: UnixListener) {
         loop {
             let (socket, _) = listener.accept().await.unwrap();
-            if self.behaviour == Behaviour::Silent {
+            let is_silent = self.began_as_saved && self.behaviour == Behaviour::SilentWhenSaved;
+            if self.behaviour == Behaviour::Silent || is_silent {
                 std::future::pending::<()>().await;
             }
+            self.goes_on.subscribe().wait_for(|goes_on| *goes_on).await.unwrap();
             self.talk(socket).await;
         }
     }
@@ -147,14 +199,8 @@ impl Machine {
         let nonce: [u8; NONCE_BYTES] = preamble[PREAMBLE_BYTES - NONCE_BYTES..].try_into().unwrap();
         let tag = Tag::of(&nonce);
         let stage = if self.is_configured.load(Ordering::SeqCst) { Stage::Serving } else { Stage::Unconfigured };
-        let hello = Hello {
-            generation: GENERATION,
-            version: "fake".into(),
-            vm: self.vm.clone(),
-            boot: self.boot.clone(),
-            stage,
-            uptime_ms: 1,
-        };
+        let [vm, boot] = self.named.lock().unwrap().clone();
+        let hello = Hello { generation: GENERATION, version: "fake".into(), vm, boot, stage, uptime_ms: 1 };
         let mut out = preamble_reply(&nonce).to_vec();
         put(&mut out, Kind::Hello, 0, &hello, tag);
         if socket.write_all(&out).await.is_err() {
@@ -219,12 +265,29 @@ impl Machine {
             }
             Request::Configure(config) => {
                 assert!(!self.is_configured.swap(true, Ordering::SeqCst), "configured twice");
+                self.write(BOOTED);
                 *self.config.lock().unwrap() = Some(*config);
                 let warnings = vec!["no /etc/ssh in the image".to_owned()];
                 (
                     Reply::Configured(Configured { init: Some("/sbin/init".into()), warnings, ..Default::default() }),
                     None,
                 )
+            }
+            Request::Await { .. } => (Reply::Ready(Readiness::default()), None),
+            Request::Freeze { quiesce } => {
+                assert!(quiesce, "nobody's NIC is saved");
+                self.is_frozen.store(true, Ordering::SeqCst);
+                (Reply::Done { bytes: 0 }, None)
+            }
+            Request::Renew(_) if self.behaviour == Behaviour::CannotRenew => {
+                (Reply::Failed(Failure::Refused { why: "its clock stands still".into() }), None)
+            }
+            Request::Renew(renewal) => {
+                assert!(self.began_as_saved && !self.is_plugged.load(Ordering::SeqCst), "renewed before it is seen");
+                *self.named.lock().unwrap() = [renewal.vm, renewal.boot];
+                *self.config.lock().unwrap() = Some(renewal.config);
+                self.write(RENEWED);
+                (Reply::Renewed(Renewed::default()), None)
             }
             Request::Health => {
                 let (received_bytes, execs) =
@@ -243,6 +306,11 @@ impl Machine {
         }
     }
 }
+
+/// What a guest leaves on its disk when it boots.
+pub(crate) const BOOTED: &str = " booted";
+/// What it leaves when it becomes another machine.
+pub(crate) const RENEWED: &str = " renewed";
 
 fn put(out: &mut Vec<u8>, kind: Kind, stream: u32, message: &impl serde::Serialize, tag: Tag) {
     let head = Head { kind, channel: Channel::Input, stream };

@@ -3,10 +3,11 @@
 
 mod courier;
 pub(crate) mod guest;
+mod snapshots;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use daemon::model::autostart::Autostart;
 use daemon::model::digest::Digest;
 use daemon::model::image::ImageManifest;
 use daemon::model::kernel::{ConfigSource, KernelManifest, ModuleCompression};
-use daemon::model::machine::{ExitReason, MachineSpec, NicAttachment, NicSpec};
+use daemon::model::machine::{DriveRole, ExitReason, MachineSpec, NicAttachment, NicSpec};
 use daemon::model::progress::Watcher;
 use daemon::network::{NetworkDriver, NetworkError};
 use daemon::ops::maker::Maker;
@@ -28,7 +29,7 @@ use daemon::store::records::{ImageRecord, KernelRecord};
 use daemon::supervise::activity::Activity;
 use daemon::supervise::{Reboot, Supervisors};
 use daemon::template::Templates;
-use daemon::vmm::{AgentChannel, Controls, Launch, Vmm, VmmDriver, VmmError};
+use daemon::vmm::{AgentChannel, Controls, Launch, Snapshots, Vmm, VmmDriver, VmmError};
 use sys::process::Identity;
 use tokio::sync::mpsc;
 use wire::agent::message::GuestNetwork;
@@ -53,6 +54,8 @@ pub(crate) struct World {
     machines: Mutex<HashMap<PathBuf, Arc<Machine>>>,
     attached: Mutex<BTreeSet<PathBuf>>,
     pub(crate) behaviour: Mutex<Behaviour>,
+    /// Whether its driver can save machines.
+    pub(crate) saves_machines: AtomicBool,
     /// In how many files its guests hold work, or why they cannot tell.
     pub(crate) work: Mutex<Result<u64, wire::api::ErrorCode>>,
     /// Which boot of the host this is.
@@ -83,6 +86,7 @@ impl World {
             machines: Mutex::default(),
             attached: Mutex::default(),
             behaviour: Mutex::new(Behaviour::Answers),
+            saves_machines: AtomicBool::new(false),
             work: Mutex::new(Ok(0)),
             boots: AtomicU32::new(1),
             autostart: Mutex::new(Autostart { has_systemd: true, has_system_unit: true, ..Autostart::default() }),
@@ -126,6 +130,14 @@ impl World {
         let gone = || VmmError::Control { act: "hold", why: "it is gone".into() };
         self.machine(&launch.boot_dir).ok_or_else(gone)?.hold(is_paused);
         Ok(())
+    }
+
+    /// What is on a VM's disk: its guests leave marks.
+    pub(crate) fn disk(&self, vm: &VmId) -> String {
+        let file = std::fs::File::open(wire::naming::vm_disk(&self.dirs.state, vm)).unwrap();
+        let mut begin = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::Read::take(file, 256), &mut begin).unwrap();
+        String::from_utf8(begin).unwrap().trim_end_matches('\0').to_owned()
     }
 
     /// The boot directories of all NICs.
@@ -296,9 +308,10 @@ impl VmmDriver for Drivers {
     }
 
     fn plan(&self, spec: &MachineSpec, _: &NicAttachment) -> Result<Launch, VmmError> {
+        let disk = spec.drives.iter().find(|drive| drive.serial == DriveRole::Disk).expect("every machine has a disk");
         Ok(Launch {
             driver: "fake".into(),
-            argv: vec![spec.vm.to_string(), spec.boot.to_string()],
+            argv: vec![spec.vm.to_string(), spec.boot.to_string(), disk.path.display().to_string()],
             boot_dir: spec.boot_dir.clone(),
             vmm_log: spec.vmm_log.clone(),
             console_log: spec.console_log.clone(),
@@ -321,6 +334,10 @@ impl VmmDriver for Drivers {
 
     fn controls(&self) -> Option<&dyn Controls> {
         Some(self)
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        self.0.saves_machines.load(Ordering::SeqCst).then_some(self)
     }
 
     fn signal(&self, launch: &Launch, signal: KillSignal) -> Result<(), VmmError> {
@@ -389,9 +406,19 @@ impl StorageDriver for Drivers {
         made.map(|()| path).map_err(|source| StorageError::Disk { vm: vm.clone(), bytes: 4, source })
     }
 
+    fn is_untouched(&self, vm: &VmId) -> bool {
+        self.0.disk(vm) == "disk"
+    }
+
     async fn blank(&self, path: &Path, bytes: u64) -> Result<(), StorageError> {
         let made = sys::fs::write_atomic(path, b"disk", 0o600);
         made.map_err(|source| StorageError::Disk { vm: VmId::from_random([0; 8]), bytes, source })
+    }
+
+    async fn copy_out(&self, vm: &VmId, to: &Path) -> Result<(), StorageError> {
+        let from = StorageDriver::path(self, vm);
+        let copied = sys::fs::copy_sparse(&from, to, 0o600);
+        copied.map_err(|source| StorageError::Copy { vm: vm.clone(), from, source })
     }
 
     async fn replace(&self, vm: &VmId, from: &Path) -> Result<(), StorageError> {

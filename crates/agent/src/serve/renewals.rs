@@ -1,0 +1,37 @@
+//! The guest's memory is saved, and it is another machine when it is restored: [`crate::renew`].
+
+use wire::agent::message::{Failure, Reply, Stage};
+use wire::agent::renewal::Renewal;
+
+use super::requests::os;
+use super::worker::Channels;
+use super::{Name, Server};
+use crate::renew::{self, Place};
+use crate::root_dir::RootDir;
+
+impl Server {
+    /// Readies the guest for being saved, beside what else is served: writing to the disk takes as long as it takes.
+    pub(super) fn freeze(&mut self, stream: u32, quiesce: bool) {
+        let quiesce = quiesce && !self.guest.is_hosted();
+        self.work(stream, Channels::Neither, move |_| renew::freeze(quiesce).map(|()| Reply::Done { bytes: 0 }));
+    }
+
+    /// Makes the guest another machine; nothing else is served meanwhile. What it is called changes when it is one.
+    pub(super) fn renew(&mut self, renewal: Renewal) -> Result<Reply, Failure> {
+        if self.stage != Stage::Serving {
+            return Err(Failure::Refused { why: "the guest is not configured yet".to_owned() });
+        }
+        let root = self.guest.open_root().map(RootDir::from_fd).map_err(|error| os("cannot open the root", &error))?;
+        let place = Place {
+            root: &root,
+            is_hosted: self.guest.is_hosted(),
+            is_systemd: self.tells.is_systemd(),
+            parent: self.guest.config(),
+        };
+        let renewed = renew::renew(&place, &renewal)?;
+        let Renewal { vm, boot, boot_uuid, config, .. } = renewal;
+        self.name = Name { vm, boot };
+        self.guest.renew(config, boot_uuid);
+        Ok(Reply::Renewed(renewed))
+    }
+}
