@@ -13,8 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
-/// How long Firecracker may take to do what is asked; a snapshot of a large guest on a slow disk takes longer and has its
-/// own time.
+/// How long Firecracker may take to do what is asked.
 const WITHIN: Duration = Duration::from_secs(20);
 /// Bytes of an answer at most.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -28,11 +27,8 @@ pub(super) enum ApiError {
     #[error("the VMM is not reached: {0}")]
     Unreached(String),
     /// It takes too long.
-    #[error("the VMM did not answer within {} s", within.as_secs())]
-    Late {
-        /// How long it had.
-        within: Duration,
-    },
+    #[error("the VMM did not answer within {} s", WITHIN.as_secs())]
+    Late,
     /// The connection broke, or what came over it is no answer.
     #[error("the VMM's answer is no answer: {0}")]
     Broken(String),
@@ -56,40 +52,19 @@ struct Fault {
 
 /// What the Firecracker behind `socket` is doing.
 pub(super) async fn describe(socket: &Path) -> Result<InstanceInfo, ApiError> {
-    let answer = ask(socket, Method::GET, "/", None, WITHIN).await?;
+    let answer = ask(socket, Method::GET, "/", None).await?;
     serde_json::from_slice(&answer).map_err(|error| ApiError::Broken(error.to_string()))
 }
 
 /// Has it change something: `PATCH path` with `body`.
 pub(super) async fn patch(socket: &Path, path: &str, body: &impl Serialize) -> Result<(), ApiError> {
-    send(socket, Method::PATCH, path, body, WITHIN).await
-}
-
-/// Has it make something: `PUT path` with `body`, for which it has as long as `within`.
-pub(super) async fn put(socket: &Path, path: &str, body: &impl Serialize, within: Duration) -> Result<(), ApiError> {
-    send(socket, Method::PUT, path, body, within).await
-}
-
-async fn send(
-    socket: &Path,
-    method: Method,
-    path: &str,
-    body: &impl Serialize,
-    within: Duration,
-) -> Result<(), ApiError> {
     let body = serde_json::to_vec(body).map_err(|error| ApiError::Broken(error.to_string()))?;
-    ask(socket, method, path, Some(body), within).await.map(|_answer| ())
+    ask(socket, Method::PATCH, path, Some(body)).await.map(|_answer| ())
 }
 
-async fn ask(
-    socket: &Path,
-    method: Method,
-    path: &str,
-    body: Option<Vec<u8>>,
-    within: Duration,
-) -> Result<Bytes, ApiError> {
-    let asked = tokio::time::timeout(within, exchange(socket, method, path, body)).await;
-    asked.unwrap_or(Err(ApiError::Late { within }))
+async fn ask(socket: &Path, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Bytes, ApiError> {
+    let asked = tokio::time::timeout(WITHIN, exchange(socket, method, path, body)).await;
+    asked.unwrap_or(Err(ApiError::Late))
 }
 
 async fn exchange(socket: &Path, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Bytes, ApiError> {
