@@ -78,6 +78,8 @@ pub struct UserNetwork {
     /// The resolver of open guests, instead of the host's.
     resolver: Option<IpAddr>,
     nics: Nics,
+    /// slirp4netns, whether or not it is the carrier.
+    substitute: Option<PathBuf>,
 }
 
 /// How VMMs carry their guests' NICs.
@@ -104,10 +106,11 @@ impl UserNetwork {
     #[must_use]
     pub fn probe(path: Option<&OsStr>, daemon: PathBuf) -> UserNetwork {
         let find = |program| path.and_then(|path| sys::process::find_program(program, path));
-        let carrier = find(PROGRAM).map(Carrier::Passt).or_else(|| find(SUBSTITUTE).map(Carrier::Slirp4netns));
+        let substitute = find(SUBSTITUTE);
+        let carrier = find(PROGRAM).map(Carrier::Passt).or_else(|| substitute.clone().map(Carrier::Slirp4netns));
         let routes = std::fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
         let has_v6 = matches!(carrier, Some(Carrier::Passt(_))) && has_default_route(&routes);
-        UserNetwork { carrier, daemon, has_v6, resolver: None, nics: Nics::Streams }
+        UserNetwork { carrier, daemon, has_v6, resolver: None, nics: Nics::Streams, substitute }
     }
 
     /// With a resolver of its owner's choice.
@@ -116,10 +119,16 @@ impl UserNetwork {
         UserNetwork { resolver, ..self }
     }
 
-    /// For VMMs that carry NICs so.
+    /// For VMMs that carry NICs so. Behind a tap slirp4netns comes first where it is installed: a tap loses frames that it has no
+    /// room for, and passt up to 2023 (Debian 12 has one) resets connections then.
     #[must_use]
     pub fn for_nics(self, nics: Nics) -> UserNetwork {
-        UserNetwork { nics, ..self }
+        match (nics, self.substitute.clone()) {
+            (Nics::Taps, Some(program)) => {
+                UserNetwork { nics, carrier: Some(Carrier::Slirp4netns(program)), has_v6: false, ..self }
+            }
+            (Nics::Taps, None) | (Nics::Streams, _) => UserNetwork { nics, ..self },
+        }
     }
 
     /// The program that carries the frames of open guests; none when none is installed and `--nat` is refused.

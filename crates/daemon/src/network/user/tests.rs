@@ -9,6 +9,7 @@ fn driver(passt: Option<&str>) -> UserNetwork {
         has_v6: true,
         resolver: None,
         nics: Nics::Streams,
+        substitute: None,
     }
 }
 
@@ -75,7 +76,9 @@ fn slirp4netns_stands_in_for_a_missing_passt() {
     assert_eq!(filter.speech, Speech::Packets(vec![(8080, 80)]));
     assert!(filter.carrier.iter().any(|word| word == "--disable-host-loopback"), "{filter:?}");
     assert!(filter.carrier.contains(&"--cidr=10.0.2.0/24".to_owned()), "{filter:?}");
-    assert!(install("passt").carrier().unwrap().ends_with("passt"), "which is preferred");
+    let both = install("passt");
+    assert!(both.carrier().unwrap().ends_with("passt"), "which is preferred");
+    assert!(both.for_nics(Nics::Taps).carrier().unwrap().ends_with("slirp4netns"), "but not behind a tap");
 }
 
 #[test]
