@@ -25,7 +25,9 @@ pub struct Findings {
     pub arch: String,
     /// Whether processors offer hardware virtualisation and `/dev/kvm` opens; else why not.
     pub kvm: Result<(), String>,
-    /// The VMM that boots guests, with its version line.
+    /// Firecracker, and why it is used or not.
+    pub firecracker: Firecracker,
+    /// The VMM that boots guests where Firecracker does not, with its version line.
     pub qemu: Option<(PathBuf, String)>,
     /// Programs that parts of banger need, and whether they are there.
     pub programs: Vec<(Need, bool)>,
@@ -58,6 +60,30 @@ pub struct TemplateFacts {
     pub uses: u64,
     /// How many booted instead, because one could not be used.
     pub fell_back: u64,
+}
+
+/// Firecracker on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Firecracker {
+    /// It runs new boots.
+    Used {
+        /// Where it is.
+        program: PathBuf,
+        /// Its version.
+        version: String,
+        /// What newer versions would bring, each with its version.
+        news: Vec<(String, &'static str)>,
+    },
+    /// Something else does.
+    Unused {
+        /// Why.
+        why: String,
+    },
+    /// It is asked for and cannot run.
+    Unusable {
+        /// Why.
+        why: String,
+    },
 }
 
 /// A program that some part of banger runs.
@@ -109,7 +135,13 @@ pub struct Known {
 
 /// Looks at the host; `path` is the value of `PATH`. Runs `qemu --version`, changes nothing.
 #[must_use]
-pub fn probe(known: Known, path: &OsStr, kvm: Result<(), String>, autostart: Autostart) -> Findings {
+pub fn probe(
+    known: Known,
+    path: &OsStr,
+    kvm: Result<(), String>,
+    firecracker: Firecracker,
+    autostart: Autostart,
+) -> Findings {
     let qemu = find_program("qemu-system-x86_64", path).map(|program| {
         let version = sys::process::run(sys::process::command(&program).arg("--version"))
             .map_or_else(|error| error.to_string(), |out| first_line(&String::from_utf8_lossy(&out)));
@@ -121,6 +153,7 @@ pub fn probe(known: Known, path: &OsStr, kvm: Result<(), String>, autostart: Aut
     Findings {
         arch: std::env::consts::ARCH.to_owned(),
         kvm,
+        firecracker,
         qemu,
         programs: NEEDS.map(|need| (need, is_met(&need, &wide))).to_vec(),
         memory_available_mib: memory_available_mib(),
@@ -168,7 +201,7 @@ pub fn report(found: &Findings) -> DoctorReport {
         architecture(&found.arch),
         check("mode", CheckStatus::Pass, "session: no root service is installed, and none is needed"),
         kvm(&found.kvm),
-        qemu(found.qemu.as_ref()),
+        vmm(found),
     ];
     checks.extend(found.programs.iter().map(|(need, is_there)| program(need, *is_there)));
     checks.push(memory(found.memory_available_mib));
@@ -212,10 +245,26 @@ fn kvm(kvm: &Result<(), String>) -> Check {
     }
 }
 
-fn qemu(qemu: Option<&(PathBuf, String)>) -> Check {
-    match qemu {
+fn vmm(found: &Findings) -> Check {
+    let why_not = match &found.firecracker {
+        Firecracker::Used { program, version, news } => {
+            let mut text = format!("firecracker {version}, {}, in a jail without root", program.display());
+            if let Some((newest, _)) = news.last() {
+                let brings: Vec<&str> = news.iter().map(|(_, brings)| *brings).collect();
+                text.push_str(&format!("; version {newest} would bring {}", brings.join(", ")));
+            }
+            return check("vmm", CheckStatus::Pass, text);
+        }
+        Firecracker::Unusable { why } => {
+            let text = format!("firecracker is asked for and cannot run: {why}");
+            return fixed_by(check("vmm", CheckStatus::Fail, text), "vmm = \"auto\" in config.toml lets QEMU stand in");
+        }
+        Firecracker::Unused { why } => why,
+    };
+    match &found.qemu {
         Some((program, version)) => {
-            check("vmm", CheckStatus::Pass, format!("qemu (microvm): {version}, {}", program.display()))
+            let text = format!("qemu (microvm): {version}, {}; not firecracker: {why_not}", program.display());
+            check("vmm", CheckStatus::Pass, text)
         }
         None => fixed_by(
             check("vmm", CheckStatus::Fail, "qemu-system-x86_64 is not installed: no VM can run"),
@@ -311,6 +360,7 @@ mod tests {
         Findings {
             arch: "x86_64".into(),
             kvm: Ok(()),
+            firecracker: Firecracker::Unused { why: "it is not installed".into() },
             qemu: Some(("/usr/bin/qemu-system-x86_64".into(), "QEMU emulator version 7.2".into())),
             programs: NEEDS.map(|need| (need, true)).to_vec(),
             memory_available_mib: 8000,
@@ -342,10 +392,11 @@ mod tests {
     #[test]
     fn each_lack_is_one_finding() {
         type Spoil = fn(&mut Findings);
-        let cases: [(Spoil, &str, CheckStatus); 10] = [
+        let cases: [(Spoil, &str, CheckStatus); 11] = [
             (|f| f.arch = "aarch64".into(), "architecture", CheckStatus::Fail),
             (|f| f.kvm = Err("no vmx".into()), "kvm", CheckStatus::Warn),
             (|f| f.qemu = None, "vmm", CheckStatus::Fail),
+            (|f| f.firecracker = Firecracker::Unusable { why: "no KVM".into() }, "vmm", CheckStatus::Fail),
             (|f| f.programs[0].1 = false, "passt", CheckStatus::Warn),
             (|f| f.memory_available_mib = 100, "memory", CheckStatus::Warn),
             (|f| f.state.1 = Ok(1), "state", CheckStatus::Warn),
@@ -367,6 +418,22 @@ mod tests {
         let message = templates(Some(facts)).message;
         assert_eq!(message, "2 of 300.0 MiB, 7 VMs went on from them; 1 VMs booted instead");
         assert!(templates(None).message.contains("config.toml"));
+    }
+
+    #[test]
+    fn the_vmm_is_named_with_the_reason() {
+        let words = |firecracker, qemu| {
+            let found = Findings { firecracker, qemu, ..healthy() };
+            vmm(&found).message
+        };
+        let news = vec![("1.13.0".to_owned(), "PCI devices"), ("1.14.0".to_owned(), "more")];
+        let used = Firecracker::Used { program: "/x/firecracker".into(), version: "1.12.1".into(), news };
+        assert_eq!(
+            words(used, None),
+            "firecracker 1.12.1, /x/firecracker, in a jail without root; version 1.14.0 would bring PCI devices, more"
+        );
+        let unused = Firecracker::Unused { why: "it is not installed".into() };
+        assert!(words(unused, healthy().qemu).ends_with("; not firecracker: it is not installed"));
     }
 
     #[test]

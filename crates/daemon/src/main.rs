@@ -18,12 +18,16 @@ use std::process::ExitCode;
 
 use daemon::network::filter;
 use daemon::store::schema::{self, Standing};
+use daemon::vmm::firecracker::jail;
 use setup::Surroundings;
 
 fn main() -> ExitCode {
     let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
     if arguments.first().is_some_and(|first| first == filter::VERB) {
         return filter::run(arguments.drain(..).skip(1));
+    }
+    if arguments.first().is_some_and(|first| first == jail::VERB) {
+        return jail::run(arguments.drain(..).skip(1));
     }
     if !arguments.is_empty() {
         return about(&arguments);

@@ -106,7 +106,9 @@ fn listen(socket: &Path) -> Result<UnixListener, StartError> {
 
 fn api(surroundings: &Surroundings, daemon: &Daemon, shutdown: CancellationToken) -> Api {
     let (path, kvm, autostart) = (surroundings.path.clone(), daemon.kvm.clone(), daemon.host.autostart.clone());
-    let doctor = move |known| doctor::report(&doctor::probe(known, &path, kvm_in_words(&kvm), autostart()));
+    let vmm = daemon.vmm.clone();
+    let doctor =
+        move |known| doctor::report(&doctor::probe(known, &path, kvm_in_words(&kvm), vmm.clone(), autostart()));
     Api {
         host: Arc::clone(&daemon.host),
         engine: Arc::clone(&daemon.engine),

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use daemon::config::{self, Config, ConfigError, HostSize, LogLevel, Overrides};
+use daemon::config::{self, Config, ConfigError, HostSize, LogLevel, Overrides, VmmChoice};
 use daemon::courier::Carrier;
+use daemon::doctor;
 use daemon::doctor::autostart::{self, Places};
-use daemon::network::user::UserNetwork;
+use daemon::network::user::{Nics, UserNetwork};
 use daemon::ops::ssh_key::KeyPair;
 use daemon::ops::world::{GuestSettings, Settings};
 use daemon::ops::{Engine, Host};
@@ -20,6 +21,8 @@ use daemon::supervise::activity::Activity;
 use daemon::supervise::{Reboot, Supervisors};
 use daemon::template::Templates;
 use daemon::vmm::VmmDriver;
+use daemon::vmm::firecracker::Firecracker;
+use daemon::vmm::fleet::Fleet;
 use daemon::vmm::qemu::Qemu;
 use daemon::vmm::sim::Sim;
 use daemon::workshop::Workshop;
@@ -39,7 +42,7 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Home(#[from] HomeError),
     /// `BANGER_VMM` makes no sense.
-    #[error("cannot use BANGER_VMM={0}: it is qemu or, in a debug build, sim")]
+    #[error("cannot use BANGER_VMM={0}: it is auto, firecracker, qemu or, in a debug build, sim")]
     Vmm(String),
     /// `BANGER_HOST_ROOT` is for tests.
     #[error("cannot use BANGER_HOST_ROOT: only a debug build looks at another host than this one")]
@@ -154,8 +157,8 @@ pub(crate) struct Surroundings {
     install: Install,
     faults: Faults,
     log_level: Option<String>,
-    /// VMs are processes without a machine.
-    simulates: bool,
+    /// What runs VMs, if it is said here.
+    vmm: Option<Asked>,
     /// Where the host's boot and its service manager are looked at.
     places: Places,
 }
@@ -186,7 +189,7 @@ impl Surroundings {
             install: install()?,
             faults: text("BANGER_FAULT").unwrap_or_default().parse()?,
             log_level: text("BANGER_LOG_LEVEL"),
-            simulates: simulates(text("BANGER_VMM").as_deref())?,
+            vmm: asked_vmm(text("BANGER_VMM").as_deref())?,
             places,
         })
     }
@@ -221,18 +224,34 @@ impl Surroundings {
             is_emulated: *kvm != Kvm::Usable,
         };
         let log_level = self.log_level.as_deref().and_then(|level| LogLevel::of(&level.to_ascii_lowercase()));
-        config.resolve(host, Overrides { log_level })
+        let vmm = match self.vmm {
+            Some(Asked::Choice(choice)) => Some(choice),
+            Some(Asked::Sim) | None => None,
+        };
+        config.resolve(host, Overrides { log_level, vmm })
     }
 }
 
-/// Whether `BANGER_VMM` asks for guests without a machine: with `sim` each is a process of the agent on this host, with the
-/// real protocol and none of a VM's walls. For tests; a release build refuses, for a forgotten variable would let what is
-/// run out onto the host.
-fn simulates(asked: Option<&str>) -> Result<bool, StartError> {
-    match asked {
-        None | Some("qemu") => Ok(false),
-        Some("sim") if cfg!(debug_assertions) => Ok(true),
-        Some(other) => Err(StartError::Vmm(other.to_owned())),
+/// What `BANGER_VMM` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// As the configuration could.
+    Choice(VmmChoice),
+    /// Guests without a machine: each is a process of the agent on this host, with the real protocol and none of a VM's
+    /// walls. For tests.
+    Sim,
+}
+
+/// A release build refuses `sim`, for a forgotten variable would let what is run out onto the host.
+fn asked_vmm(asked: Option<&str>) -> Result<Option<Asked>, StartError> {
+    let Some(name) = asked else {
+        return Ok(None);
+    };
+    let choices = [VmmChoice::Auto, VmmChoice::Firecracker, VmmChoice::Qemu];
+    match choices.into_iter().find(|choice| choice.name() == name) {
+        Some(choice) => Ok(Some(Asked::Choice(choice))),
+        None if name == "sim" && cfg!(debug_assertions) => Ok(Some(Asked::Sim)),
+        None => Err(StartError::Vmm(name.to_owned())),
     }
 }
 
@@ -259,6 +278,8 @@ pub(crate) struct Daemon {
     pub(crate) activity: Activity,
     pub(crate) reboots: UnboundedReceiver<Reboot>,
     pub(crate) kvm: Kvm,
+    /// Firecracker, and why it is used or not.
+    pub(crate) vmm: doctor::Firecracker,
     pub(crate) configuration: Configuration,
 }
 
@@ -272,6 +293,41 @@ pub(crate) fn level(level: LogLevel) -> tracing::Level {
     }
 }
 
+/// What runs machines here.
+struct Machines {
+    vmm: Arc<dyn VmmDriver>,
+    nics: Nics,
+    words: doctor::Firecracker,
+}
+
+/// Chooses the VMM of new boots; the others are there for boots that an earlier daemon began with them.
+fn machines(surroundings: &Surroundings, qemu: Qemu, choice: VmmChoice) -> Machines {
+    let unused = |why: &str| doctor::Firecracker::Unused { why: why.to_owned() };
+    if surroundings.vmm == Some(Asked::Sim) {
+        let vmm = Arc::new(Sim::new(surroundings.install.agent()));
+        return Machines { vmm, nics: Nics::Streams, words: unused("BANGER_VMM=sim") };
+    }
+    let firecracker = Firecracker::probe(Some(&surroundings.path), surroundings.install.daemon());
+    let usable = firecracker.usable().map(|(program, version)| (program.to_path_buf(), version));
+    let (is_chosen, words) = match (choice, usable) {
+        (VmmChoice::Qemu, _) => (false, unused("the configuration says vmm = \"qemu\"")),
+        (VmmChoice::Auto, Err(why)) => (false, doctor::Firecracker::Unused { why }),
+        (VmmChoice::Firecracker, Err(why)) => (true, doctor::Firecracker::Unusable { why }),
+        (VmmChoice::Auto | VmmChoice::Firecracker, Ok((program, version))) => {
+            let news = version.lacks().into_iter().map(|feature| (feature.since().to_string(), feature.brings()));
+            let used = doctor::Firecracker::Used { program, version: version.to_string(), news: news.collect() };
+            (true, used)
+        }
+    };
+    let (firecracker, qemu): (Arc<dyn VmmDriver>, Arc<dyn VmmDriver>) = (Arc::new(firecracker), Arc::new(qemu));
+    let (vmm, nics) = if is_chosen {
+        (Fleet::new(firecracker, vec![qemu]), Nics::Taps)
+    } else {
+        (Fleet::new(qemu, vec![firecracker]), Nics::Streams)
+    };
+    Machines { vmm: Arc::new(vmm), nics, words }
+}
+
 /// Chooses drivers and wires everything.
 pub(crate) fn wire(
     surroundings: &Surroundings,
@@ -283,11 +339,10 @@ pub(crate) fn wire(
     refuse_lost(&dirs)?;
     let store = Store::open(&dirs.database())?;
     let kvm = qemu.kvm().clone();
-    let vmm: Arc<dyn VmmDriver> =
-        if surroundings.simulates { Arc::new(Sim::new(surroundings.install.agent())) } else { Arc::new(qemu) };
+    let Machines { vmm, nics, words } = machines(surroundings, qemu, resolved.vmm.value);
     let storage = Arc::new(SparseFiles::new(dirs.state.clone(), &dirs.cache, Some(surroundings.path.clone())));
     let network = UserNetwork::probe(Some(&surroundings.path), surroundings.install.daemon());
-    let network = Arc::new(network.with_resolver(config.default_dns));
+    let network = Arc::new(network.with_resolver(config.default_dns).for_nics(nics));
     let activity = Activity::default();
     let now_ms = sys::clock::unix_ms;
     let (supervisors, reboots) = Supervisors::new(
@@ -331,7 +386,7 @@ pub(crate) fn wire(
         faults: surroundings.faults.clone(),
     });
     let engine = Engine::new(Arc::clone(&host), activity.clone());
-    Ok(Daemon { host, engine, activity, reboots, kvm, configuration })
+    Ok(Daemon { host, engine, activity, reboots, kvm, vmm: words, configuration })
 }
 
 /// The public key that opens every guest's root account to this user, made on first use. Without one, guests are entered
@@ -404,13 +459,19 @@ pub(crate) fn kvm_in_words(kvm: &Kvm) -> Result<(), String> {
 mod tests {
     use std::path::Path;
 
-    use super::{host_root, simulates};
+    use super::{Asked, asked_vmm, host_root};
+    use daemon::config::VmmChoice;
 
     #[test]
     fn guests_without_walls_are_for_debug_builds() {
-        assert!(!simulates(None).unwrap() && !simulates(Some("qemu")).unwrap());
-        assert_eq!(simulates(Some("sim")).unwrap_or(false), cfg!(debug_assertions));
-        assert!(simulates(Some("Sim")).is_err());
+        assert_eq!(asked_vmm(None).unwrap(), None);
+        for (name, choice) in
+            [("qemu", VmmChoice::Qemu), ("firecracker", VmmChoice::Firecracker), ("auto", VmmChoice::Auto)]
+        {
+            assert_eq!(asked_vmm(Some(name)).unwrap(), Some(Asked::Choice(choice)));
+        }
+        assert_eq!(asked_vmm(Some("sim")).is_ok_and(|asked| asked == Some(Asked::Sim)), cfg!(debug_assertions));
+        assert!(asked_vmm(Some("Sim")).is_err());
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! | [`packet`] | packets with descriptors beside them |
 //! | [`process`] | starting processes, and knowing them again after a restart |
 //! | [`rand`] | random bytes |
+//! | [`seclusion`] | a process that shuts itself in, without any right to begin with |
 //! | [`signals`] | waiting for signals |
 //! | [`socket`] | what a socket has not delivered |
 //! | [`spawn`] | starting one program fast, from a process of one thread |
@@ -35,6 +36,7 @@ mod open_files;
 pub mod packet;
 pub mod process;
 pub mod rand;
+pub mod seclusion;
 pub mod signals;
 pub mod socket;
 pub mod spawn;

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use sys::clock::monotonic;
 use sys::netlink::Uevents;
-use wire::agent::{PORT_NAME, TRANSPORT, Transport, VSOCK_PORT};
+use wire::agent::{DRIVES, PORT_NAME, TRANSPORT, Transport, VSOCK_PORT};
 
 use super::{BootError, Found, Report};
 use crate::serve::Name;
@@ -201,19 +201,30 @@ fn entry_whose(directory: &str, attribute: &str, value: &str) -> Option<String> 
     })
 }
 
-/// Finds the drives by the serial numbers the host gave them.
+/// Finds the drives by the serial numbers the host gave them, or by their order where it says so.
 ///
 /// # Errors
 /// When the image or the disk is not there.
 pub fn drives() -> Result<Drives, BootError> {
+    let command_line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let find = |serial: &str| {
-        let path = Path::new("/dev").join(entry_whose("/sys/block", "serial", serial)?);
+        let device = match value(&command_line, DRIVES) {
+            Some(order) => nth(order, serial)?,
+            None => entry_whose("/sys/block", "serial", serial)?,
+        };
+        let path = Path::new("/dev").join(device);
         path.exists().then_some(path)
     };
     let wait =
         |serial: &str| wait_for(|| Ok(find(serial))).map_err(BootError::during(format!("find the drive {serial:?}")));
     // Drives appear in order: with the first two there, the third is there or does not exist.
     Ok(Drives { rootfs: wait("rootfs")?, disk: wait("disk")?, modules: find("modules") })
+}
+
+/// The device of the drive `serial`, when `order` names the drives as the kernel finds them: virtio_blk counts with letters.
+fn nth(order: &str, serial: &str) -> Option<String> {
+    let at = order.split(',').position(|name| name == serial)?;
+    Some(format!("vd{}", ('a'..='z').nth(at)?))
 }
 
 /// The running kernel's release.
@@ -240,6 +251,14 @@ mod tests {
     fn the_command_line_names_vm_and_boot() {
         let name = name("quiet banger.vm=a1 banger.boot=b2 banger.transport=virtio-serial\n");
         assert_eq!((name.vm.as_str(), name.boot.as_str()), ("a1", "b2"));
+    }
+
+    #[test]
+    fn drives_are_named_by_their_order() {
+        let device = |serial| nth("rootfs,disk,modules", serial);
+        assert_eq!(device("rootfs").as_deref(), Some("vda"));
+        assert_eq!(device("modules").as_deref(), Some("vdc"));
+        assert_eq!(device("disk2"), None);
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub const DEFAULT_KERNEL: &str = "linux-image-cloud-amd64";
 pub struct Config {
     /// `debug`, `info`, `warn` or `error`.
     pub log_level: Option<LogLevel>,
+    /// Which VMM runs new boots.
+    pub vmm: Option<VmmChoice>,
     /// The image a VM gets when none is asked.
     pub default_image_name: Option<String>,
     /// The kernel a VM gets when none is asked.
@@ -87,6 +89,30 @@ impl LogLevel {
         [LogLevel::Debug, LogLevel::Info, LogLevel::Warn, LogLevel::Error]
             .into_iter()
             .find(|level| level.name() == name)
+    }
+}
+
+/// Which VMM runs new boots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VmmChoice {
+    /// Firecracker where it can run, else QEMU.
+    Auto,
+    /// Firecracker; where it cannot run, nothing does.
+    Firecracker,
+    /// QEMU.
+    Qemu,
+}
+
+impl VmmChoice {
+    /// As the file spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            VmmChoice::Auto => "auto",
+            VmmChoice::Firecracker => "firecracker",
+            VmmChoice::Qemu => "qemu",
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wire::api::{Configuration, Defaults, Origin, Setting};
 
-use super::{Config, ConfigError, DEFAULT_IMAGE, DEFAULT_KERNEL, LogLevel};
+use super::{Config, ConfigError, DEFAULT_IMAGE, DEFAULT_KERNEL, LogLevel, VmmChoice};
 
 /// How long a daemon without running VMs and work stays, in seconds: long enough for the next command of somebody at a
 /// keyboard, short enough that nothing is left behind.
@@ -35,6 +35,8 @@ pub struct HostSize {
 pub struct Overrides {
     /// `BANGER_LOG_LEVEL`.
     pub log_level: Option<LogLevel>,
+    /// `BANGER_VMM`.
+    pub vmm: Option<VmmChoice>,
 }
 
 /// A value and where it comes from.
@@ -72,6 +74,8 @@ impl<T> Resolved<T> {
 pub struct Settings {
     /// `log_level`.
     pub log_level: Resolved<LogLevel>,
+    /// `vmm`.
+    pub vmm: Resolved<VmmChoice>,
     image: Resolved<String>,
     kernel: Resolved<String>,
     vcpus: Resolved<u16>,
@@ -95,11 +99,16 @@ impl Config {
             Some(value) => Resolved { value, origin: Origin::Environment, why: Some("BANGER_LOG_LEVEL".to_owned()) },
             None => Resolved::configured_or(self.log_level, || Resolved::default(LogLevel::Info)),
         };
+        let vmm = match over.vmm {
+            Some(value) => Resolved { value, origin: Origin::Environment, why: Some("BANGER_VMM".to_owned()) },
+            None => Resolved::configured_or(self.vmm, || Resolved::default(VmmChoice::Auto)),
+        };
         let name = |configured: &Option<String>, otherwise: &str| {
             Resolved::configured_or(configured.clone(), || Resolved::default(otherwise.to_owned()))
         };
         Ok(Settings {
             log_level,
+            vmm,
             image: name(&self.default_image_name, DEFAULT_IMAGE),
             kernel: name(&self.default_kernel_name, DEFAULT_KERNEL),
             vcpus: Resolved::configured_or(sizes.vcpu, || vcpus(host.cpus)),
@@ -201,6 +210,7 @@ impl Settings {
             path: path.display().to_string(),
             settings: vec![
                 self.log_level.setting("log_level", |level| format!("{:?}", level.name())),
+                self.vmm.setting("vmm", |choice| format!("{:?}", choice.name())),
                 self.image.setting("default_image_name", quoted),
                 self.kernel.setting("default_kernel_name", quoted),
                 key.setting("ssh_key_path", quoted),

@@ -25,7 +25,7 @@ fn sizes_come_from_config_then_host_then_floor() {
     let set = resolved(&config, large).defaults();
     assert_eq!((set.vcpus, set.memory_mib, set.disk_bytes), (7, 300, 20 << 30));
 
-    let over = Overrides { log_level: Some(LogLevel::Debug) };
+    let over = Overrides { log_level: Some(LogLevel::Debug), vmm: None };
     let told =
         config.resolve(small, over).unwrap().describe(&config, Path::new("/none/config.toml"), Path::new("/key"));
     let said: Vec<_> = told.settings.iter().map(|s| (s.key.as_str(), s.value.as_str(), s.origin)).collect();

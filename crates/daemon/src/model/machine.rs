@@ -162,6 +162,11 @@ pub enum NicAttachment {
         /// Where it listens.
         path: PathBuf,
     },
+    /// A tap, in a network namespace that the VMM's driver makes.
+    Tap {
+        /// The socket that takes over the tap's frames; none for a NIC that leads nowhere.
+        uplink: Option<PathBuf>,
+    },
 }
 
 /// How a boot ended, seen from outside the guest.

@@ -10,7 +10,9 @@
 //!     ◄───── what passt sends, and the ends of handshakes
 //! ```
 //!
-//! `carrier.rs` starts passt, or slirp4netns in its place, and speaks to it. `handshake.rs` gives the guest the one answer
+//! A guest that is closed and has published ports may answer on those, and nothing else of it passes.
+//!
+//! `guest.rs` is the VMM's end, `segments.rs` what a NIC would do. `carrier.rs` starts passt, or slirp4netns in its place, and speaks to it. `handshake.rs` gives the guest the one answer
 //! that passt withholds.
 //!
 //! It is `bangerd` called by [`VERB`] ([`run`]): one process for each boot with an open network, in a session of its own
@@ -18,18 +20,20 @@
 //! VMM's connection.
 
 mod carrier;
+mod guest;
 mod handshake;
+mod segments;
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
 pub(super) use carrier::Speech;
 use carrier::{Carrier, Wire};
+use guest::Guest;
+pub(super) use guest::Handover;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// What `bangerd` is called with to be this.
@@ -51,6 +55,13 @@ pub(super) struct Filter {
     pub(super) socket: PathBuf,
     /// Where the identity of the other process is recorded.
     pub(super) carrier_pid: PathBuf,
+    /// The hardware address of the guest's NIC: whoever carries its frames learns it before the guest says a word, which a
+    /// closed one may never do.
+    pub(super) mac: String,
+    /// How the VMM hands over frames.
+    pub(super) handover: Handover,
+    /// What of the guest's passes.
+    pub(super) reach: Reach,
     /// How it is spoken to.
     pub(super) speech: Speech,
     /// The program and its arguments, without those that say where it is spoken to.
@@ -60,16 +71,27 @@ pub(super) struct Filter {
 impl Filter {
     pub(super) fn arguments(&self) -> Vec<String> {
         let text = |path: &Path| path.to_string_lossy().into_owned();
-        let mut arguments = vec![VERB.to_owned(), text(&self.socket), text(&self.carrier_pid), self.speech.word()];
+        let guest = guest_word(self.handover, &self.reach);
+        let mut arguments = vec![
+            VERB.to_owned(),
+            text(&self.socket),
+            text(&self.carrier_pid),
+            self.mac.clone(),
+            guest,
+            self.speech.word(),
+        ];
         arguments.extend(self.carrier.iter().cloned());
         arguments
     }
 
     fn parse(mut arguments: impl Iterator<Item = OsString>) -> Option<Filter> {
         let (socket, carrier_pid) = (arguments.next()?.into(), arguments.next()?.into());
+        let mac = arguments.next()?.into_string().ok()?;
+        parse_mac(&mac)?;
+        let (handover, reach) = parse_guest_word(arguments.next()?.to_str()?)?;
         let speech = Speech::parse(arguments.next()?.to_str()?)?;
         let carrier: Vec<String> = arguments.map(|word| word.to_string_lossy().into_owned()).collect();
-        (!carrier.is_empty()).then_some(Filter { socket, carrier_pid, speech, carrier })
+        (!carrier.is_empty()).then_some(Filter { socket, carrier_pid, mac, handover, reach, speech, carrier })
     }
 
     fn serve(&self) -> io::Result<()> {
@@ -78,12 +100,55 @@ impl Filter {
         let served = sys::socket::listen_at(&self.socket).and_then(|listener| {
             let (vmm, _) = listener.accept()?;
             drop(listener);
-            relay(&vmm, &carrier.wire);
+            relay(&Guest::take_over(vmm, self.handover)?, &self.reach, &carrier.wire);
             Ok(())
         });
         carrier.end()?;
         served
     }
+}
+
+/// What of a guest's frames passes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// What is not for the host alone.
+    Outside,
+    /// Of that, only what these ports of the guest answer to whoever came to them.
+    Answers(Vec<u16>),
+}
+
+/// One word of an argument list: `stream`, `tap`, `tap,answers,80,443`.
+fn guest_word(handover: Handover, reach: &Reach) -> String {
+    let mut word = match handover {
+        Handover::Stream => "stream".to_owned(),
+        Handover::Tap => "tap".to_owned(),
+    };
+    if let Reach::Answers(ports) = reach {
+        word.push_str(",answers");
+        ports.iter().for_each(|port| word.push_str(&format!(",{port}")));
+    }
+    word
+}
+
+/// A hardware address: six bytes in hexadecimal, with colons.
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let bytes: Vec<u8> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect::<Option<_>>()?;
+    bytes.try_into().ok()
+}
+
+fn parse_guest_word(word: &str) -> Option<(Handover, Reach)> {
+    let mut words = word.split(',');
+    let handover = match words.next()? {
+        "stream" => Handover::Stream,
+        "tap" => Handover::Tap,
+        _ => return None,
+    };
+    let reach = match words.next() {
+        None => Reach::Outside,
+        Some("answers") => Reach::Answers(words.map(|port| port.parse().ok()).collect::<Option<_>>()?),
+        Some(_) => return None,
+    };
+    Some((handover, reach))
 }
 
 /// A guest that found a way to make passt talk without end loses its network, not the host's disk: passt inherits the
@@ -93,11 +158,13 @@ fn limit_files() -> io::Result<()> {
     Ok(setrlimit(Resource::Fsize, limit)?)
 }
 
-/// `bangerd net-filter SOCKET PID-FILE stream|packets[,PORT:PORT…] PROGRAM ARGUMENT…`, with the arguments behind the verb.
+/// `bangerd net-filter SOCKET PID-FILE MAC stream|tap[,answers,PORT…] stream|packets[,PORT:PORT…] PROGRAM ARGUMENT…`, with the arguments behind the verb.
 #[expect(clippy::print_stderr, reason = "what it prints is the log that the driver quotes")]
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let Some(filter) = Filter::parse(arguments) else {
-        eprintln!("usage: bangerd {VERB} SOCKET PID-FILE stream|packets[,PORT:PORT…] PROGRAM [ARGUMENT…]");
+        eprintln!(
+            "usage: bangerd {VERB} SOCKET PID-FILE MAC stream|tap[,answers,PORT…] stream|packets[,PORT:PORT…] PROGRAM [ARGUMENT…]"
+        );
         return ExitCode::from(2);
     };
     match filter.serve() {
@@ -110,19 +177,18 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 /// Copies both ways until either side ends.
-fn relay(vmm: &UnixStream, wire: &Wire) {
+fn relay(guest: &Guest, reach: &Reach, wire: &Wire) {
     let end = || {
-        // One that is closed already needs no shutting down.
-        let _: io::Result<()> = vmm.shutdown(Shutdown::Both);
+        guest.shut();
         wire.shut();
     };
     // Both directions write frames to the guest, and no frame into another.
-    let guest = Mutex::new(vmm);
-    let tell = |frames: &[u8]| guest.lock().unwrap_or_else(PoisonError::into_inner).write_all(frames);
+    let told = Mutex::new(guest);
+    let tell = |frames: &[u8]| told.lock().unwrap_or_else(PoisonError::into_inner).write_all(frames);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // How a connection ends does not matter: both end.
-            let _: io::Result<()> = from_guest(vmm, wire, tell);
+            let _: io::Result<()> = from_guest(guest, wire, reach, tell);
             end();
         });
         let _: io::Result<()> = to_guest(wire, tell);
@@ -160,9 +226,14 @@ fn to_guest(from: impl Read, tell: impl Fn(&[u8]) -> io::Result<()>) -> io::Resu
 }
 
 /// Copies whole frames, without those that [`may_pass`] refuses; `tell` gets what the guest is answered at once.
-fn from_guest(from: impl Read, mut to: impl Write, tell: impl Fn(&[u8]) -> io::Result<()>) -> io::Result<()> {
+fn from_guest(
+    from: impl Read,
+    mut to: impl Write,
+    reach: &Reach,
+    tell: impl Fn(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
     each_read(from, |bytes| {
-        let Sifted { passed, whole, answers } = sift(bytes)?;
+        let Sifted { passed, whole, answers } = sift(bytes, reach)?;
         to.write_all(&bytes[..passed])?;
         if !answers.is_empty() {
             tell(&answers)?;
@@ -193,11 +264,11 @@ struct Sifted {
 }
 
 /// Moves the frames that may pass to the front.
-fn sift(bytes: &mut [u8]) -> io::Result<Sifted> {
+fn sift(bytes: &mut [u8], reach: &Reach) -> io::Result<Sifted> {
     let mut found = Sifted::default();
     while let Some(frame) = first_frame(&bytes[found.whole..])? {
         let (begin, end) = (found.whole, found.whole + LENGTH_BYTES + frame.len());
-        if may_pass(frame) {
+        if may_pass(frame, reach) {
             if let Some(answer) = handshake::answer(frame) {
                 let length = u32::try_from(answer.len()).unwrap_or_default();
                 found.answers.extend_from_slice(&length.to_be_bytes());
@@ -213,8 +284,35 @@ fn sift(bytes: &mut [u8]) -> io::Result<Sifted> {
     Ok(found)
 }
 
-/// Whether an Ethernet frame is ARP, or IP for an address that no host takes for itself alone.
-fn may_pass(frame: &[u8]) -> bool {
+/// Whether an Ethernet frame is within a guest's reach: ARP, or IP for an address that no host takes for itself alone.
+fn may_pass(frame: &[u8], reach: &Reach) -> bool {
+    match reach {
+        Reach::Outside => leads_outside(frame),
+        Reach::Answers(ports) => leads_outside(frame) && is_answer(frame, ports),
+    }
+}
+
+/// Whether a frame is ARP, or a segment of a TCP connection over IPv4 that another has begun to one of these ports. A
+/// fragment is none: where it leads stands in another frame.
+fn is_answer(frame: &[u8], ports: &[u16]) -> bool {
+    const TCP: u8 = 6;
+    const SYN: u8 = 0x02;
+    const ACK: u8 = 0x10;
+    if frame.get(12..14) == Some(&[8, 6]) {
+        return true;
+    }
+    let Some(ip) = frame.get(14..34).filter(|ip| frame[12..14] == [8, 0] && ip[0] >> 4 == 4) else {
+        return false;
+    };
+    let is_whole = ip[6] & 0x3f == 0 && ip[7] == 0;
+    let segment = frame.get(14 + usize::from(ip[0] & 0x0f) * 4..).and_then(|rest| rest.first_chunk::<20>());
+    let Some(tcp) = segment.filter(|_| is_whole && ip[9] == TCP && ip[0] & 0x0f >= 5) else {
+        return false;
+    };
+    ports.contains(&u16::from_be_bytes([tcp[0], tcp[1]])) && tcp[13] & (SYN | ACK) != SYN
+}
+
+fn leads_outside(frame: &[u8]) -> bool {
     const ARP: [u8; 2] = [0x08, 0x06];
     const V4: [u8; 2] = [0x08, 0x00];
     const V6: [u8; 2] = [0x86, 0xdd];

@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | nothing | QEMU's own user-mode network, restricted | nothing |
 //! | `--nat` | passt(1), or where it is missing slirp4netns(1), behind our [`filter`](super::filter) | the outside; nothing on the host's loopback |
+//! | ports alone, and the NIC is a tap | the same, and the filter lets answers of these ports pass | nothing |
+//! | nothing, and the NIC is a tap | nobody | nothing |
 //!
 //! Either way the guest has a static IPv4 address of its own network, and published ports lead to it from the host's
 //! 127.0.0.1. With `--nat` it asks the host's own name servers, and has IPv6 too where passt carries it and
@@ -26,7 +28,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use wire::agent::message::GuestNetwork;
 use wire::api::Publish;
 
-use super::filter::{Filter, Speech};
+use super::filter::{Filter, Handover, Reach, Speech};
 use super::{NetworkDriver, NetworkError};
 use crate::model::machine::{NicAttachment, NicSpec};
 
@@ -47,8 +49,9 @@ const PREFIX_V4: u8 = 24;
 const GUEST_V6: Ipv6Addr = Ipv6Addr::new(0xfd62, 0x616e, 0x6765, 0x72, 0, 0, 0, 0x15);
 const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd62, 0x616e, 0x6765, 0x72, 0, 0, 0, 2);
 const PREFIX_V6: u8 = 64;
-/// The hardware address a frame of ours comes from, before the guest speaks.
-pub(super) const PROBE_MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1];
+
+/// The other end's, where passt cannot take that of an interface.
+const GATEWAY_MAC: &str = "52:54:00:00:00:02";
 
 /// Name servers resolv.conf(5) has room for.
 const NAME_SERVERS_MAX: usize = 3;
@@ -74,6 +77,18 @@ pub struct UserNetwork {
     has_v6: bool,
     /// The resolver of open guests, instead of the host's.
     resolver: Option<IpAddr>,
+    nics: Nics,
+    /// slirp4netns, whether or not it is the carrier.
+    substitute: Option<PathBuf>,
+}
+
+/// How VMMs carry their guests' NICs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nics {
+    /// By themselves, or on a stream, as QEMU does.
+    Streams,
+    /// By a tap.
+    Taps,
 }
 
 #[derive(Debug, Clone)]
@@ -91,16 +106,29 @@ impl UserNetwork {
     #[must_use]
     pub fn probe(path: Option<&OsStr>, daemon: PathBuf) -> UserNetwork {
         let find = |program| path.and_then(|path| sys::process::find_program(program, path));
-        let carrier = find(PROGRAM).map(Carrier::Passt).or_else(|| find(SUBSTITUTE).map(Carrier::Slirp4netns));
+        let substitute = find(SUBSTITUTE);
+        let carrier = find(PROGRAM).map(Carrier::Passt).or_else(|| substitute.clone().map(Carrier::Slirp4netns));
         let routes = std::fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
         let has_v6 = matches!(carrier, Some(Carrier::Passt(_))) && has_default_route(&routes);
-        UserNetwork { carrier, daemon, has_v6, resolver: None }
+        UserNetwork { carrier, daemon, has_v6, resolver: None, nics: Nics::Streams, substitute }
     }
 
     /// With a resolver of its owner's choice.
     #[must_use]
     pub fn with_resolver(self, resolver: Option<IpAddr>) -> UserNetwork {
         UserNetwork { resolver, ..self }
+    }
+
+    /// For VMMs that carry NICs so. Behind a tap slirp4netns comes first where it is installed: a tap loses frames that it has no
+    /// room for, and passt up to 2023 (Debian 12 has one) resets connections then.
+    #[must_use]
+    pub fn for_nics(self, nics: Nics) -> UserNetwork {
+        match (nics, self.substitute.clone()) {
+            (Nics::Taps, Some(program)) => {
+                UserNetwork { nics, carrier: Some(Carrier::Slirp4netns(program)), has_v6: false, ..self }
+            }
+            (Nics::Taps, None) | (Nics::Streams, _) => UserNetwork { nics, ..self },
+        }
     }
 
     /// The program that carries the frames of open guests; none when none is installed and `--nat` is refused.
@@ -113,9 +141,10 @@ impl UserNetwork {
     }
 
     fn filter(&self, nic: &NicSpec, boot_dir: &Path, socket: &Path) -> Result<Filter, NetworkError> {
-        let carrier = self.carrier.as_ref().ok_or(NetworkError::Missing { program: PROGRAM, package: PACKAGE })?;
+        let carrier = self.carrier.as_ref().ok_or_else(|| missing(nic))?;
+        let has_v6 = self.has_v6 && nic.nat;
         let (program, speech, arguments) = match carrier {
-            Carrier::Passt(program) => (program, Speech::Stream, passt_arguments(&nic.publish, self.has_v6)),
+            Carrier::Passt(program) => (program, Speech::Stream, passt_arguments(nic, has_v6)),
             Carrier::Slirp4netns(program) => {
                 let ports = nic.publish.iter().map(|publish| (publish.host_port, publish.guest_port)).collect();
                 (program, Speech::Packets(ports), slirp4netns_arguments())
@@ -124,7 +153,14 @@ impl UserNetwork {
         let mut carrier = vec![program.to_string_lossy().into_owned()];
         carrier.extend(arguments);
         let carrier_pid = Files::of(boot_dir).carrier_pid;
-        Ok(Filter { socket: socket.to_path_buf(), carrier_pid, speech, carrier })
+        let handover = match self.nics {
+            Nics::Streams => Handover::Stream,
+            Nics::Taps => Handover::Tap,
+        };
+        let answers = || Reach::Answers(nic.publish.iter().map(|publish| publish.guest_port).collect());
+        let reach = if nic.nat { Reach::Outside } else { answers() };
+        let mac = nic.mac.clone();
+        Ok(Filter { socket: socket.to_path_buf(), carrier_pid, mac, handover, reach, speech, carrier })
     }
 }
 
@@ -156,7 +192,7 @@ impl Files {
 }
 
 /// passt(1)'s arguments: static addresses, so nothing that hands some out; no way to the host's loopback by the gateway.
-fn passt_arguments(publish: &[Publish], has_v6: bool) -> Vec<String> {
+fn passt_arguments(nic: &NicSpec, has_v6: bool) -> Vec<String> {
     let words = "--foreground --quiet --no-map-gw --no-dhcp --no-dhcpv6 --no-ra --udp-ports none";
     let mut arguments: Vec<String> = words.split(' ').map(str::to_owned).collect();
     let mut option = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
@@ -167,7 +203,12 @@ fn passt_arguments(publish: &[Publish], has_v6: bool) -> Vec<String> {
         option("--address", GUEST_V6.to_string());
         option("--gateway", GATEWAY_V6.to_string());
     }
-    for Publish { host_port, guest_port } in publish {
+    if !nic.nat {
+        // What only leads in needs no way out of this host, which passt would look for.
+        option("--interface", "lo".to_owned());
+        option("--mac-addr", GATEWAY_MAC.to_owned());
+    }
+    for Publish { host_port, guest_port } in &nic.publish {
         option("--tcp-ports", format!("127.0.0.1/{host_port}:{guest_port}"));
     }
     if !has_v6 {
@@ -190,8 +231,10 @@ impl NetworkDriver for UserNetwork {
 
     fn plan(&self, nic: &NicSpec, boot_dir: &Path) -> Result<NicAttachment, NetworkError> {
         check_ports(&nic.publish)?;
-        if !nic.nat {
-            return Ok(NicAttachment::QemuUser { publish: nic.publish.clone() });
+        match self.nics {
+            Nics::Streams if !nic.nat => return Ok(NicAttachment::QemuUser { publish: nic.publish.clone() }),
+            Nics::Taps if !nic.nat && nic.publish.is_empty() => return Ok(NicAttachment::Tap { uplink: None }),
+            Nics::Streams | Nics::Taps => {}
         }
         let path = Files::of(boot_dir).socket;
         self.filter(nic, boot_dir, &path)?;
@@ -200,7 +243,10 @@ impl NetworkDriver for UserNetwork {
             let why = format!("the socket path {} has {length} bytes, at most {SOCKET_PATH_MAX} fit", path.display());
             return Err(NetworkError::Refused { why });
         }
-        Ok(NicAttachment::StreamSocket { path })
+        Ok(match self.nics {
+            Nics::Streams => NicAttachment::StreamSocket { path },
+            Nics::Taps => NicAttachment::Tap { uplink: Some(path) },
+        })
     }
 
     fn guest(&self, nic: &NicSpec) -> GuestNetwork {
@@ -227,7 +273,7 @@ impl NetworkDriver for UserNetwork {
         attachment: &NicAttachment,
         boot_dir: &Path,
     ) -> Result<(), NetworkError> {
-        let NicAttachment::StreamSocket { path } = attachment else {
+        let Some(path) = filter_socket(attachment) else {
             return check_free(&nic.publish);
         };
         let files = Files::of(boot_dir);
@@ -251,7 +297,7 @@ impl NetworkDriver for UserNetwork {
     }
 
     async fn ensure_detached(&self, attachment: &NicAttachment, boot_dir: &Path) -> Result<(), NetworkError> {
-        if let NicAttachment::QemuUser { .. } = attachment {
+        if filter_socket(attachment).is_none() {
             return Ok(());
         }
         let files = Files::of(boot_dir);
@@ -269,9 +315,27 @@ impl NetworkDriver for UserNetwork {
     }
 
     fn possible_attachments(&self, boot_dir: &Path) -> Vec<NicAttachment> {
-        // The other kind is nothing but a part of the VMM.
+        // The other kinds are nothing but a part of the VMM, or the same files.
         vec![NicAttachment::StreamSocket { path: Files::of(boot_dir).socket }]
     }
+}
+
+/// Where the filter of an attachment listens; none when it has none.
+fn filter_socket(attachment: &NicAttachment) -> Option<&PathBuf> {
+    match attachment {
+        NicAttachment::QemuUser { .. } => None,
+        NicAttachment::StreamSocket { path } => Some(path),
+        NicAttachment::Tap { uplink } => uplink.as_ref(),
+    }
+}
+
+fn missing(nic: &NicSpec) -> NetworkError {
+    if nic.nat {
+        return NetworkError::Missing { program: PROGRAM, package: PACKAGE };
+    }
+    let why =
+        format!("published ports of a closed guest take {PROGRAM}, which is not installed (Debian package {PACKAGE})");
+    NetworkError::Refused { why }
 }
 
 /// Refuses ports that cannot be published together.

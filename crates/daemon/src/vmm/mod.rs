@@ -1,9 +1,12 @@
 //! Drivers for VMMs: what every one of them can do.
 //!
-//! `qemu` is the portable one; `sim` boots nothing and speaks the real agent protocol. Refusals come first, in the pure
+//! `firecracker` is the product's, for hosts that virtualise; `qemu` is the portable one; `sim` boots nothing and speaks the real agent protocol. Refusals come first, in the pure
 //! [`VmmDriver::plan`]; everything later works from the [`Launch`] it froze, so that after a crash `adopt` and
 //! `ensure_gone` need nothing but that.
 
+mod checks;
+pub mod firecracker;
+pub mod fleet;
 mod logs;
 mod process;
 pub mod qemu;
@@ -15,6 +18,9 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use sys::process::Identity;
 use wire::api::KillSignal;
+
+pub use checks::{MEMORY_MIB_MIN, VCPUS_MAX};
+use checks::{check_files, check_memory, check_size, check_socket};
 
 use crate::model::machine::{ExitReason, MachineShape, MachineSpec, NicAttachment, SavedMachine};
 
@@ -311,37 +317,13 @@ pub enum VmmError {
 /// Firecracker's own name of a guest's vsock, in the directory it runs in.
 pub const VSOCK_SOCKET: &str = "vsock";
 
+/// What a VMM counts, beside its log; not every one does.
+fn metrics_file(vmm_log: &Path) -> PathBuf {
+    vmm_log.with_extension("metrics")
+}
+
 /// The driver's files of a boot that every driver names alike.
 #[must_use]
 pub fn qmp_socket(boot_dir: &Path) -> PathBuf {
     boot_dir.join("qmp.sock")
-}
-
-/// Least memory a guest boots with.
-pub const MEMORY_MIB_MIN: u64 = 128;
-/// Most virtual processors: more than that is a mistake.
-pub const VCPUS_MAX: u16 = 64;
-/// Longest path of a Unix socket: 108 bytes with the terminating zero, unix(7).
-const SOCKET_PATH_MAX: usize = 107;
-
-/// Refuses numbers that no driver can run.
-fn check_size(driver: &'static str, spec: &MachineSpec) -> Result<(), VmmError> {
-    let refused = |why: String| Err(VmmError::Refused { driver, why });
-    if spec.vcpus == 0 || spec.vcpus > VCPUS_MAX {
-        return refused(format!("a VM has 1 to {VCPUS_MAX} processors, not {}", spec.vcpus));
-    }
-    if spec.memory_mib < MEMORY_MIB_MIN {
-        return refused(format!("a VM has at least {MEMORY_MIB_MIN} MiB of memory, not {}", spec.memory_mib));
-    }
-    Ok(())
-}
-
-/// Refuses a path that no socket can have.
-fn check_socket(driver: &'static str, path: &Path) -> Result<(), VmmError> {
-    let length = path.as_os_str().len();
-    if length > SOCKET_PATH_MAX {
-        let why = format!("the socket path {} has {length} bytes, at most {SOCKET_PATH_MAX} fit", path.display());
-        return Err(VmmError::Refused { driver, why });
-    }
-    Ok(())
 }

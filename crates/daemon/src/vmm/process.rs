@@ -125,8 +125,11 @@ pub(super) fn signal(launch: &Launch, signal: KillSignal) -> Result<(), VmmError
 
 /// Kills what runs for `launch`, waits until it is gone, and removes what it leaves in the boot's directory.
 pub(super) async fn ensure_gone(launch: &Launch) -> Result<(), VmmError> {
-    if let Some(identity) = recorded(launch)? {
+    let mut gone = None;
+    // One that was only starting another may have put that on record before it was killed.
+    while let Some(identity) = recorded(launch)?.filter(|identity| gone != Some(*identity)) {
         kill_and_wait(identity).await?;
+        gone = Some(identity);
     }
     for left in [launch.agent_socket(), super::qmp_socket(&launch.boot_dir), launch.pid_file()] {
         sys::fs::remove_file(&left)?;
@@ -163,6 +166,7 @@ fn end_of(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 
 /// A VMM that runs, or ended while we held it. Dropping it leaves the VMM alone.
 pub(super) struct Held {
+    /// Whom signals go to. The one that is waited for may be another process, which ends with this one.
     identity: Identity,
     ended: watch::Receiver<Option<ExitReason>>,
     killed: Arc<AtomicBool>,
@@ -176,7 +180,7 @@ impl Held {
         let fd =
             identity.pidfd().map(end_of).transpose().map_err(|source| VmmError::Watch { pid: identity.pid, source })?;
         let was_killed = Arc::clone(&killed);
-        let logs = [launch.console_log.clone(), launch.vmm_log.clone()];
+        let logs = [launch.console_log.clone(), launch.vmm_log.clone(), super::metrics_file(&launch.vmm_log)];
         crate::supervise::spawn("VMM watch", async move {
             if let Some(fd) = fd {
                 watch_until_end(&fd, &logs).await;
@@ -186,6 +190,15 @@ impl Held {
             sender.send_replace(Some(reason));
         });
         Ok(Held { identity, ended, killed })
+    }
+
+    /// What was started has put itself into the pid file's record no more, but the VMM that it waits for: that one is meant
+    /// from now on.
+    pub(super) fn aim(&mut self, launch: &Launch) -> Result<(), VmmError> {
+        if let Some(identity) = recorded(launch)? {
+            self.identity = identity;
+        }
+        Ok(())
     }
 }
 

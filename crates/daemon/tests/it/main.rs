@@ -10,6 +10,7 @@ mod exchange;
 mod fake;
 mod full;
 mod gone;
+mod jail;
 mod lives;
 mod network;
 mod ops;

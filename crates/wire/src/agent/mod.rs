@@ -65,6 +65,10 @@ pub const VSOCK_PORT: u32 = 1024;
 /// The word of the kernel command line that says which channel there is, `banger.transport=…`.
 pub const TRANSPORT: &str = "banger.transport";
 
+/// The word of the kernel command line that names the drives in their order, `banger.drives=rootfs,disk`, where their serial
+/// numbers do not.
+pub const DRIVES: &str = "banger.drives";
+
 /// How the agent reaches its host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {

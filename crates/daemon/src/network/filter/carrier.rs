@@ -85,7 +85,8 @@ impl Carrier {
             Speech::Stream => stream(filter)?,
             Speech::Packets(_) => packets(filter)?,
         };
-        let up = carrier.wire.await_answer().and_then(|()| match &filter.speech {
+        let mac = super::parse_mac(&filter.mac).ok_or(io::ErrorKind::InvalidInput)?;
+        let up = carrier.wire.await_answer(mac).and_then(|()| match &filter.speech {
             Speech::Stream => Ok(()),
             Speech::Packets(ports) => ports.iter().try_for_each(|ports| publish(&api_socket(filter), *ports)),
         });
@@ -191,12 +192,11 @@ impl Wire {
         let _: io::Result<()> = self.socket().shutdown(Shutdown::Both);
     }
 
-    /// Asks for the gateway's hardware address, which is answered from the main loop: what was asked for by arguments is
+    /// Asks for the gateway's hardware address in the guest's name, which is answered from the main loop: what was asked for by arguments is
     /// done then.
-    fn await_answer(&self) -> io::Result<()> {
+    fn await_answer(&self, mac: [u8; 6]) -> io::Result<()> {
         const BROADCAST: [u8; 6] = [0xff; 6];
         const ARP_REQUEST: [u8; 8] = [0, 1, 8, 0, 6, 4, 0, 1];
-        let mac = super::super::user::PROBE_MAC;
         let mut frame = [&BROADCAST[..], &mac, &[8, 6], &ARP_REQUEST, &mac].concat();
         frame.extend_from_slice(&super::super::user::GUEST_V4.octets());
         frame.extend_from_slice(&[0; 6]);

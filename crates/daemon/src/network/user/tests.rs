@@ -8,6 +8,8 @@ fn driver(passt: Option<&str>) -> UserNetwork {
         daemon: "/x/bangerd".into(),
         has_v6: true,
         resolver: None,
+        nics: Nics::Streams,
+        substitute: None,
     }
 }
 
@@ -43,6 +45,23 @@ fn open_needs_passt() {
 }
 
 #[test]
+fn a_tap_leads_nowhere_unless_something_was_asked() {
+    let user = |passt| driver(passt).for_nics(Nics::Taps);
+    let plan = |user: &UserNetwork, nic: &NicSpec| user.plan(nic, Path::new("/run/b"));
+    let (closed, ports, open) = (nic(false, &[]), nic(false, &[(8080, 80)]), nic(true, &[]));
+    assert_eq!(plan(&user(None), &closed).unwrap(), NicAttachment::Tap { uplink: None });
+    let error = plan(&user(None), &ports).unwrap_err().to_string();
+    assert!(error.contains("take passt, which is not installed"), "{error}");
+    let user = user(Some("/usr/bin/passt"));
+    let uplink = NicAttachment::Tap { uplink: Some("/run/b/net.sock".into()) };
+    assert_eq!((plan(&user, &ports).unwrap(), plan(&user, &open).unwrap()), (uplink.clone(), uplink));
+    let filter = |nic| user.filter(nic, Path::new("/run/b"), Path::new("/run/b/net.sock")).unwrap();
+    assert_eq!(filter(&ports).reach, Reach::Answers(vec![80]));
+    assert!(filter(&ports).carrier.contains(&"--ipv4-only".to_owned()), "the host's IPv6 is nobody's business");
+    assert_eq!((filter(&open).reach, filter(&open).handover), (Reach::Outside, Handover::Tap));
+}
+
+#[test]
 fn slirp4netns_stands_in_for_a_missing_passt() {
     let dir = tempfile::tempdir().unwrap();
     let install = |name: &str| {
@@ -57,7 +76,9 @@ fn slirp4netns_stands_in_for_a_missing_passt() {
     assert_eq!(filter.speech, Speech::Packets(vec![(8080, 80)]));
     assert!(filter.carrier.iter().any(|word| word == "--disable-host-loopback"), "{filter:?}");
     assert!(filter.carrier.contains(&"--cidr=10.0.2.0/24".to_owned()), "{filter:?}");
-    assert!(install("passt").carrier().unwrap().ends_with("passt"), "which is preferred");
+    let both = install("passt");
+    assert!(both.carrier().unwrap().ends_with("passt"), "which is preferred");
+    assert!(both.for_nics(Nics::Taps).carrier().unwrap().ends_with("slirp4netns"), "but not behind a tap");
 }
 
 #[test]
@@ -89,14 +110,15 @@ async fn a_port_that_is_taken_is_named() {
 
 #[test]
 fn passts_words() {
-    let publish = nic(true, &[(8080, 80), (2222, 22)]).publish;
     assert_eq!(
-        passt_arguments(&publish, true).join(" "),
+        passt_arguments(&nic(true, &[(8080, 80), (2222, 22)]), true).join(" "),
         "--foreground --quiet --no-map-gw --no-dhcp --no-dhcpv6 --no-ra --udp-ports none --address 10.0.2.15 \
          --netmask 24 --gateway 10.0.2.2 --address fd62:616e:6765:72::15 --gateway fd62:616e:6765:72::2 \
          --tcp-ports 127.0.0.1/8080:80 --tcp-ports 127.0.0.1/2222:22"
     );
-    assert!(passt_arguments(&[], false).ends_with(&["--ipv4-only".to_owned()]));
+    assert!(passt_arguments(&nic(true, &[]), false).ends_with(&["--ipv4-only".to_owned()]));
+    let closed = passt_arguments(&nic(false, &[(8080, 80)]), false).join(" ");
+    assert!(closed.contains(" --interface lo --mac-addr "), "it needs no way out: {closed}");
 }
 
 #[test]

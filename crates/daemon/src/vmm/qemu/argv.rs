@@ -92,6 +92,7 @@ pub(super) fn shape(spec: &MachineSpec, nic: &NicAttachment, host: &Host) -> Str
     let nic = match nic {
         NicAttachment::QemuUser { .. } => NicAttachment::QemuUser { publish: Vec::new() },
         NicAttachment::StreamSocket { .. } => NicAttachment::StreamSocket { path: PathBuf::new() },
+        NicAttachment::Tap { .. } => NicAttachment::Tap { uplink: None },
     };
     arguments(&nobody, &nic, host).join(" ")
 }
@@ -177,6 +178,8 @@ fn netdev(nic: &NicAttachment) -> String {
         NicAttachment::StreamSocket { path } => {
             format!("stream,id=nic,server=off,addr.type=unix,addr.path={}", value(path))
         }
+        // Refused before; this one carries nothing.
+        NicAttachment::Tap { .. } => "user,id=nic,restrict=on,ipv6=off".to_owned(),
     }
 }
 

@@ -14,8 +14,6 @@ mod controls;
 mod qmp;
 mod snapshot;
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -25,7 +23,7 @@ use sys::kvm::Kvm;
 use sys::tsc::Measurement;
 
 use super::{AgentChannel, Controls, Launch, Snapshots, Vmm, VmmDriver, VmmError, process};
-use crate::model::machine::{DriveRole, MachineSpec, NicAttachment};
+use crate::model::machine::{MachineSpec, NicAttachment};
 
 /// The program.
 pub const PROGRAM: &str = "qemu-system-x86_64";
@@ -108,8 +106,12 @@ impl VmmDriver for Qemu {
     fn plan(&self, spec: &MachineSpec, nic: &NicAttachment) -> Result<Launch, VmmError> {
         let program = self.program.as_ref().ok_or(VmmError::Missing { program: PROGRAM, package: PACKAGE })?;
         super::check_size(Qemu::NAME, spec)?;
-        check_memory(spec.memory_mib)?;
-        check_files(spec)?;
+        if let NicAttachment::Tap { .. } = nic {
+            let why = "its NIC is a stream of frames, and this network makes taps".to_owned();
+            return Err(VmmError::Refused { driver: Qemu::NAME, why });
+        }
+        super::check_memory(spec.memory_mib)?;
+        super::check_files(Qemu::NAME, spec)?;
         let mut argv = vec![program.to_string_lossy().into_owned()];
         argv.extend(argv::arguments(spec, nic, &self.host()));
         let launch = Launch {
@@ -151,39 +153,4 @@ impl VmmDriver for Qemu {
     async fn ensure_gone(&self, launch: &Launch) -> Result<(), VmmError> {
         process::ensure_gone(launch).await
     }
-}
-
-fn check_memory(memory_mib: u64) -> Result<(), VmmError> {
-    let Some(available) = sys::memory::available_bytes() else {
-        return Ok(());
-    };
-    let available_mib = available >> 20;
-    if memory_mib > available_mib { Err(VmmError::Memory { memory_mib, available_mib }) } else { Ok(()) }
-}
-
-/// What exists before any start has to be there. The disk and the initramfs may still be made.
-fn check_files(spec: &MachineSpec) -> Result<(), VmmError> {
-    let kernel = std::iter::once(("kernel", &spec.vmlinux));
-    let drives = spec.drives.iter().filter_map(|drive| match drive.serial {
-        DriveRole::Rootfs => Some(("image", &drive.path)),
-        DriveRole::Modules => Some(("kernel modules", &drive.path)),
-        DriveRole::Disk => None,
-    });
-    for (what, path) in kernel.chain(drives) {
-        if !path.is_file() {
-            return Err(VmmError::FileMissing { what, path: path.clone() });
-        }
-    }
-    check_elf(&spec.vmlinux)
-}
-
-/// QEMU takes any file for a kernel of the oldest boot protocol and starts it; the guest would then stay silent.
-fn check_elf(vmlinux: &Path) -> Result<(), VmmError> {
-    let failed = |source| sys::fs::FsError { act: "read", path: vmlinux.to_path_buf(), source };
-    let mut magic = [0; 4];
-    let count = File::open(vmlinux).and_then(|mut file| file.read(&mut magic)).map_err(failed)?;
-    if magic[..count] == *b"\x7fELF" {
-        return Ok(());
-    }
-    Err(VmmError::Refused { driver: Qemu::NAME, why: format!("{} is no unpacked kernel (ELF)", vmlinux.display()) })
 }
