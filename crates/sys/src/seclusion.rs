@@ -113,7 +113,10 @@ pub fn end_like(child: u32) -> ! {
     };
     let signal = status.and_then(|status| status.terminating_signal()).and_then(Signal::from_named_raw);
     if let Some(signal) = signal {
-        // One that is ignored or handled here ends this process below.
+        // Rust's runtime handles some, and ignores one.
+        // SAFETY: sets a signal's disposition to the default.
+        unsafe { libc::signal(signal.as_raw(), libc::SIG_DFL) };
+        // One that does not end a process by itself ends this one below.
         let _: rustix::io::Result<()> = rustix::process::kill_process(rustix::process::getpid(), signal);
     }
     crate::spawn::exit_at_once(status.and_then(|status| status.exit_status()).unwrap_or(1))

@@ -52,10 +52,23 @@ fn new_vms_may_be_stopped_when_idle() {
 }
 
 #[test]
+fn the_vmm_is_the_environments_then_the_files_choice() {
+    let host = HostSize { cpus: 2, memory_mib: 2048, is_emulated: false };
+    let vmm = |text: &str, over: Option<VmmChoice>| {
+        let over = Overrides { vmm: over, ..Overrides::default() };
+        load(text).unwrap().resolve(host, over).unwrap().vmm.value
+    };
+    assert_eq!(vmm("", None), VmmChoice::Auto);
+    assert_eq!(vmm("vmm = \"qemu\"", None), VmmChoice::Qemu);
+    assert_eq!(vmm("vmm = \"qemu\"", Some(VmmChoice::Firecracker)), VmmChoice::Firecracker);
+}
+
+#[test]
 fn what_is_refused() {
     for (text, part) in [
         ("colour = true", "config.toml, line 1: unknown key `colour`; known here: log_level,"),
         ("default_image = \"x\"", "did you mean `default_image_name`?"),
+        ("vmm = \"xen\"", "config.toml, line 1"),
         ("[vm_defaults]\nmemory = 1", "line 2: unknown key `memory`"),
         ("ssh_key_path = \"id\"", "neither absolute"),
         ("default_dns = \"dns\"", "config.toml, line 1"),

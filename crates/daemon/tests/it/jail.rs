@@ -1,6 +1,7 @@
 //! The jail of a VMM that nobody with rights made: what a program in Firecracker's place, turned hostile, can do.
 
 use std::io::{Read, Write};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -108,7 +109,7 @@ fn a_hostile_vmm_has_its_own_files_and_nothing_else() {
     let boot = Boot::new();
     let loopback = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let name = format!("banger-jail-test-{}", std::process::id());
-    let address = std::os::linux::net::SocketAddrExt::from_abstract_name(&name);
+    let address = <std::os::unix::net::SocketAddr as SocketAddrExt>::from_abstract_name(&name);
     let _abstract = UnixListener::bind_addr(&address.unwrap()).unwrap();
     let python = TRIES
         .replace("%OWNER%", &std::process::id().to_string())

@@ -29,7 +29,7 @@ use sys::kvm::Kvm;
 
 use super::{AgentChannel, Controls, Launch, Vmm, VmmDriver, VmmError, metrics_file, process, shared_dir};
 use crate::model::machine::{DriveRole, MachineSpec, NicAttachment};
-use features::{Feature, Version};
+use features::Version;
 use jail::{Jail, Shown};
 
 /// The program.
@@ -114,10 +114,6 @@ impl Firecracker {
 
     fn jail(&self, spec: &MachineSpec, nic: &NicAttachment) -> Result<Jail, VmmError> {
         let (program, version) = self.usable().map_err(refused)?;
-        let has_acpi = version.has(Feature::Acpi);
-        if !has_acpi {
-            tracing::debug!(%version, "devices are found by the kernel command line only");
-        }
         let (has_tap, uplink) = match nic {
             NicAttachment::Tap { uplink } => (true, uplink.clone()),
             NicAttachment::QemuUser { .. } | NicAttachment::StreamSocket { .. } => {
@@ -197,6 +193,9 @@ impl VmmDriver for Firecracker {
         if spec.vcpus > VCPUS_MAX {
             return Err(refused(format!("a VM has 1 to {VCPUS_MAX} processors, not {}", spec.vcpus)));
         }
+        if spec.saved.is_some() {
+            return Err(refused("it goes on from no saved machine".to_owned()));
+        }
         super::check_memory(spec.memory_mib)?;
         super::check_files(Firecracker::NAME, spec)?;
         let jail = self.jail(spec, nic)?;
@@ -207,7 +206,7 @@ impl VmmDriver for Firecracker {
             boot_dir: spec.boot_dir.clone(),
             vmm_log: spec.vmm_log.clone(),
             console_log: spec.console_log.clone(),
-            saved: spec.saved.clone(),
+            saved: None,
             agent: AgentChannel::Await,
         };
         for socket in [launch.agent_socket(), api_socket(&launch.boot_dir)] {
