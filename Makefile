@@ -6,12 +6,16 @@ DESTDIR ?=
 TEST_PROFILE ?= dev
 # How many lives of a VM `make soak` lives.
 N ?= 200
+# Which warm test host, and what is run in one of its own.
+NAME ?= default
+CMD ?= uname -a
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart build test soak check fmt bench install hooks docs ci clean
+.PHONY: help quickstart build test soak e2e check fmt bench install hooks docs ci clean
+.PHONY: testhost-build testhost-up testhost-sync testhost-ssh testhost-run testhost-down
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 quickstart: ## Set everything up, then run a command in a real VM
 	@scripts/quickstart.sh
@@ -24,6 +28,27 @@ test: ## Run every test, real guests included
 
 soak: ## Run every test and those that take long; N=200 lives of a VM
 	@BANGER_SOAK=$(N) TEST_PROFILE=$(TEST_PROFILE) scripts/test.sh
+
+e2e: ## Run scenarios in a disposable test host: LIST=1 FILTER=a,b JOBS=N COVERAGE=1
+	@cargo xtask e2e $(if $(LIST),--list) $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs '$(JOBS)') $(if $(COVERAGE),--coverage)
+
+testhost-build: ## Build the test host's image, once per recipe
+	@cargo xtask testhost build
+
+testhost-up: ## Start a test host and keep it warm: NAME=default
+	@cargo xtask testhost up --name '$(NAME)'
+
+testhost-sync: ## Put the programs of this tree into a warm test host
+	@cargo xtask testhost sync --name '$(NAME)'
+
+testhost-ssh: ## Log in to a warm test host
+	@cargo xtask testhost ssh --name '$(NAME)'
+
+testhost-run: ## Run CMD in a test host of its own
+	@cargo xtask testhost run -- sh -c '$(CMD)'
+
+testhost-down: ## End a warm test host
+	@cargo xtask testhost down --name '$(NAME)'
 
 check: ## Check format, lints, house rules, shell and spelling
 	@scripts/check.sh

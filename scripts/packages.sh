@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# The Debian packages banger needs, in one list of three groups, and the way to install those that are missing.
+# The Debian packages banger needs, in one list of five groups, and the way to install those that are missing.
 #
 #   scripts/packages.sh list    GROUP...   print the names
 #   scripts/packages.sh missing GROUP...   print the names that are not installed; status 1 if there are any
 #   scripts/packages.sh install GROUP...   install what is missing: as root, or through sudo
 #   scripts/packages.sh update             fetch apt's index: as root, or through sudo
 #
-# Groups: run (what banger starts), build (a compiler for it), test (what the tests and `make check` need besides).
+# Groups: run (what banger starts), build (a compiler for it), test (what the tests and `make check` need besides),
+# testhost (what the disposable test host of the end-to-end tests needs besides), coverage (what `make e2e COVERAGE=1`
+# needs besides).
 # Without root and without sudo, `install` prints the exact command for somebody who has them, and fails.
 # On a host that is not Debian's kin it names the programs that are missing instead of packages.
 set -euo pipefail
@@ -14,12 +16,15 @@ set -euo pipefail
 run=(qemu-system-x86 mmdebstrap e2fsprogs kmod passt uidmap git ca-certificates)
 build=(gcc libc6-dev binutils make git ca-certificates)
 test=(openssh-client shellcheck slirp4netns socat tmux)
+testhost=(openssh-client python3 python3-pip)
+coverage=(llvm-19)
 
 # One program of each package, for hosts without dpkg.
 declare -A program=(
     [qemu-system-x86]=qemu-system-x86_64 [mmdebstrap]=mmdebstrap [e2fsprogs]=mkfs.ext4 [kmod]=depmod [passt]=passt
     [uidmap]=newuidmap [git]=git [gcc]=gcc [binutils]=strip [make]=make [openssh-client]=ssh
-    [shellcheck]=shellcheck [slirp4netns]=slirp4netns [socat]=socat [tmux]=tmux
+    [shellcheck]=shellcheck [slirp4netns]=slirp4netns [socat]=socat [tmux]=tmux [python3]=python3 [python3-pip]=pip3
+    [llvm-19]=llvm-cov-19
 )
 
 die() {
@@ -35,7 +40,9 @@ packages_of() {
             run) printf '%s\n' "${run[@]}" ;;
             build) printf '%s\n' "${build[@]}" ;;
             test) printf '%s\n' "${test[@]}" ;;
-            *) die "no such group: $group (run, build, test)" ;;
+            testhost) printf '%s\n' "${testhost[@]}" ;;
+            coverage) printf '%s\n' "${coverage[@]}" ;;
+            *) die "no such group: $group (run, build, test, testhost, coverage)" ;;
         esac
     done | sort -u
 }

@@ -27,6 +27,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::root;
 
+/// What makes programs count. The counters are a mapped file from the start, so that also a program that is killed has
+/// told what it did.
+pub(crate) const INSTRUMENT: &str = "-C instrument-coverage -C llvm-args=-runtime-counter-relocation";
+
 /// The only target that can be linked statically with the toolchains the project supports.
 const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -70,6 +74,26 @@ pub(crate) struct Args {
     /// Which cargo profile to build
     #[arg(long, value_enum, default_value = "release")]
     profile: Profile,
+    /// Whether the host's programs count what they execute.
+    #[arg(skip)]
+    is_instrumented: bool,
+}
+
+impl Args {
+    /// A tree for `prefix`, built with the dev profile and laid out below `stage`.
+    pub(crate) fn staged(stage: &Path, prefix: &Path) -> Args {
+        Args {
+            prefix: Some(prefix.to_owned()),
+            destdir: stage.as_os_str().to_owned(),
+            profile: Profile::Dev,
+            is_instrumented: false,
+        }
+    }
+
+    /// The same, of programs that count what they execute. The agent is as always: it has nowhere to write to.
+    pub(crate) fn instrumented(self) -> Args {
+        Args { is_instrumented: true, ..self }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -111,7 +135,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
 
     let agent = build_agent(&root, &target)?;
-    let programs = build_programs(&root, &target, args.profile)?;
+    let programs = match args.is_instrumented {
+        false => build_programs(&root, &target, args.profile, None)?,
+        true => build_programs(&root, &target.join("coverage"), args.profile, Some(INSTRUMENT))?,
+    };
 
     let place = prefix;
     let prefix = below(&args.destdir, &place);
@@ -157,7 +184,7 @@ fn unit_of(text: &str, prefix: &Path) -> String {
 }
 
 /// Cargo's target directory: `CARGO_TARGET_DIR` where set, else `target/` of the repository.
-fn target_directory(root: &Path) -> PathBuf {
+pub(crate) fn target_directory(root: &Path) -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => root.join(dir),
         None => root.join("target"),
@@ -165,8 +192,11 @@ fn target_directory(root: &Path) -> PathBuf {
 }
 
 /// Builds the programs of the host and returns the directory that holds them.
-fn build_programs(root: &Path, target: &Path, profile: Profile) -> Result<PathBuf> {
+fn build_programs(root: &Path, target: &Path, profile: Profile, flags: Option<&str>) -> Result<PathBuf> {
     let mut cargo = cargo_build(root, profile);
+    if let Some(flags) = flags {
+        cargo.env("RUSTFLAGS", flags);
+    }
     cargo.args(["-p", "cli", "-p", "daemon", "-p", "helper", "--bins"]);
     cargo.arg("--target-dir").arg(target);
     run_command(&mut cargo)?;

@@ -5,6 +5,8 @@
 //! | `tidy` | `tidy.rs`, one check per file in `tidy/` | house rules that rustc and clippy cannot know |
 //! | `bench` | `bench.rs`, one group of figures per file in `bench/` | measures, each figure beside its floor or peer |
 //! | `dist` | `dist.rs` | builds every program and lays out an installed tree |
+//! | `e2e` | `e2e.rs`, `coverage.rs` | the scenarios of `tests/e2e`, in a test host of their own |
+//! | `testhost` | `testhost.rs`, its parts in `testhost/` | the disposable test host: builds, boots, fills and ends it |
 //!
 //! It runs on the developer's machine only, so the gates that `clippy.toml` guards for the product do not apply.
 
@@ -16,8 +18,11 @@
 )]
 
 mod bench;
+mod coverage;
 mod dist;
+mod e2e;
 mod root;
+mod testhost;
 mod tidy;
 
 use std::process::ExitCode;
@@ -25,7 +30,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Developer glue: tidy, dist, bench")]
+#[command(name = "cargo xtask", about = "Developer glue: tidy, dist, bench, test host")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -39,6 +44,10 @@ enum Command {
     Bench(bench::Args),
     /// Build every program and lay out an installed tree
     Dist(dist::Args),
+    /// Run the end-to-end scenarios in a test host of their own
+    E2e(e2e::Args),
+    /// The disposable test host: a whole Debian with KVM, systemd and Firecracker
+    Testhost(testhost::Args),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +55,8 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Bench(args) => bench::run(&args),
         Command::Dist(args) => dist::run(&args),
+        Command::E2e(args) => e2e::run(&args),
+        Command::Testhost(args) => testhost::run(&args),
     };
     match outcome {
         Ok(code) => code,

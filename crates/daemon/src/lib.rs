@@ -7,7 +7,7 @@
 //! | [`model`] | nouns and state machines: pure | the plain types of `wire` |
 //! | [`saga`] | the step engine and its journal; knows none of our nouns | nothing of ours |
 //! | [`store`] | the only SQL; append-only migrations | `model`, `saga::journal`, `sys::fs` |
-//! | [`vmm`] [`storage`] [`network`] [`image`] [`template`] [`guest`] | drivers and clients | `model`, `sys`, `wire`; never each other, never `store` |
+//! | [`vmm`] [`storage`] [`network`] [`image`] [`template`] [`guest`] [`privileged`] | drivers and clients | `model`, `sys`, `wire`; never each other, never `store` |
 //! | [`workspace`] | a repository of the host's on its way into a guest | `model`, `sys`, `wire`, `tree` |
 //! | [`exchange`] | host and guest about a workspace: how they compare, and how the work comes back | `guest`, `workspace` |
 //! | [`supervise`] | one owner task per live VM, and who is at work | `model`, `store`, driver traits |
@@ -31,6 +31,7 @@ pub mod image;
 pub mod model;
 pub mod network;
 pub mod ops;
+pub mod privileged;
 pub mod reconcile;
 pub mod saga;
 pub mod snapshot;

@@ -1,4 +1,4 @@
-//! The little of netlink(7) that a guest needs: an interface up and down, its addresses, a default route; connections found
+//! The little of netlink(7) that a guest needs: an interface up, down and gone, its addresses, a default route; connections found
 //! and destroyed; and being told of devices.
 //!
 //! [`Routes`] speaks rtnetlink(7) (`linux/rtnetlink.h`): one request, one acknowledgement, or a list ([`answers`]).
@@ -22,6 +22,7 @@ use answers::{Answers, attributes};
 pub use connections::{Connection, Connections, Transport};
 
 const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
@@ -206,6 +207,16 @@ impl Routes {
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Ok(()),
             other => other,
         }
+    }
+
+    /// Removes interface `index`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn delete(&self, index: u32) -> io::Result<()> {
+        let mut fixed = [0; 16];
+        fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+        self.ask(Message::new(RTM_DELLINK, 0, &fixed))
     }
 
     /// Gives interface `index` an address. IPv6 addresses are used at once, without duplicate address detection: whoever

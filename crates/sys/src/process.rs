@@ -6,14 +6,17 @@
 //! - [`Identity`] is a process id that cannot be confused with a later process of the same number.
 //! - [`spawn_recorded`] starts a process whose identity is on disk before its program begins.
 
+mod record;
+
 use std::ffi::OsStr;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use record::{host_boot_id, record_self};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 /// Most bytes kept of a child's standard output by [`run`].
@@ -325,70 +328,6 @@ pub fn spawn_recorded(command: &mut Command, pid_file: &Path) -> io::Result<(Chi
         crate::fs::remove_file(pid_file).map_err(|error| error.source)?;
     }
     spawned
-}
-
-/// `/proc/sys/kernel/random/boot_id` of random(4): 36 characters.
-fn host_boot_id() -> io::Result<[u8; 36]> {
-    let text = std::fs::read("/proc/sys/kernel/random/boot_id")?;
-    text.first_chunk::<36>().copied().ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
-/// Writes "<pid> <start ticks> <host boot>\n" to `fd`. Runs between fork and exec: no allocation, no lock.
-fn record_self(fd: RawFd, host_boot: &[u8; 36]) -> io::Result<()> {
-    let mut stat = [0_u8; 1024];
-    // SAFETY: the path is a terminated string, the buffer is as long as said; all calls are async-signal-safe.
-    let length = unsafe {
-        let own = libc::open(c"/proc/self/stat".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
-        if own < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let length = libc::read(own, stat.as_mut_ptr().cast(), stat.len());
-        libc::close(own);
-        length
-    };
-    let stat = usize::try_from(length).ok().and_then(|length| stat.get(..length));
-    let invalid = io::Error::from_raw_os_error(libc::EINVAL);
-    let Some(stat) = stat else { return Err(invalid) };
-    let Some(pid) = stat.split(|b| *b == b' ').next() else { return Err(invalid) };
-    let after_name = stat.iter().rposition(|b| *b == b')').and_then(|at| stat.get(at + 2..));
-    let Some(start) = after_name.and_then(|rest| rest.split(|b| *b == b' ').nth(19)) else { return Err(invalid) };
-    let mut line = [b' '; 128];
-    let mut used = 0;
-    for part in [pid, b" ", start, b" ", host_boot, b"\n"] {
-        let Some(place) = line.get_mut(used..used + part.len()) else { return Err(invalid) };
-        place.copy_from_slice(part);
-        used += part.len();
-    }
-    // SAFETY: the buffer holds `used` bytes and the descriptor is open.
-    let written = unsafe { libc::write(fd, line.as_ptr().cast(), used) };
-    if usize::try_from(written) == Ok(used) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EIO)) }
-}
-
-impl Identity {
-    /// What [`spawn_recorded`] wrote to `pid_file`; none when there is no such file, nothing was recorded (the program
-    /// never began), or it was recorded before the host booted.
-    ///
-    /// # Errors
-    /// When the file is there and cannot be read, or says something else.
-    pub fn recorded(pid_file: &Path) -> io::Result<Option<Identity>> {
-        let text = match std::fs::read_to_string(pid_file) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        if text.is_empty() {
-            return Ok(None);
-        }
-        let invalid = || io::Error::new(io::ErrorKind::InvalidData, "it names no process");
-        let mut words = text.split_ascii_whitespace();
-        let (Some(pid), Some(start), Some(boot), None) = (words.next(), words.next(), words.next(), words.next())
-        else {
-            return Err(invalid());
-        };
-        let pid = pid.parse().map_err(|_| invalid())?;
-        let start_ticks = start.parse().map_err(|_| invalid())?;
-        Ok((boot.as_bytes() == host_boot_id()?).then_some(Identity { pid, start_ticks }))
-    }
 }
 
 #[cfg(test)]

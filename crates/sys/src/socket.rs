@@ -2,8 +2,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+
+use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::fs;
 
@@ -19,6 +21,19 @@ pub fn listen_at(path: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(&unready)?;
     fs::rename(&unready, path).map_err(|error| error.source)?;
     Ok(listener)
+}
+
+/// Connects to the Unix socket at `path`, which is one itself: whoever may write to its directory could have put a link to
+/// another one there, which would be spoken to with the caller's rights.
+///
+/// # Errors
+/// When it is no socket, or nobody listens.
+pub fn connect_itself(path: &Path) -> io::Result<UnixStream> {
+    let place = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) != FileType::Socket {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a socket"));
+    }
+    UnixStream::connect(format!("/proc/self/fd/{}", place.as_raw_fd()))
 }
 
 /// Bytes written to a Unix stream socket that the peer has not read, as the kernel accounts for them (0 means none):
@@ -37,7 +52,6 @@ pub fn unread_by_peer(socket: &impl AsFd) -> io::Result<usize> {
 mod tests {
     use super::*;
     use std::io::{Read, Write};
-    use std::os::unix::net::UnixStream;
 
     #[test]
     fn a_socket_that_is_seen_takes_connections() {
@@ -64,6 +78,20 @@ mod tests {
         drop(UnixListener::bind(dir.path().join("a.new")).unwrap());
         listen_at(&path).expect("what a process that died left behind is no hindrance");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn no_link_is_followed_to_a_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let _listener = UnixListener::bind(at("real")).unwrap();
+        connect_itself(&at("real")).unwrap();
+        std::os::unix::fs::symlink("real", at("link")).unwrap();
+        assert!(UnixStream::connect(at("link")).is_ok());
+        assert_eq!(connect_itself(&at("link")).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        std::fs::write(at("file"), "").unwrap();
+        assert!(connect_itself(&at("file")).is_err());
+        assert_eq!(connect_itself(&at("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+pub(crate) use fork::clone_whole;
 pub use fork::{children_in_new_pid_namespace, exit_at_once, fork, fork_into, fork_with, keep_inherited_private};
 
 /// Whose rights a program runs with.

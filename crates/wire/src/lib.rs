@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `banger` ↔ `bangerd` | [`api`] (JSON over HTTP), [`attach`] (the stream of an `exec`) | same minor version; the daemon says so |
 //! | `bangerd` ↔ `banger-agent` | [`agent`] (frames over one byte stream) | the agent: the host adapts to its generation |
+//! | `bangerd` ↔ `banger-helper` | [`helper`] (packets of JSON with descriptors) | neither: the same build, or refused |
 //!
 //! [`id`] and [`naming`] are the words both sides spell alike: ids, VM names, and the names of host
 //! resources, which follow from ids alone. [`layout`] is where an installed tree keeps its parts.
@@ -16,6 +17,7 @@ pub mod agent;
 pub mod api;
 pub mod attach;
 pub mod duration;
+pub mod helper;
 pub mod id;
 pub mod layout;
 pub mod naming;

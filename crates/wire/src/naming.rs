@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{BootId, ID_HEX_LEN, VmId};
+use crate::id::{BootId, ID_HEX_LEN, ImageId, KernelId, VmId};
 
 /// What every host resource of ours begins with.
 pub const PREFIX: &str = "banger";
@@ -148,10 +148,153 @@ pub fn vmm_log(state: &Path, vm: &VmId, boot: &BootId) -> PathBuf {
     vm_dir(state, vm).join("logs").join(format!("{boot}.vmm.log"))
 }
 
+/// What the VMM counted during one boot.
+#[must_use]
+pub fn vmm_metrics(state: &Path, vm: &VmId, boot: &BootId) -> PathBuf {
+    vm_dir(state, vm).join("logs").join(format!("{boot}.metrics.log"))
+}
+
+/// Where the directories of all images are, each called by its image's id.
+#[must_use]
+pub fn images_dir(state: &Path) -> PathBuf {
+    state.join("images")
+}
+
+/// An image's root filesystem.
+#[must_use]
+pub fn image_rootfs(state: &Path, image: &ImageId) -> PathBuf {
+    images_dir(state).join(image.as_str()).join("rootfs.ext4")
+}
+
+/// Where the directories of all kernels are, each called by its kernel's id.
+#[must_use]
+pub fn kernels_dir(state: &Path) -> PathBuf {
+    state.join("kernels")
+}
+
+/// An uncompressed kernel.
+#[must_use]
+pub fn kernel_file(state: &Path, kernel: &KernelId) -> PathBuf {
+    kernels_dir(state).join(kernel.as_str()).join("vmlinux")
+}
+
+/// A kernel's module tree, as a filesystem.
+#[must_use]
+pub fn modules_file(state: &Path, kernel: &KernelId) -> PathBuf {
+    kernels_dir(state).join(kernel.as_str()).join("modules.ext4")
+}
+
+/// Where initramfs archives are kept.
+#[must_use]
+pub fn initramfs_dir(cache: &Path) -> PathBuf {
+    cache.join("initramfs")
+}
+
+/// The initramfs of this SHA-256.
+#[must_use]
+pub fn initramfs_file(cache: &Path, sha256: &str) -> PathBuf {
+    initramfs_dir(cache).join(initramfs_name(sha256))
+}
+
+/// What the initramfs of this SHA-256 is called.
+#[must_use]
+pub fn initramfs_name(sha256: &str) -> String {
+    format!("initramfs-{sha256}.cpio")
+}
+
 /// The sockets and the pid file of one boot, below the runtime directory. Short: `sockaddr_un` holds 108 bytes (unix(7)).
 #[must_use]
 pub fn boot_dir(run: &Path, boot: &BootId) -> PathBuf {
     run.join("boots").join(boot.as_str())
+}
+
+/// A small number that a VM has for itself while it exists; names and user ids with a length or a range follow from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u16", into = "u16")]
+pub struct Slot(u16);
+
+/// The largest slot.
+pub const SLOT_MAX: u16 = 9999;
+
+/// A number above [`SLOT_MAX`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a slot is at most {SLOT_MAX}")]
+pub struct SlotError;
+
+impl TryFrom<u16> for Slot {
+    type Error = SlotError;
+
+    fn try_from(number: u16) -> Result<Self, SlotError> {
+        if number <= SLOT_MAX { Ok(Self(number)) } else { Err(SlotError) }
+    }
+}
+
+impl From<Slot> for u16 {
+    fn from(slot: Slot) -> u16 {
+        slot.0
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// The user and group id of slot 0. systemd's table of ids (UIDS-GIDS) gives 1879048192 to 2147352575 to nobody: they lie
+/// above the containers', below the foreign ones, and far from what useradd(8) and subuid(5) hand out.
+pub const VM_UID_BASE: u32 = 1_900_000_000;
+
+/// The user id, and the group id, of a slot's VMM.
+#[must_use]
+pub fn vm_uid(slot: Slot) -> u32 {
+    VM_UID_BASE + u32::from(slot.0)
+}
+
+/// What every tap of ours begins with.
+const TAP_PREFIX: &str = "banger-t";
+
+/// A slot's tap. At most 15 bytes: the kernel's `IFNAMSIZ` without the zero.
+#[must_use]
+pub fn tap_name(slot: Slot) -> String {
+    format!("{TAP_PREFIX}{slot}")
+}
+
+/// The slot whose tap has this name.
+#[must_use]
+pub fn slot_of_tap(name: &str) -> Option<Slot> {
+    let slot = name.strip_prefix(TAP_PREFIX)?.parse::<u16>().ok()?.try_into().ok()?;
+    (tap_name(slot) == name).then_some(slot)
+}
+
+/// Where the jails of a system install are, each called by its boot's id; `run` is `/run/banger`.
+#[must_use]
+pub fn jails_dir(run: &Path) -> PathBuf {
+    run.join("jails")
+}
+
+/// What the host sees of one boot's jail.
+#[must_use]
+pub fn jail_dir(run: &Path, boot: &BootId) -> PathBuf {
+    jails_dir(run).join(boot.as_str())
+}
+
+/// Where the host sees the sockets of a jail, which the jail sees as [`SOCKETS_IN_JAIL`]. Short enough for `sockaddr_un`.
+#[must_use]
+pub fn jail_sockets_dir(run: &Path, boot: &BootId) -> PathBuf {
+    jail_dir(run, boot).join("sock")
+}
+
+/// Where a jail sees its sockets.
+pub const SOCKETS_IN_JAIL: &str = "/sock";
+
+/// The VMM's API socket, in either.
+pub const API_SOCKET: &str = "api.sock";
+
+/// The systemd scope of one boot's VMM.
+#[must_use]
+pub fn scope_name(boot: &BootId) -> String {
+    format!("{PREFIX}-vm-{boot}.scope")
 }
 
 #[cfg(test)]
@@ -188,6 +331,20 @@ mod tests {
         let boot = BootId::from_random([255; 8]);
         let longest = boot_dir(Path::new("/tmp/banger-runtime-4294967295"), &boot).join("agent.sock");
         assert!(longest.as_os_str().len() < 108);
+        let jail = jail_sockets_dir(Path::new("/run/banger"), &boot).join("agent.sock_4294967295");
+        assert!(jail.as_os_str().len() < 108);
+    }
+
+    #[test]
+    fn slots() {
+        let last = Slot::try_from(SLOT_MAX).unwrap();
+        assert!(Slot::try_from(SLOT_MAX + 1).is_err());
+        assert!(tap_name(last).len() <= 15);
+        assert_eq!(slot_of_tap(&tap_name(last)), Some(last));
+        for foreign in ["banger-t", "banger-t01", "banger-t10000", "banger-t+1", "banger-t1x", "banger0", "eth0", ""] {
+            assert_eq!(slot_of_tap(foreign), None, "{foreign}");
+        }
+        assert!(vm_uid(Slot::try_from(0).unwrap()) > 1_879_048_191 && vm_uid(last) < 2_147_352_576);
     }
 
     proptest! {

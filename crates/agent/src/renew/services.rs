@@ -292,7 +292,8 @@ mod tests {
     fn a_process_that_executes_itself_is_waited_for() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut command = sys::process::command("sh");
-        command.args(["-c", "trap 'exec sleep 1000 < /dev/null' HUP; echo; while :; do sleep 0.01; done"]);
+        // `wait`, because dash forgets a signal that comes while it starts a program.
+        command.args(["-c", "trap 'kill $!; exec sleep 1000 < /dev/null' HUP; sleep 1000 & echo; wait"]);
         let mut child = command.stdin(OwnedFd::from(listener)).stdout(std::process::Stdio::piped()).spawn().unwrap();
         std::io::Read::read_exact(&mut child.stdout.take().unwrap(), &mut [0]).unwrap();
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();

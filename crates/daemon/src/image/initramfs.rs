@@ -79,7 +79,7 @@ pub fn ensure(
     cache_dir: &Path,
 ) -> Result<PathBuf, InitramfsError> {
     let archive = build(agent, kernel_dir, manifest)?;
-    let path = cache_dir.join(format!("initramfs-{}.cpio", Digest::of(&archive)));
+    let path = cache_dir.join(wire::naming::initramfs_name(&Digest::of(&archive).to_string()));
     if fs::read(&path).is_ok_and(|kept| kept == archive) {
         return Ok(path);
     }

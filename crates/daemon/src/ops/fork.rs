@@ -72,7 +72,7 @@ pub struct Asked {
 ///
 /// # Errors
 /// When the VM does not run, a name is taken or none, or a driver refuses.
-async fn plan(host: &Host, vm: &VmRecord, asked: &Asked, operation: &OpId) -> Result<ForkPlan, Cause> {
+pub async fn plan(host: &Host, vm: &VmRecord, asked: &Asked, operation: &OpId) -> Result<ForkPlan, Cause> {
     if asked.count == 0 || asked.count > FORKS_MAX {
         let message = format!("a fork makes 1 to {FORKS_MAX} VMs, not {}", asked.count);
         return Err(refused(ErrorCode::BadRequest, message));

@@ -33,11 +33,16 @@ pub struct GiveUpPlan {
     pub name: VmName,
 }
 
+/// Decides that of `vm`, which is suspended.
+#[must_use]
+pub fn plan(vm: &VmRecord) -> GiveUpPlan {
+    GiveUpPlan { vm: vm.id.clone(), name: vm.name.clone() }
+}
+
 impl Engine {
     /// Gives up the memory of `vm`, which is suspended.
     pub(super) async fn give_up(self: &Arc<Self>, vm: &VmRecord) -> Result<Begun, Cause> {
-        let plan = GiveUpPlan { vm: vm.id.clone(), name: vm.name.clone() };
-        self.begin(Plan::GiveUp(Box::new(plan))).await
+        self.begin(Plan::GiveUp(Box::new(plan(vm)))).await
     }
 }
 

@@ -39,7 +39,7 @@ pub mod engine;
 pub mod failure;
 pub mod fork;
 mod free;
-mod give_up;
+pub mod give_up;
 mod go_on;
 pub mod image_build;
 pub mod image_delete;

@@ -47,7 +47,7 @@ impl Saving for SnapshotPlan {
 ///
 /// # Errors
 /// When the VM does not run, has one of that name, or its driver has no such power.
-async fn plan(host: &Host, vm: &VmRecord, name: Option<String>, operation: &OpId) -> Result<SnapshotPlan, Cause> {
+pub async fn plan(host: &Host, vm: &VmRecord, name: Option<String>, operation: &OpId) -> Result<SnapshotPlan, Cause> {
     let name = name.unwrap_or_else(|| format!("at-{}", (host.now_ms)() / 1000));
     saving::check_name(&name)?;
     if snapshot::find(&host.dirs.state, &vm.id, &name).is_some() {

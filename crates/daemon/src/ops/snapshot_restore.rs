@@ -11,7 +11,7 @@ use super::origin::{self, OriginKind};
 use super::plan::Plan;
 use super::restart::RestartPlan;
 use super::start::{self, StartPlan};
-use super::stop::{self, StopPlan};
+use super::stop;
 use super::world::{Host, blocking};
 use crate::model::vm::VmState;
 use crate::saga::Cause;
@@ -30,13 +30,29 @@ pub fn find(host: &Host, vm: &VmRecord, name: &str) -> Result<Snapshot, Cause> {
     snapshot::find(&host.dirs.state, &vm.id, name).ok_or_else(none)
 }
 
-/// Decides a start of `vm` from its snapshot `name`.
-async fn plan(host: &Host, vm: &VmRecord, name: &str) -> Result<StartPlan, Cause> {
+/// Decides a start of `vm` from its snapshot `name`; a restart where it runs. One that would lose what it is now only if
+/// `force`d.
+///
+/// # Errors
+/// When there is no such snapshot, this host cannot let it go on, or the VM is not to be ended.
+pub async fn plan(host: &Host, vm: &VmRecord, name: &str, force: bool) -> Result<Plan, Cause> {
     let saved = find(host, vm, name)?;
     let (image, kernel) = start::parts_of(host, vm).await?;
     let cold = start::plan_cold(host, vm, &image, &kernel).await?;
     let origin = origin::of_saved(host, &cold, &saved, OriginKind::Snapshot)?;
-    Ok(StartPlan { origin: Some(origin), ..cold })
+    let start = StartPlan { origin: Some(origin), ..cold };
+    if vm.state.boot().is_none() {
+        if vm.state == VmState::Suspended && !force {
+            return Err(in_the_way(vm, "suspended", name));
+        }
+        return Ok(Plan::Start(Box::new(start)));
+    }
+    if !force {
+        return Err(in_the_way(vm, "running", name));
+    }
+    // Whatever the guest would write out is given up.
+    let stop = stop::plan(host, vm, Some(Duration::ZERO)).await?;
+    Ok(Plan::Restart(Box::new(RestartPlan { stop, start })))
 }
 
 impl Engine {
@@ -46,20 +62,8 @@ impl Engine {
     /// Every refusal; nothing has begun then.
     pub async fn restore(self: &Arc<Self>, key: &str, name: &str, force: bool) -> Result<Begun, Cause> {
         let (vm, _planning) = self.hold_free(key).await?;
-        let start = plan(self.host(), &vm, name).await?;
-        if vm.state.boot().is_none() {
-            if vm.state == VmState::Suspended && !force {
-                return Err(in_the_way(&vm, "suspended", name));
-            }
-            return self.begin(Plan::Start(Box::new(start))).await;
-        }
-        if !force {
-            return Err(in_the_way(&vm, "running", name));
-        }
-        // Whatever the guest would write out is given up.
-        let stop = stop::plan(self.host(), &vm, Some(Duration::ZERO)).await?;
-        let stop = StopPlan { grace_ms: 0, ..stop };
-        self.begin(Plan::Restart(Box::new(RestartPlan { stop, start }))).await
+        let plan = plan(self.host(), &vm, name, force).await?;
+        self.begin(plan).await
     }
 
     /// Deletes a snapshot of the VM that `key` stands for; gives the VM, what it took on the disk, and what it was.

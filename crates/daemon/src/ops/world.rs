@@ -8,6 +8,7 @@ use wire::agent::message::{BootConfig, GitIdentity, SyncedFile};
 use wire::api::{Defaults, ErrorCode};
 use wire::id::{BootId, ImageId, KernelId, OpId};
 use wire::layout::UserDirs;
+use wire::naming;
 
 use super::courier::Courier;
 use super::failure::{MAKE_ROOM, refused};
@@ -106,7 +107,7 @@ impl Host {
     /// Holds the images.
     #[must_use]
     pub fn images_dir(&self) -> PathBuf {
-        self.dirs.state.join("images")
+        naming::images_dir(&self.dirs.state)
     }
 
     /// The directory of one kernel: `vmlinux`, `modules.ext4`, `manifest.json`.
@@ -118,7 +119,7 @@ impl Host {
     /// Holds the kernels.
     #[must_use]
     pub fn kernels_dir(&self) -> PathBuf {
-        self.dirs.state.join("kernels")
+        naming::kernels_dir(&self.dirs.state)
     }
 
     /// Holds the consoles of boots whose VM was taken back.

@@ -28,7 +28,7 @@ use wire::id::OpId;
 use crate::fake::{Daemon, SOON, World, soon};
 use crate::ops::request;
 use crate::slate::assert_clean_slate;
-use crate::templates;
+use crate::{saved, templates};
 
 /// Makes the host ready for `verb` and plans it.
 pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
@@ -85,6 +85,9 @@ pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
         }
         "delete" => Plan::Delete(Box::new(daemon::ops::delete::plan(host, &ready(true).await).await.unwrap())),
         other if other.contains("template") => templates::prepare(daemon, other, id).await,
+        "suspend" | "wake" | "give up" | "snapshot" | "restore" | "restore running" | "fork" => {
+            saved::prepare(daemon, verb, id).await
+        }
         other => prepare_artifact(host, other, id).await,
     }
 }
@@ -256,7 +259,7 @@ async fn die_and_recover(verb: &'static str, faults: String, at: usize, death: D
 pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool, case: &str) {
     let store = &daemon.host.store;
     let state = store.find_vm("web").await.ok().map(|vm| vm.state.to_wire());
-    use wire::api::VmState::{Created, Paused, Running, Stopped};
+    use wire::api::VmState::{Created, Paused, Running, Stopped, Suspended};
     let allowed: &[Option<wire::api::VmState>] = match (verb, has_happened) {
         ("create", true) => &[Some(Created)],
         ("create from template" | "create from a bad template", has_happened) => {
@@ -271,6 +274,14 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
         ("make template", _) => &[Some(Created)],
         ("create and start" | "start" | "start again" | "restart" | "reset running", true) => &[Some(Running)],
         ("reset", _) => &[Some(Created)],
+        ("suspend", true) | ("give up", false) => &[Some(Suspended)],
+        ("suspend", false) | ("snapshot" | "fork", _) | ("wake" | "restore" | "restore running", true) => {
+            &[Some(Running)]
+        }
+        // Once its guest has gone on nobody else may.
+        ("wake", false) => &[Some(Suspended), Some(Stopped)],
+        ("give up", true) | ("restore", false) => &[Some(Stopped)],
+        ("restore running", false) => &[Some(Running), Some(Stopped)],
         ("start again", false) => &[Some(Stopped)],
         ("create" | "create and start", false) | ("delete" | "delete paused", true) => &[None],
         ("set", _) => &[Some(Created)],
@@ -321,6 +332,7 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
     };
     assert_eq!((images, kernels), expected, "{case}");
     templates::check_whole(daemon, verb, has_happened, case).await;
+    saved::check_whole(daemon, verb, has_happened, case).await;
 }
 
 /// The steps of a verb, as `operation/step`, and whether it may still be taken back when it fails.
@@ -338,7 +350,8 @@ async fn steps(verb: &'static str) -> (Vec<(String, Undo)>, usize) {
     // A deletion has a point of no return before its last steps; a later failure is no way back.
     let failing = match verb {
         "delete" | "delete paused" => 2,
-        "delete image" | "delete kernel" => 1,
+        "delete image" | "delete kernel" | "give up" => 1,
+        "suspend" => names.len() - 1,
         _ => names.len(),
     };
     (names, failing)
@@ -479,4 +492,11 @@ matrices! {
     create_from_template: "create from template",
     start_falling_back: "start from a bad template",
     create_falling_back: "create from a bad template",
+    suspend: "suspend",
+    wake: "wake",
+    give_up: "give up",
+    snapshot: "snapshot",
+    restore: "restore",
+    restore_running: "restore running",
+    fork: "fork",
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use daemon::model::vm::VmState;
 use daemon::ops::Host;
 use daemon::reconcile::{self, Swept};
+use daemon::snapshot;
 
 use crate::fake::{Daemon, SOON};
 
@@ -65,6 +66,10 @@ pub(crate) async fn assert_clean_slate(daemon: &Daemon) {
     for vm in host.store.vms().await.unwrap() {
         match &vm.state {
             VmState::Created | VmState::Stopped => {}
+            VmState::Suspended => {
+                let saved = snapshot::Snapshot::at(&snapshot::suspended_dir(&host.dirs.state, &vm.id));
+                assert!(saved.is_some(), "{} has no memory to go on from", vm.name);
+            }
             VmState::Running { boot } => {
                 boots.insert(wire::naming::boot_dir(&host.dirs.run, boot));
             }

@@ -40,6 +40,23 @@ pub fn fork_into(cgroup: BorrowedFd<'_>) -> io::Result<Option<u32>> {
     }
 }
 
+/// A copy of this process with these flags of clone(2), whose pidfd goes to `pidfd` where they ask for one. `None` in the
+/// child. **The calling process must have one thread.**
+pub(crate) fn clone_whole(flags: i32, pidfd: &mut RawFd) -> io::Result<Option<u32>> {
+    let args = CloneArgs {
+        flags: u64::from(flags.cast_unsigned()),
+        pidfd: std::ptr::from_mut(pidfd) as u64,
+        exit_signal: u64::try_from(libc::SIGCHLD).expect("signals are positive"),
+        ..CloneArgs::default()
+    };
+    // SAFETY: as in `fork_into`; the kernel writes the descriptor through a pointer that is valid for that long.
+    match unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        pid => Ok(Some(u32::try_from(pid).unwrap_or_default())),
+    }
+}
+
 /// From here on every child of this process is born into a new PID namespace, whose process 1 is the first: unshare(2).
 ///
 /// # Errors
