@@ -56,7 +56,7 @@ impl<P: Booting + Sync> Step<P, Host> for GoOn {
                 (Ok((vmm, guest)), _) => host.supervisors.take_over(&boot, vmm, guest),
                 // A boot would lack the same room, and the template is not to blame.
                 (Err(cause), OriginKind::Template { key })
-                    if !(cause.is_cancellation() || cause.is(ErrorCode::Exhausted)) =>
+                    if !cause.is_cancellation() && !cause.is(ErrorCode::Exhausted) =>
                 {
                     return fall_back(cx, key, &cause.message).await;
                 }
@@ -73,7 +73,7 @@ impl<P: Booting + Sync> Step<P, Host> for GoOn {
         };
         host.supervisors.ensure_gone(&plan.boot_ref()).await?;
         match origin.kind {
-            OriginKind::Template { .. } => leave_template(cx).await,
+            OriginKind::Template { .. } => unmake(cx).await,
             OriginKind::Suspended => Ok(sys::fs::remove_tree(&spent_dir(&host.dirs.state, &plan.vm))?),
             // The next try begins with the disk that was saved. A fork goes with its disk.
             OriginKind::Snapshot | OriginKind::Fork => Ok(()),
@@ -81,34 +81,11 @@ impl<P: Booting + Sync> Step<P, Host> for GoOn {
     }
 }
 
-/// Leaves a VM that went on from a template as one that was never started.
-async fn leave_template<P: Booting + Sync>(cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
-    let plan = cx.plan.booting();
-    // Once it was up the disk is its user's, however short that was.
-    let was_up = match cx.world.store.boot(&plan.boot).await {
-        Ok(boot) => boot.ready_at_ms.is_some(),
-        Err(StoreError::NotFound { .. }) => false,
-        Err(error) => return Err(error.into()),
-    };
-    // Where there is no disk either, the VM is gone already.
-    if was_up || cx.world.storage.length_bytes(&plan.vm) == 0 {
-        return Ok(());
-    }
-    match make_fresh(cx).await {
-        // The disk stays what the template had, which boots as well: a way back needs no room.
-        Err(cause) if cause.is(ErrorCode::Exhausted) => {
-            tracing::warn!(vm = %plan.vm, error = %cause, "a VM keeps the disk of a template");
-            Ok(())
-        }
-        done => done,
-    }
-}
-
-/// How long the guest may take.
 fn within(plan: &StartPlan, origin: &Origin) -> Duration {
+    let a_boot = Duration::from_millis(plan.boot_timeout_ms);
     match origin.kind {
-        OriginKind::Template { .. } => TEMPLATE_WITHIN.min(Duration::from_millis(plan.boot_timeout_ms)),
-        OriginKind::Suspended | OriginKind::Snapshot | OriginKind::Fork => Duration::from_millis(plan.boot_timeout_ms),
+        OriginKind::Template { .. } => TEMPLATE_WITHIN.min(a_boot),
+        OriginKind::Suspended | OriginKind::Snapshot | OriginKind::Fork => a_boot,
     }
 }
 
@@ -155,7 +132,6 @@ async fn go_on<P: Booting + Sync>(
     }
     snapshots(host)?.go_on(&origin.launch).await?;
     let guest = tokio::select! {
-        // Whoever calls this waits no longer.
         guest = supervise::meet(&origin.launch, deadline) => {
             guest.map_err(|error| caused(ErrorCode::GuestUnreachable, &error))?
         }
@@ -231,6 +207,29 @@ async fn fall_back<P: Booting + Sync>(cx: &Cx<'_, P, Host>, key: &str, why: &str
     let machine = &plan.machine;
     host.network.ensure_detached(&plan.attachment, &machine.boot_dir).await?;
     Ok(host.network.ensure_attached(&machine.nic, &plan.attachment, &machine.boot_dir).await?)
+}
+
+/// Takes the template's disk away again, on the way back.
+async fn unmake<P: Booting + Sync>(cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
+    let (plan, host) = (cx.plan.booting(), cx.world);
+    // Once it was up the disk is its user's, however short that was.
+    let was_up = match host.store.boot(&plan.boot).await {
+        Ok(boot) => boot.ready_at_ms.is_some(),
+        Err(StoreError::NotFound { .. }) => false,
+        Err(error) => return Err(error.into()),
+    };
+    // Where there is no disk either, the VM is gone already.
+    if was_up || host.storage.length_bytes(&plan.vm) == 0 {
+        return Ok(());
+    }
+    match make_fresh(cx).await {
+        // The disk stays what the template had, which boots as well: a way back needs no room.
+        Err(cause) if cause.is(ErrorCode::Exhausted) => {
+            tracing::warn!(vm = %plan.vm, error = %cause, "a VM keeps the disk of a template");
+            Ok(())
+        }
+        done => done,
+    }
 }
 
 /// Makes the disk a new one again: the VM's user has had no word with its guest. In one: there always is a disk.

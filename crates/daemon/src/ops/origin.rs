@@ -98,6 +98,22 @@ pub(super) fn of_template(
     Ok((Some(origin), None))
 }
 
+/// Whether nothing of anybody's is on the VM's disk: going on from a template replaces it.
+fn is_fresh(host: &Host, vm: &VmRecord) -> bool {
+    match vm.state {
+        VmState::Creating => true,
+        // A record may be older than the disk, as in a database that was put back from a copy.
+        VmState::Created => !vm.reset_pending && host.storage.is_untouched(&vm.id),
+        VmState::Starting { .. }
+        | VmState::Running { .. }
+        | VmState::Paused { .. }
+        | VmState::Suspended
+        | VmState::Stopping { .. }
+        | VmState::Stopped
+        | VmState::Deleting => false,
+    }
+}
+
 /// What a suspended VM goes on from.
 ///
 /// # Errors
@@ -149,22 +165,6 @@ pub(super) fn of_fork(host: &Host, start: &StartPlan, save: &SavePlan) -> Result
         launch: host.vmm.plan(&going_on(&start.machine, saved), &start.attachment)?,
         init: save.manifest.init.clone(),
     })
-}
-
-/// Whether nothing of anybody's is on the VM's disk: going on from a template replaces it.
-fn is_fresh(host: &Host, vm: &VmRecord) -> bool {
-    match vm.state {
-        VmState::Creating => true,
-        // A record may be older than the disk, as in a database that was put back from a copy.
-        VmState::Created => !vm.reset_pending && host.storage.is_untouched(&vm.id),
-        VmState::Starting { .. }
-        | VmState::Running { .. }
-        | VmState::Paused { .. }
-        | VmState::Stopping { .. }
-        | VmState::Stopped
-        | VmState::Suspended
-        | VmState::Deleting => false,
-    }
 }
 
 /// The same machine, going on from what was saved.

@@ -13,8 +13,8 @@ use super::failure::refused;
 use super::plan::Plan;
 use super::saving::{self, Freeze, RunOn, SaveMachine, SavePlan, Saving, StandStill};
 use super::world::{Host, staging_name};
-use crate::saga::{Cause, Cx, Saga, Step, Undo};
-use crate::snapshot::{self, snapshots_dir};
+use crate::saga::{Cause, Cx, Saga, Step};
+use crate::snapshot::{self, Snapshot, snapshots_dir};
 use crate::store::records::VmRecord;
 
 /// The list.
@@ -25,7 +25,7 @@ pub fn snapshot_create() -> Saga<SnapshotPlan, Host> {
         .then(StandStill) // undo: let the processors run
         .then(SaveMachine) // undo: remove what was saved
         .then(RunOn) // undo: nothing, the machine ran before
-        .commit(Publish) // the commit point
+        .commit(Publish) // undo: remove it
 }
 
 /// One snapshot, decided.
@@ -81,10 +81,6 @@ impl Step<SnapshotPlan, Host> for Publish {
         "publish"
     }
 
-    fn undo_policy(&self) -> Undo {
-        Undo::Nothing { because: "taking back `save_machine` removes it" }
-    }
-
     async fn run(&self, cx: &Cx<'_, SnapshotPlan, Host>) -> Result<(), Cause> {
         let save = &cx.plan.save;
         let place = save.dir.with_file_name(&save.manifest.name);
@@ -96,7 +92,12 @@ impl Step<SnapshotPlan, Host> for Publish {
         Ok(sys::fs::rename(&save.dir, &place)?)
     }
 
-    async fn undo(&self, _: &Cx<'_, SnapshotPlan, Host>) -> Result<(), Cause> {
-        Ok(())
+    async fn undo(&self, cx: &Cx<'_, SnapshotPlan, Host>) -> Result<(), Cause> {
+        let save = &cx.plan.save;
+        // There was none of that name, and nobody else makes one meanwhile.
+        match Snapshot::at(&save.dir.with_file_name(&save.manifest.name)) {
+            Some(placed) => Ok(snapshot::remove(&placed)?),
+            None => Ok(()),
+        }
     }
 }

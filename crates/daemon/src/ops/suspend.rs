@@ -14,6 +14,7 @@ use super::world::Host;
 use crate::model::vm::VmEvent;
 use crate::saga::{Cause, Cx, Saga, Step, Undo};
 use crate::snapshot::suspended_dir;
+use crate::store::StoreError;
 use crate::store::records::VmRecord;
 
 /// The list.
@@ -24,7 +25,7 @@ pub fn suspend() -> Saga<SuspendPlan, Host> {
         .then(Freeze) // undo: nothing, what is written is written
         .then(StandStill) // undo: let the processors run
         .then(SaveMachine) // undo: remove what was saved
-        .commit(MarkSuspended) // the commit point: what was saved is the VM now
+        .commit(MarkSuspended) // undo: running again; the commit point: what was saved is the VM now
         .then(EndVmm) // forward only
 }
 
@@ -84,10 +85,6 @@ impl Step<SuspendPlan, Host> for MarkSuspended {
         "mark_suspended"
     }
 
-    fn undo_policy(&self) -> Undo {
-        Undo::Nothing { because: "taking back `mark_stopping` marks the VM running" }
-    }
-
     async fn run(&self, cx: &Cx<'_, SuspendPlan, Host>) -> Result<(), Cause> {
         let (plan, host) = (&cx.plan.stop, cx.world);
         saving::complete(&cx.plan.save).await?;
@@ -96,8 +93,12 @@ impl Step<SuspendPlan, Host> for MarkSuspended {
         Ok(())
     }
 
-    async fn undo(&self, _: &Cx<'_, SuspendPlan, Host>) -> Result<(), Cause> {
-        Ok(())
+    async fn undo(&self, cx: &Cx<'_, SuspendPlan, Host>) -> Result<(), Cause> {
+        let (plan, store) = (&cx.plan.stop, &cx.world.store);
+        match store.happen(&plan.vm, VmEvent::StopUnwound { boot: plan.boot.clone() }).await {
+            Ok(_) | Err(StoreError::Refused { .. } | StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

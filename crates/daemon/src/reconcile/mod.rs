@@ -197,7 +197,8 @@ async fn sweep_saved(host: &Host, vm: &VmRecord, swept: &mut Swept) -> Result<()
         return Ok(());
     }
     // After the look at the disk: whoever made it since holds the VM.
-    let held = host.store.open_operations().await?.iter().any(|open| open.holds.as_deref() == Some(vm.id.as_str()));
+    let (open, stuck) = (host.store.open_operations().await?, host.store.stuck_operations().await?);
+    let held = open.iter().chain(&stuck).any(|at_it| at_it.holds.as_deref() == Some(vm.id.as_str()));
     let is_suspended = host.store.vm(&vm.id).await.is_ok_and(|vm| vm.state == VmState::Suspended);
     for path in left.into_iter().filter(|path| !(held || is_suspended && path.ends_with("suspended"))) {
         swept.remove(path);

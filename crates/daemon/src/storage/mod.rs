@@ -29,15 +29,15 @@ pub trait StorageDriver: Send + Sync {
     /// As [`StorageDriver::ensure_disk`].
     async fn blank(&self, path: &Path, bytes: u64) -> Result<(), StorageError>;
 
+    /// Whether the VM's disk is there and was never mounted, whatever is on record of the VM. Only ever wrong about a disk whose
+    /// guest wants it to be.
+    fn is_untouched(&self, vm: &VmId) -> bool;
+
     /// Makes a copy of the VM's disk at `to`, which is not there. Nobody may be writing the disk.
     ///
     /// # Errors
     /// When it cannot be copied; nothing is left then.
     async fn copy_out(&self, vm: &VmId, to: &Path) -> Result<(), StorageError>;
-
-    /// Whether the VM's disk is there and was never mounted, whatever is on record of the VM. Only ever wrong about a disk whose
-    /// guest wants it to be.
-    fn is_untouched(&self, vm: &VmId) -> bool;
 
     /// Makes the VM's disk a copy of the one at `from`, whatever it was. Nobody may be using either.
     ///

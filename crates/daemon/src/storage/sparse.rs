@@ -206,6 +206,14 @@ impl StorageDriver for SparseFiles {
         made.await
     }
 
+    fn is_untouched(&self, vm: &VmId) -> bool {
+        let mut part = [0; 14];
+        let read =
+            std::fs::File::open(self.path(vm)).and_then(|disk| disk.read_exact_at(&mut part, SUPERBLOCK + MTIME));
+        // s_mtime, s_wtime, s_mnt_count, s_max_mnt_count, s_magic of `struct ext4_super_block`.
+        read.is_ok() && part[..4] == [0; 4] && part[8..10] == [0; 2] && part[12..] == [0x53, 0xef]
+    }
+
     async fn copy_out(&self, vm: &VmId, to: &Path) -> Result<(), StorageError> {
         let (vm, to) = (vm.clone(), to.to_path_buf());
         self.blocking(move |driver| {
@@ -213,14 +221,6 @@ impl StorageDriver for SparseFiles {
             sys::fs::copy_sparse(&from, &to, 0o600).map_err(|source| StorageError::Copy { vm, from, source })
         })
         .await
-    }
-
-    fn is_untouched(&self, vm: &VmId) -> bool {
-        let mut part = [0; 14];
-        let read =
-            std::fs::File::open(self.path(vm)).and_then(|disk| disk.read_exact_at(&mut part, SUPERBLOCK + MTIME));
-        // s_mtime, s_wtime, s_mnt_count, s_max_mnt_count, s_magic of `struct ext4_super_block`.
-        read.is_ok() && part[..4] == [0; 4] && part[8..10] == [0; 2] && part[12..] == [0x53, 0xef]
     }
 
     async fn replace(&self, vm: &VmId, from: &Path) -> Result<(), StorageError> {

@@ -366,7 +366,9 @@ impl Supervisors {
         is_older: bool,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let vm = self.store.vm(&boot.vm).await?;
-        let is_present = vm.state.boot() == Some(&boot.boot) || vm.state == VmState::Deleting;
+        // What is suspended has a VMM only while the operation is not over, which ends it, or lets it run again.
+        let is_passing = matches!(vm.state, VmState::Deleting | VmState::Suspended);
+        let is_present = vm.state.boot() == Some(&boot.boot) || is_passing;
         if is_present && self.adopt(boot).await? {
             tracing::info!(vm = %boot.vm, boot = %boot.boot, "took over a running VM");
             return self.warn_of_lost_disk(boot).await;
