@@ -21,7 +21,7 @@ VMs (each also as `banger vm ...`):
   start     Start VMs                      stop      Stop VMs
   restart   Stop and start VMs             delete    Remove VMs and disks (rm)
   pause     Let VMs stand still            resume    Let paused VMs go on
-  suspend   Put VMs' memory on the disk     fork      Copy VMs that run
+  suspend   Put VMs' memory on the disk    fork      Copy VMs that run
   snapshot  Keep what a VM is now          set       Change what VMs have
   kill      End VMs without asking
   rename    Give a VM another name         prune     Delete all VMs that are off

@@ -165,6 +165,8 @@ impl Script {
             .answer("GET /v1/images/debian-bookworm ", &image())
             .answer("GET /v1/kernels/debian-cloud ", &kernel())
             .answer("GET /v1/images ", &json!({"images": [image()]}))
+            .answer("GET /v1/templates ", &json!({"is_enabled": true, "fell_back": 1, "templates": [template()]}))
+            .answer("DELETE /v1/templates/", &json!({"keys": [template()["key"]], "freed_bytes": 123_456_789}))
             .answer("GET /v1/kernels ", &json!({"kernels": [kernel()]}))
             .answer("POST /v1/vms ", &json!({"operation": OP, "vm": null, "subject": "fox"}))
             .answer(
@@ -340,6 +342,15 @@ pub(crate) fn vm(name: &str, state: &str) -> Value {
         "nat": false, "publish": if name == "web" { json!([{"host_port": 8080, "guest_port": 80}]) } else { json!([]) },
         "stop_after_ms": null, "idle": null, "restart": "no", "restarts": null,
         "boot": null, "last_error": null, "operation": null, "workspace": null, "created_at_ms": minutes_ago(3),
+    })
+}
+
+/// A template as `GET /v1/templates` gives it.
+pub(crate) fn template() -> Value {
+    json!({
+        "key": "0123456789abcdef", "image": "debian-bookworm", "kernel": "linux-image-cloud-amd64", "vcpus": 2,
+        "memory_mib": 2048, "disk_bytes": 8_u64 << 30, "nat": true, "bytes": 123_456_789, "uses": 12,
+        "created_at_ms": minutes_ago(180), "used_at_ms": minutes_ago(120)
     })
 }
 

@@ -34,6 +34,7 @@ fn lists_and_pages() {
         ("vm", &["show", "web"]),
         ("images", &["image", "list"]),
         ("image", &["image", "show", "debian-bookworm"]),
+        ("templates", &["template", "list"]),
         ("kernels", &["kernel", "ls"]),
         ("kernel", &["kernel", "show", "debian-cloud"]),
         ("doctor", &["doctor"]),
@@ -41,6 +42,22 @@ fn lists_and_pages() {
     ] {
         assert_snapshot!(format!("list_{name}"), home.transcript(args));
     }
+}
+
+#[test]
+fn templates_are_pruned_by_the_beginning_of_a_key_or_all() {
+    let home = Script::new().run();
+    for args in [&["template", "prune", "01234567"][..], &["templates", "prune", "--all"]] {
+        let output = home.banger(args).output().unwrap();
+        let (stdout, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert_eq!((stdout.as_str(), stderr.as_str()), ("0123456789abcdef\n", "Freed 117.7 MiB.\n"), "{args:?}");
+    }
+    assert_eq!(home.banger(&["template", "prune"]).output().unwrap().status.code(), Some(2), "which, or all");
+    assert_eq!(home.banger(&["template", "prune", "ffff0000"]).output().unwrap().status.code(), Some(1));
+    let off = json!({"is_enabled": false, "fell_back": 0, "templates": []});
+    let home = Script::new().answer("GET /v1/templates ", &off).run();
+    let listed = home.banger(&["template", "list"]).output().unwrap();
+    assert!(String::from_utf8(listed.stderr).unwrap().contains("templates = false"));
 }
 
 #[test]

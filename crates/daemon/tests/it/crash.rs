@@ -262,16 +262,7 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
     use wire::api::VmState::{Created, Paused, Running, Stopped, Suspended};
     let allowed: &[Option<wire::api::VmState>] = match (verb, has_happened) {
         ("create", true) => &[Some(Created)],
-        ("create from template" | "create from a bad template", has_happened) => {
-            if has_happened {
-                &[Some(Running)]
-            } else {
-                &[None]
-            }
-        }
-        ("start from template" | "start from a bad template", true) => &[Some(Running)],
-        ("start from template" | "start from a bad template", false) => &[Some(Created), Some(Stopped)],
-        ("make template", _) => &[Some(Created)],
+        (verb, has_happened) if verb.contains("template") => templates::allowed(verb, has_happened),
         ("create and start" | "start" | "start again" | "restart" | "reset running", true) => &[Some(Running)],
         ("reset", _) => &[Some(Created)],
         ("suspend", true) | ("give up", false) => &[Some(Suspended)],
@@ -303,23 +294,8 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
         let owed = store.find_vm("web").await.unwrap().restarting.expect("what it was owed is on record");
         assert_eq!(owed.due_at_ms.is_none(), has_happened, "{case}: {owed:?}");
     }
-    if let Ok(vm) = store.find_vm("web").await
-        && verb.starts_with("set")
-    {
-        // What has grown stays so, on record too; everything else is as before.
-        let has_grown = daemon.host.storage.length_bytes(&vm.id) == 2 << 30;
-        let vcpus = if verb == "set" && has_happened { 2 } else { 1 };
-        let disk_bytes: u64 = if has_grown { 2 << 30 } else { 1 << 30 };
-        assert_eq!((vm.spec.vcpus, vm.spec.disk_bytes), (vcpus, disk_bytes), "{case}");
-        assert_eq!(vm.spec.stop_after_ms.is_some(), vcpus == 2, "{case}");
-        assert_eq!(vm.spec.restart == RestartPolicy::Always, vcpus == 2, "{case}");
-        assert!(has_grown || !has_happened, "{case}");
-    }
     if let Ok(vm) = store.find_vm("web").await {
-        let has_workspace = verb == "prepare" && has_happened;
-        assert_eq!(vm.workspace.is_some(), has_workspace, "{case}");
-        let is_pending = verb == "reset" && has_happened;
-        assert_eq!(vm.reset_pending, is_pending, "{case}: a reset that was not taken back is done or on record");
+        check_vm(daemon, &vm, verb, has_happened, case);
     }
     let images = store.images().await.unwrap().len();
     let kernels = store.kernels().await.unwrap().len();
@@ -333,6 +309,24 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
     assert_eq!((images, kernels), expected, "{case}");
     templates::check_whole(daemon, verb, has_happened, case).await;
     saved::check_whole(daemon, verb, has_happened, case).await;
+}
+
+/// The VM's own record.
+fn check_vm(daemon: &Daemon, vm: &VmRecord, verb: &str, has_happened: bool, case: &str) {
+    if verb.starts_with("set") {
+        // What has grown stays so, on record too; everything else is as before.
+        let has_grown = daemon.host.storage.length_bytes(&vm.id) == 2 << 30;
+        let vcpus = if verb == "set" && has_happened { 2 } else { 1 };
+        let disk_bytes: u64 = if has_grown { 2 << 30 } else { 1 << 30 };
+        assert_eq!((vm.spec.vcpus, vm.spec.disk_bytes), (vcpus, disk_bytes), "{case}");
+        assert_eq!(vm.spec.stop_after_ms.is_some(), vcpus == 2, "{case}");
+        assert_eq!(vm.spec.restart == RestartPolicy::Always, vcpus == 2, "{case}");
+        assert!(has_grown || !has_happened, "{case}");
+    }
+    let has_workspace = verb == "prepare" && has_happened;
+    assert_eq!(vm.workspace.is_some(), has_workspace, "{case}");
+    let is_pending = verb == "reset" && has_happened;
+    assert_eq!(vm.reset_pending, is_pending, "{case}: a reset that was not taken back is done or on record");
 }
 
 /// The steps of a verb, as `operation/step`, and whether it may still be taken back when it fails.

@@ -105,6 +105,16 @@ fn publish_of(host: &Host, image: ImageId, kernel: KernelId, staging: &str) {
     host.templates.publish(&staging, &manifest).unwrap();
 }
 
+/// What the VM may be afterwards.
+pub(crate) fn allowed(verb: &str, has_happened: bool) -> &'static [Option<VmState>] {
+    match (verb, has_happened) {
+        ("make template", _) => &[Some(VmState::Created)],
+        (_, true) => &[Some(VmState::Running)],
+        ("create from template" | "create from a bad template", false) => &[None],
+        (_, false) => &[Some(VmState::Created), Some(VmState::Stopped)],
+    }
+}
+
 /// A template is there or not as it should be, and the VM's disk is what its guests left, and nothing of a guest that was taken
 /// back.
 pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool, case: &str) {

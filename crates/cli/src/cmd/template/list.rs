@@ -7,7 +7,9 @@ use crate::args::Records;
 use crate::clock;
 use crate::cmd::App;
 use crate::error::Failure;
-use crate::table::{age, table};
+use crate::output;
+use crate::table::{age, table_within};
+use crate::terminal;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,6 +55,8 @@ fn render(templates: &[Template], now_ms: u64) -> String {
             age(template.used_at_ms, now_ms),
         ]
     };
-    let heads = ["KEY", "IMAGE", "KERNEL", "VCPU", "MEM", "DISK", "NAT", "SIZE", "USES", "LAST USED"];
-    table(&heads, &templates.iter().map(row).collect::<Vec<_>>())
+    let header = ["KEY", "IMAGE", "KERNEL", "VCPU", "MEM", "DISK", "NAT", "SIZE", "USES", "USED"];
+    // Whoever reads a pipe or a file gets the whole.
+    let width = if output::stdout_is_terminal() { usize::from(terminal::size().cols) } else { usize::MAX };
+    table_within(width, &[1, 2], &header, templates.iter().map(row).collect(), header.len())
 }

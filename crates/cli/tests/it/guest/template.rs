@@ -107,9 +107,10 @@ fn a_vm_that_goes_on_from_a_template_is_a_machine_of_its_own() {
     assert_eq!((again[1], again[3], again[4]), (&*who[1][1], &*who[1][3], &*who[1][4]), "it is the same VM");
     assert_ne!(again[2], who[1][2], "on another boot");
 
-    // One of another kind finds none.
+    // The next one of the kind boots, and another template is made: its machine is gone when that is there.
     host.ok(&["run", "--name", "pub", "-d", "--publish", &format!("{port}:22"), "--wait", "ssh"]);
     TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    template_appears(&host);
     host.leaves_nothing();
 }
 
