@@ -26,7 +26,11 @@ const ARTIFACTS: &str = "/var/lib/e2e";
 /// What is brought out: a file here, and the line of shell that prints it there.
 const BROUGHT: [(&str, &str); 4] = [
     ("journal.log", "journalctl --boot --no-pager --output=short-precise"),
-    ("doctor.txt", "runuser -u tester -- banger doctor 2>&1 || true"),
+    (
+        "doctor.txt",
+        "runuser -u tester -- env -i PATH=/usr/local/bin:/usr/bin:/usr/sbin HOME=/home/tester \
+         XDG_RUNTIME_DIR=/run/user/1000 banger doctor 2>&1 || true",
+    ),
     ("homes.tar.gz", "mkdir -p /var/lib/e2e/homes && tar --create --gzip --directory /var/lib/e2e homes"),
     ("junit.xml", "cat /var/lib/e2e/junit.xml"),
 ];
@@ -39,7 +43,8 @@ pub(crate) struct Args {
     /// Only those whose name contains a word of these, or that carry it as a tag
     #[arg(long, value_delimiter = ',', value_name = "A,B")]
     filter: Vec<String>,
-    /// How many run side by side [default: what the host's memory allows]
+    /// How many run side by side [default: what the host's memory allows; one
+    /// where its processor is emulated]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     jobs: Option<u32>,
     /// Report which code the real programs executed

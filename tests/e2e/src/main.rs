@@ -53,7 +53,8 @@ struct Cli {
     /// Only those whose name contains a word of these, or that carry it as a tag
     #[arg(long, value_delimiter = ',', value_name = "A,B")]
     filter: Vec<String>,
-    /// How many run side by side [default: what memory allows]
+    /// How many run side by side [default: what memory allows; one
+    /// where the host's processor is emulated]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     jobs: Option<u32>,
     /// Where the report goes, as JUnit

@@ -64,9 +64,8 @@ impl Drop for Filler {
 
 pub(super) fn full_disk() -> Result<()> {
     let home = Home::new("qemu")?;
-    for name in [NAME, "other"] {
-        home.ok(&["create", "--quiet", "--name", name, "--memory", "512M", "--wait", "agent"])?;
-    }
+    home.ok(&["create", "--quiet", "--name", NAME, "--memory", "512M", "--wait", "agent"])?;
+    home.ok(&["create", "--quiet", "--name", "other", "--no-start"])?;
     let filler = Filler::fill()?;
     home.ok(&["stop", "--quiet", NAME])?;
     home.ok(&["delete", "--quiet", NAME, "other"])?;
