@@ -416,7 +416,7 @@ mod tests {
     fn templates_are_counted() {
         let facts = TemplateFacts { count: 2, bytes: 300 << 20, uses: 7, fell_back: 1 };
         let message = templates(Some(facts)).message;
-        assert_eq!(message, "2 of 300.0 MiB, 7 VMs went on from them; 1 VMs booted instead");
+        assert_eq!(message, "2 of 300 MiB, 7 VMs went on from them; 1 VMs booted instead");
         assert!(templates(None).message.contains("config.toml"));
     }
 
