@@ -56,7 +56,7 @@ pub(crate) async fn run(surroundings: Surroundings) -> Result<(), StartError> {
     let listener = listen(&socket)?;
     let shutdown = CancellationToken::new();
     let api = api(&surroundings, &daemon, shutdown.clone());
-    let activity = daemon.activity.clone();
+    let (activity, engine) = (daemon.activity.clone(), Arc::clone(&daemon.engine));
     background(daemon);
     drop(waking);
     tracing::info!(pid = std::process::id(), version = version().version, "listening at {}", socket.display());
@@ -73,6 +73,7 @@ pub(crate) async fn run(surroundings: Surroundings) -> Result<(), StartError> {
         () = told => "told to by a signal",
     };
     tracing::info!("ending: {why}; VMs go on");
+    engine.end_unasked().await;
     // New clients find no socket and start a daemon, which waits for the lock.
     sys::fs::remove_file(&socket)?;
     drain.cancel();

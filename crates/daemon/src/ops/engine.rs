@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
 use wire::api::{ApiError, Begun, BuildImage, CreateVm, ErrorCode, ImportKernel, Operation, OperationState};
 use wire::id::{OpId, VmId};
 
@@ -29,6 +30,8 @@ pub struct Engine {
     activity: Activity,
     live: Mutex<HashMap<OpId, Arc<Live>>>,
     open: watch::Sender<usize>,
+    /// The daemon is about to end: nothing is begun any more that nobody asked for.
+    pub(super) ending: CancellationToken,
     /// Held while an operation on a VM is decided and begun: a plan is of a VM that nobody holds.
     pub(super) planning: tokio::sync::Mutex<()>,
 }
@@ -38,7 +41,8 @@ impl Engine {
     #[must_use]
     pub fn new(host: Arc<Host>, activity: Activity) -> Arc<Engine> {
         let (live, open) = (Mutex::default(), watch::Sender::new(0));
-        Arc::new(Engine { host, activity, live, open, planning: tokio::sync::Mutex::default() })
+        let ending = CancellationToken::new();
+        Arc::new(Engine { host, activity, live, open, ending, planning: tokio::sync::Mutex::default() })
     }
 
     /// The world of its operations.
@@ -336,6 +340,12 @@ impl Engine {
             live.cancel.cancel();
         }
         self.operation(operation).await
+    }
+
+    /// The open operations of this kind.
+    pub(super) fn open_of(&self, kind: &str) -> Vec<OpId> {
+        let live = self.live();
+        live.iter().filter(|(_, live)| live.operation().kind == kind).map(|(id, _)| id.clone()).collect()
     }
 
     /// An operation as it stands.

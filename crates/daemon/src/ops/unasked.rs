@@ -25,6 +25,8 @@ use crate::supervise::{Reboot, spawn};
 const REBOOTS_MAX: usize = 5;
 /// How long whoever uses guests keeps a template from being made.
 const LEFT_ALONE_MAX: Duration = Duration::from_secs(60);
+/// How long a template that is given up may take to be so: a kill, and a few files.
+const TAKEN_BACK_WITHIN: Duration = Duration::from_secs(10);
 /// See [`REBOOTS_MAX`].
 const REBOOT_SPAN: Duration = Duration::from_secs(120);
 
@@ -60,6 +62,9 @@ impl Engine {
                 tracing::debug!(vm = %start.vm, "a template is made beside others' work");
             }
             engine.settled().await;
+            if engine.ending.is_cancelled() {
+                return;
+            }
             match engine.make_template(&start).await {
                 Ok(begun) => tracing::info!(op = %begun.operation, "a template is made"),
                 // It is being made already, or there is no room: the next start wants it again.
@@ -67,6 +72,23 @@ impl Engine {
             }
             drop(busy);
         });
+    }
+
+    /// Takes back what is made for nobody, before the daemon ends: its machine would run on with nobody to save it.
+    pub async fn end_unasked(&self) {
+        self.ending.cancel();
+        for operation in self.open_of("template.make") {
+            let taken_back = async {
+                self.cancel(&operation).await?;
+                self.wait(&operation).await
+            };
+            match tokio::time::timeout(TAKEN_BACK_WITHIN, taken_back).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(cause)) => tracing::warn!(op = %operation, error = %cause, "a template is not given up"),
+                // The next daemon goes on with it.
+                Err(_) => tracing::warn!(op = %operation, "a template that is given up is not taken back in time"),
+            }
+        }
     }
 
     /// Waits until nobody would notice another machine: see [`Engine::want_template`].

@@ -187,6 +187,27 @@ async fn later_vms_go_on_from_what_the_first_one_booted() {
 }
 
 #[tokio::test]
+async fn a_daemon_that_ends_leaves_no_machine_that_nobody_asked_for() {
+    let world = World::new();
+    let daemon = Daemon::start(&world, "").await.with_artifacts().await;
+    world.saves_machines.store(true, Ordering::SeqCst);
+    let start = daemon.planned().await;
+    // Its machine never answers.
+    world.behave(Behaviour::Silent);
+    let begun = daemon.engine.make_template(&start).await.unwrap();
+    soon("its machine", async {
+        while world.running().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    daemon.engine.end_unasked().await;
+    let ended = daemon.engine.operation(&begun.operation).await.unwrap();
+    assert_eq!(ended.state, OperationState::Unwound, "{ended:?}");
+    assert_clean_slate(&daemon).await;
+}
+
+#[tokio::test]
 async fn one_that_cannot_be_gone_on_from_is_dropped_and_the_vm_boots() {
     for behaviour in [Behaviour::CannotGoOn, Behaviour::SilentWhenSaved, Behaviour::CannotRenew] {
         let world = World::new();
