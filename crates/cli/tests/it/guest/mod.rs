@@ -17,6 +17,7 @@
 //! | [`full`] | a disk without a free byte |
 //! | [`sessions`] | commands left running, over the daemon's death and beside stalled watchers |
 //! | [`tooling`] | tools that a repository pins, and its development container |
+//! | [`saved`] | suspended VMs, snapshots, forks |
 //! | [`template`] | VMs that go on from a template are their own, and one that is no good costs nothing |
 //! | [`idle`] | a VM that nobody uses is stopped, and what using it is |
 //! | [`soak`] | in `make soak` only: the daemon killed at each step of the rest, power cuts, many lives |
@@ -34,6 +35,7 @@ mod load;
 mod network;
 mod repository;
 mod run;
+mod saved;
 mod sessions;
 mod soak;
 mod stdio;

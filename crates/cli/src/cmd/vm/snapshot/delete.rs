@@ -14,7 +14,7 @@ use crate::values;
 const EXAMPLES: &str = "\
 Examples:
   banger snapshot delete web before
-  banger snapshot delete web $(banger snapshot list web --format names)";
+  banger snapshot delete web $(banger snapshot list web --format name)";
 
 /// Which ones.
 #[derive(Debug, clap::Args)]
