@@ -7,6 +7,7 @@
 //! | `state/vms/<vm>` | a VM | it is removed |
 //! | `state/{images,kernels,templates}/.staging-<op>` | an open operation | it is removed |
 //! | `state/vms/<vm>/suspended` | a VM that is suspended, or that an operation is at | it is removed |
+//! | a VM on record as suspended | its memory, or an operation at it | it is stopped |
 //! | `state/vms/<vm>/suspended-spent`, `…/snapshots/.staging-<op>` | an operation at the VM | it is removed |
 //! | `state/forks/.staging-<op>` | an open operation | it is removed |
 //! | `state/templates/<key>`, whole | an image and a kernel on record | it is removed |
@@ -31,12 +32,12 @@ use std::time::Duration;
 use wire::id::{BootId, OpId, VmId};
 
 use crate::model::machine::NicAttachment;
-use crate::model::vm::VmState;
+use crate::model::vm::{VmEvent, VmState};
 use crate::ops::Plan;
 use crate::ops::failure::caused;
 use crate::ops::world::{Host, STAGING_PREFIX};
 use crate::saga::Cause;
-use crate::snapshot;
+use crate::snapshot::{self, Snapshot};
 use crate::store::StoreError;
 use crate::store::records::VmRecord;
 use crate::supervise::BootRef;
@@ -185,22 +186,31 @@ async fn sweep_vms(host: &Host, swept: &mut Swept) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// What was saved of a VM that nobody goes on from any more, unless an operation is at it.
+/// What was saved of a VM that nobody goes on from any more, unless an operation is at it. One on record as suspended whose
+/// memory is gone is off: the power went when its guest had just gone on, and took the record of that along.
 async fn sweep_saved(host: &Host, vm: &VmRecord, swept: &mut Swept) -> Result<(), StoreError> {
     let state = &host.dirs.state;
-    let mut left = vec![snapshot::spent_dir(state, &vm.id)];
+    let suspended = snapshot::suspended_dir(state, &vm.id);
+    let mut left = vec![snapshot::spent_dir(state, &vm.id), suspended.clone()];
     let snapshots = entries(&snapshot::snapshots_dir(state, &vm.id));
     left.extend(snapshots.into_iter().filter(|(name, _)| name.starts_with(STAGING_PREFIX)).map(|(_, path)| path));
-    left.push(snapshot::suspended_dir(state, &vm.id));
     left.retain(|path| path.exists());
-    if left.is_empty() {
+    if left.is_empty() && vm.state != VmState::Suspended {
         return Ok(());
     }
+    let has_memory = Snapshot::at(&suspended).is_some();
     // After the look at the disk: whoever made it since holds the VM.
     let (open, stuck) = (host.store.open_operations().await?, host.store.stuck_operations().await?);
-    let held = open.iter().chain(&stuck).any(|at_it| at_it.holds.as_deref() == Some(vm.id.as_str()));
+    if open.iter().chain(&stuck).any(|at_it| at_it.holds.as_deref() == Some(vm.id.as_str())) {
+        return Ok(());
+    }
     let is_suspended = host.store.vm(&vm.id).await.is_ok_and(|vm| vm.state == VmState::Suspended);
-    for path in left.into_iter().filter(|path| !(held || is_suspended && path.ends_with("suspended"))) {
+    if is_suspended && !has_memory {
+        tracing::warn!(vm = %vm.id, "a VM is on record as suspended and has no memory to go on from: it is off");
+        host.store.happen(&vm.id, VmEvent::MemoryGivenUp).await?;
+        host.store.set_last_error(&vm.id, Some("its memory was lost with the power; its disk is whole".into())).await?;
+    }
+    for path in left.into_iter().filter(|path| !(has_memory && is_suspended && *path == suspended)) {
         swept.remove(path);
     }
     Ok(())

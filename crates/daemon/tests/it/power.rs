@@ -132,10 +132,11 @@ async fn lose_power_and_recover(verb: &'static str, faults: &str, at: usize, kep
 async fn is_usable(daemon: &Daemon, case: &str) {
     let Ok(vm) = daemon.host.store.find_vm("web").await else { return };
     // A start that finds no template has one made, after it.
-    daemon.world.saves_machines.store(false, Ordering::SeqCst);
+    let is_suspended = vm.state.to_wire() == VmState::Suspended;
+    daemon.world.saves_machines.store(is_suspended, Ordering::SeqCst);
     let engine = &daemon.engine;
     match vm.state.to_wire() {
-        VmState::Created | VmState::Stopped => {
+        VmState::Created | VmState::Stopped | VmState::Suspended => {
             let begun = engine.start("web").await.unwrap();
             let started = engine.wait(&begun.operation).await.unwrap();
             assert_eq!(started.state, OperationState::Succeeded, "{case}: {started:?}");

@@ -11,7 +11,8 @@ const RANDOM: &str = "head -c 16 /dev/urandom | base64; cat /proc/sys/kernel/ran
                       perl -e 'print rand, \"\\n\"'; cat /sys/class/net/e*/address; mktemp -u";
 
 /// Writes files and what they should be, for ever.
-const WRITER: &str = "i=0; while :; do head -c 300k /dev/urandom >/root/f.$i; sha256sum /root/f.$i >>/root/sums; i=$((i+1)); done";
+const WRITER: &str =
+    "i=0; while :; do head -c 300k /dev/urandom >/root/f.$i; sha256sum /root/f.$i >>/root/sums; i=$((i+1)); done";
 
 /// Whether all files are what they should be. The last line may be unfinished.
 const CHECK: &str = "head -n -1 /root/sums >/root/whole; test -s /root/whole && sha256sum --quiet -c /root/whole";
@@ -71,6 +72,19 @@ fn a_suspended_vm_goes_on_where_it_was() {
     let clock: f64 = host.ok(&["exec", "web", "--", "date", "+%s.%N"]).parse().unwrap();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
     assert!((clock - now).abs() < 5.0, "{clock} is not {now}");
+
+    // What cannot be read is no reason to lose it.
+    host.ok(&["suspend", "web"]);
+    let vm = host.show("web")["id"].as_str().unwrap().to_owned();
+    let devices = host.state().join("vms").join(vm).join("suspended/devices");
+    let kept = std::fs::read(&devices).unwrap();
+    std::fs::write(&devices, "no devices").unwrap();
+    let failed = host.run(&["resume", "web"]).code(1);
+    assert!(failed.stderr.contains("cannot start web"), "{}", failed.stderr);
+    assert_eq!(state(&host, "web"), "suspended");
+    std::fs::write(&devices, kept).unwrap();
+    host.ok(&["resume", "web"]);
+    assert!(counted(&host) >= first, "what was in memory is");
 
     // Its memory can be given up; its disk was ready for that.
     host.ok(&["exec", "web", "--", "sh", "-c", "echo kept >/root/kept"]);

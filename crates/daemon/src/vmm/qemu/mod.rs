@@ -130,7 +130,12 @@ impl VmmDriver for Qemu {
     async fn spawn(&self, launch: &Launch) -> Result<Box<dyn Vmm>, VmmError> {
         let mut held = process::spawn(launch)?;
         let socket = super::qmp_socket(&launch.boot_dir);
-        process::wait_until_up(&mut held, launch, UP_WITHIN, || qmp::answers(&socket)).await?;
+        if launch.saved.is_some() {
+            // What cannot be read ends it here, before anybody goes on from it.
+            process::wait_until_up(&mut held, launch, UP_WITHIN, || snapshot::is_loaded(&socket)).await?;
+        } else {
+            process::wait_until_up(&mut held, launch, UP_WITHIN, || qmp::answers(&socket)).await?;
+        }
         Ok(Box::new(held))
     }
 

@@ -82,6 +82,15 @@ async fn settled(work: Option<JoinHandle<Result<(), sys::fs::FsError>>>) -> Resu
     }
 }
 
+/// Whether the QEMU behind `socket` has read what was saved.
+pub(super) async fn is_loaded(socket: &Path) -> bool {
+    let asked = async {
+        let mut qemu = qmp::Session::open(socket).await?;
+        qemu.ask(&json!({"execute": "query-status"})).await
+    };
+    asked.await.is_ok_and(|status| status.get("status").is_some_and(|status| status != "inmigrate"))
+}
+
 #[async_trait]
 impl Snapshots for Qemu {
     fn shape(&self, spec: &MachineSpec, nic: &NicAttachment) -> Result<MachineShape, VmmError> {
@@ -112,6 +121,7 @@ impl Snapshots for Qemu {
             loop {
                 let status = qemu.ask(&json!({"execute": "query-status"})).await?;
                 match status.get("status").and_then(serde_json::Value::as_str) {
+                    // One that an earlier daemon had just started.
                     Some("inmigrate") => tokio::time::sleep(LOOK_EVERY).await,
                     // It has gone on: a daemon died before it could say so.
                     Some("running") => return Ok(()),
