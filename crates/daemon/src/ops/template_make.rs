@@ -36,6 +36,9 @@ pub fn template_make() -> Saga<TemplatePlan, Host> {
         .commit(Publish) // undo: nothing, a template is a cache
 }
 
+/// How many times as long as a boot that somebody waits for it may take.
+const PATIENCE: u64 = 10;
+
 /// One template, decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TemplatePlan {
@@ -101,7 +104,8 @@ pub fn plan(host: &Host, start: &StartPlan, operation: &OpId) -> Result<Template
         nat: machine.nic.nat,
         created_at_ms: (host.now_ms)(),
     };
-    let (exec, boot_timeout_ms) = (start.exec.clone(), start.boot_timeout_ms);
+    // Everybody else comes first.
+    let (exec, boot_timeout_ms) = (start.exec.clone(), start.boot_timeout_ms.saturating_mul(PATIENCE));
     Ok(TemplatePlan { manifest, machine, launch, attachment, exec, staging, boot_timeout_ms })
 }
 

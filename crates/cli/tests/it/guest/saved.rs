@@ -11,8 +11,7 @@ const RANDOM: &str = "head -c 16 /dev/urandom | base64; cat /proc/sys/kernel/ran
                       perl -e 'print rand, \"\\n\"'; cat /sys/class/net/e*/address; mktemp -u";
 
 /// Writes files and what they should be, for ever.
-const WRITER: &str =
-    "i=0; while :; do head -c 300k /dev/urandom >/root/f.$i; sha256sum /root/f.$i >>/root/sums; i=$((i+1)); done";
+const WRITER: &str = "i=0; while :; do head -c 300k /dev/urandom >/root/f.$i; sha256sum /root/f.$i >>/root/sums; i=$((i+1)); sleep 0.3; done";
 
 /// Whether all files are what they should be. The last line may be unfinished.
 const CHECK: &str = "head -n -1 /root/sums >/root/whole; test -s /root/whole && sha256sum --quiet -c /root/whole";

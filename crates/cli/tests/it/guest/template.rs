@@ -10,7 +10,7 @@ use super::host::{Host, eventually_within};
 use super::lifecycle::{disk_is_clean, state};
 
 /// A first boot beside others' machines, and the second that makes the template.
-const MADE_WITHIN: Duration = Duration::from_secs(180);
+const MADE_WITHIN: Duration = Duration::from_secs(400);
 
 /// A host whose templates are on.
 fn host() -> Host {

@@ -97,8 +97,9 @@ impl Snapshots for Qemu {
         Ok(MachineShape {
             driver: Qemu::NAME.to_owned(),
             vmm: self.version(),
+            // Translated code keeps to the host's processor in one thing: its time stamp counter is the guest's clock.
             cpu: match self.accel() {
-                Accel::Tcg => "tcg".to_owned(),
+                Accel::Tcg => format!("translated on {}", sys::kvm::processor()),
                 Accel::Kvm => sys::kvm::processor(),
             },
             machine: argv::shape(spec, nic, &self.host()),

@@ -1,6 +1,6 @@
 //! `banger snapshot delete`: snapshots that nobody goes back to.
 
-use wire::api::SnapshotList;
+use wire::api::{Snapshot, SnapshotList};
 
 use super::snapshot_path;
 use crate::args::Act;
@@ -40,8 +40,8 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
         let (reference, thing) = name;
         let (thing, result) = match thing {
             Ok(thing) => {
-                let deleted = app.client.delete(&snapshot_path(&args.vm, &thing.name, "")).await;
-                (Some(thing), deleted)
+                let deleted = app.client.delete::<Snapshot>(&snapshot_path(&args.vm, &thing.name, "")).await;
+                (Some(thing), deleted.map(drop))
             }
             Err(error) => (None, Err(Failure::from(error))),
         };

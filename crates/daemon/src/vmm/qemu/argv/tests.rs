@@ -47,6 +47,20 @@ fn an_open_guest_under_kvm() {
 }
 
 #[test]
+fn another_measurement_is_no_other_machine() {
+    let nic = NicAttachment::QemuUser { publish: Vec::new() };
+    let host = |tsc_khz| Host { accel: Accel::Tcg, tsc_khz };
+    let one = shape(&spec(), &nic, &host(Some(2_600_000)));
+    assert_eq!(one, shape(&spec(), &nic, &host(Some(2_599_999))));
+    assert_ne!(one, shape(&spec(), &nic, &host(None)));
+    assert_ne!(one, shape(&MachineSpec { vcpus: 3, ..spec() }, &nic, &host(Some(2_600_000))));
+    let mut other = spec();
+    (other.vm, other.boot) = ("ffeeddccbbaa0011".parse().unwrap(), "0123456789abcdef".parse().unwrap());
+    (other.boot_dir, other.console_log) = ("/elsewhere".into(), "/elsewhere/log".into());
+    assert_eq!(one, shape(&other, &nic, &host(Some(2_600_000))), "no id and no path is in it");
+}
+
+#[test]
 fn nothing_typed_reaches_the_kernel() {
     let host = Host { accel: Accel::Tcg, tsc_khz: Some(1) };
     let line = command_line(&spec(), &host);
