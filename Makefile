@@ -11,7 +11,7 @@ NAME ?= default
 CMD ?= uname -a
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart build test soak e2e check fmt bench install hooks docs ci clean
+.PHONY: help quickstart build test soak e2e check fmt bench bench-e2e install hooks docs ci clean
 .PHONY: testhost-build testhost-up testhost-sync testhost-ssh testhost-run testhost-down
 
 help: ## List the targets
@@ -58,6 +58,9 @@ fmt: ## Format the Rust code
 
 bench: ## Measure, against the floor of the same parts
 	@scripts/bench.sh
+
+bench-e2e: ## Measure Firecracker in a disposable test host: ONLY=a,b RUNS=N WRITE=1
+	@cargo xtask bench-e2e $(if $(ONLY),--only '$(ONLY)') $(if $(RUNS),--runs '$(RUNS)') $(if $(WRITE),--write)
 
 install: ## Install below PREFIX (and DESTDIR)
 	@cargo xtask dist --destdir '$(DESTDIR)' --prefix '$(PREFIX)'

@@ -24,16 +24,16 @@ mod many;
 mod parts;
 mod stop;
 mod stream;
-mod table;
+pub(crate) mod table;
 mod template;
 mod workspace;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
+use figures::Row;
 
 use host::Host;
-use table::Row;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -77,9 +77,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     host.end()?;
-    print!("{}", table::render(&rows));
+    print!("{}", figures::render(&rows));
     if args.write {
-        table::write(&rows)?;
+        table::write("figures", &format!("software emulation, {}", table::qemu()?), &rows, &[])?;
     }
     let missed = rows.iter().filter(|row| !row.is_met()).count();
     eprintln!("{} rows, {missed} above their goal", rows.len());

@@ -6,6 +6,7 @@
 //! PREFIX/share/banger/images/<recipe>/…
 //! PREFIX/share/{bash-completion,zsh,fish}/…      completions
 //! PREFIX/share/systemd/user/bangerd.service      starts the daemon with its user's service manager, once enabled
+//! PREFIX/share/banger/systemd/…                 units of the helper, for a system install to fill in: docs/helper.md
 //! PREFIX/share/doc/banger/{README.md,CHANGELOG.md,LICENSE-*}
 //! ```
 //!
@@ -80,6 +81,11 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// The release programs, where they are laid out by default.
+    pub(crate) fn released() -> Args {
+        Args { prefix: None, destdir: OsString::new(), profile: Profile::Release, is_instrumented: false }
+    }
+
     /// A tree for `prefix`, built with the dev profile and laid out below `stage`.
     pub(crate) fn staged(stage: &Path, prefix: &Path) -> Args {
         Args {
@@ -155,6 +161,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let unit = root.join("systemd/bangerd.service");
     let text = fs::read_to_string(&unit).with_context(|| format!("cannot read {}", unit.display()))?;
     layout.place_bytes(unit_of(&text, &place).as_bytes(), "share/systemd/user/bangerd.service", DATA)?;
+    for name in ["banger-helper.socket", "banger-helper.service"] {
+        let unit = root.join("systemd").join(name);
+        let text = fs::read_to_string(&unit).with_context(|| format!("cannot read {}", unit.display()))?;
+        layout.place_bytes(helpers_unit_of(&text, &place).as_bytes(), &format!("share/banger/systemd/{name}"), DATA)?;
+    }
     for name in ["README.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-APACHE"] {
         layout.place(&root.join(name), &format!("share/doc/banger/{name}"), DATA)?;
     }
@@ -179,8 +190,17 @@ fn below(destdir: &OsStr, place: &Path) -> PathBuf {
 
 /// The unit of the tree at `prefix`.
 fn unit_of(text: &str, prefix: &Path) -> String {
-    let program = prefix.join("libexec/banger/bangerd").display().to_string();
-    text.replace("@BANGERD@", &format!("\"{}\"", program.replace('%', "%%").replace('$', "$$")))
+    text.replace("@BANGERD@", &quoted(&prefix.join("libexec/banger/bangerd")))
+}
+
+/// A unit of the helper in the tree at `prefix`; whose VMs it serves is left to whoever installs it.
+fn helpers_unit_of(text: &str, prefix: &Path) -> String {
+    text.replace("@HELPER@", &quoted(&prefix.join("libexec/banger/banger-helper")))
+}
+
+/// A program's path in a unit: systemd.service(5).
+fn quoted(program: &Path) -> String {
+    format!("\"{}\"", program.display().to_string().replace('%', "%%").replace('$', "$$"))
 }
 
 /// Cargo's target directory: `CARGO_TARGET_DIR` where set, else `target/` of the repository.

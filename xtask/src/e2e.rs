@@ -20,8 +20,11 @@ use crate::testhost::{self, Cache, Host, Keep, PREFIX, STATUS_SKIPPED, ShapeArgs
 use crate::{dist, root};
 
 /// Where the scenarios' program is in the host, and where it leaves things.
-const PLACE: &str = "/usr/local/lib/e2e";
+pub(crate) const PLACE: &str = "/usr/local/lib/e2e";
 const ARTIFACTS: &str = "/var/lib/e2e";
+
+/// What the names of scenarios that run the product's black-box tests begin with.
+const BLACK_BOX: &str = "black_box.";
 
 /// What is brought out: a file here, and the line of shell that prints it there.
 const BROUGHT: [(&str, &str); 4] = [
@@ -60,17 +63,21 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let program = build_scenarios(&root, &target)?;
     let filter = (!args.filter.is_empty()).then(|| format!("--filter={}", args.filter.join(",")));
     let mut list = Command::new(&program);
-    list.arg("--list").args(&filter);
-    if !args.list {
-        // Its words about a wrong filter are wanted, its list is not.
-        list.stdout(Stdio::null());
+    list.arg("--list").args(&filter).stderr(Stdio::inherit());
+    let listed = list.output().context("cannot run the scenarios' program")?;
+    let names = String::from_utf8_lossy(&listed.stdout);
+    if args.list {
+        print!("{names}");
     }
-    let listed = list.status().context("cannot run the scenarios' program")?;
-    if args.list || !listed.success() {
-        return Ok(code_of(listed.code()));
+    if args.list || !listed.status.success() {
+        return Ok(code_of(listed.status.code()));
+    }
+    let mut programs = vec![(program, "e2e")];
+    if names.contains(BLACK_BOX) {
+        programs.push((build_black_box(&root, &target)?, "black-box"));
     }
 
-    let outcome = in_host(args, &root, &target, &program, filter.as_deref());
+    let outcome = in_host(args, &root, &target, &programs, filter.as_deref());
     match outcome {
         Ok(code) => Ok(code),
         Err(error) => match error.downcast_ref::<Unavailable>() {
@@ -83,7 +90,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
 }
 
-fn in_host(args: &Args, root: &Path, target: &Path, program: &Path, filter: Option<&str>) -> Result<ExitCode> {
+fn in_host(
+    args: &Args,
+    root: &Path,
+    target: &Path,
+    programs: &[(PathBuf, &str)],
+    filter: Option<&str>,
+) -> Result<ExitCode> {
     testhost::check_tools()?;
     let tools = args.coverage.then(Tools::find).transpose()?;
     let tree = testhost::built_tree(args.coverage)?;
@@ -94,7 +107,7 @@ fn in_host(args: &Args, root: &Path, target: &Path, program: &Path, filter: Opti
     let image = testhost::image(&cache).context(failed)?;
     let host = Host::up(&cache, &testhost::tied_name(), &image, &shape.shape(&cache)?, Keep::Tied).context(failed)?;
     let report = target.join("e2e");
-    let outcome = fill(&cache, &host, &tree, program)
+    let outcome = fill(&cache, &host, &tree, programs)
         .and_then(|()| run_scenarios(&host, args, filter))
         .and_then(|code| bring_out(&host, &report).map(|()| code))
         .context(failed);
@@ -112,7 +125,7 @@ fn in_host(args: &Args, root: &Path, target: &Path, program: &Path, filter: Opti
     Ok(code_of(Some(code)))
 }
 
-fn build_scenarios(root: &Path, target: &Path) -> Result<PathBuf> {
+pub(crate) fn build_scenarios(root: &Path, target: &Path) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build.current_dir(root).args(["build", "--locked", "--quiet", "-p", "e2e", "--target-dir"]).arg(target);
@@ -121,8 +134,23 @@ fn build_scenarios(root: &Path, target: &Path) -> Result<PathBuf> {
     Ok(target.join("debug/e2e"))
 }
 
+/// The program of the product's black-box tests.
+fn build_black_box(root: &Path, target: &Path) -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.current_dir(root).args(["test", "--locked", "--no-run", "-p", "cli", "--test", "it"]);
+    build.args(["--message-format", "json", "--target-dir"]).arg(target).stderr(Stdio::inherit());
+    let built = build.output().context("cannot run cargo")?;
+    ensure!(built.status.success(), "cannot build the black-box tests: {}", built.status);
+    let said = String::from_utf8_lossy(&built.stdout);
+    let told = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut programs =
+        told.filter(|told| told["target"]["name"] == "it").filter_map(|told| Some(told["executable"].as_str()?.into()));
+    programs.next().context("cargo does not say where the black-box tests are")
+}
+
 /// A home with what guests boot from, made with the programs under test if the cache has none that fits.
-fn guest_home(root: &Path, tree: &Path) -> Result<PathBuf> {
+pub(crate) fn guest_home(root: &Path, tree: &Path) -> Result<PathBuf> {
     let mut script = Command::new(root.join("scripts/test-cache.sh"));
     let output = script.arg(tree).stderr(Stdio::inherit()).output().context("cannot run scripts/test-cache.sh")?;
     ensure!(output.status.success(), "cannot make what guests boot from: test-cache.sh: {}", output.status);
@@ -131,10 +159,12 @@ fn guest_home(root: &Path, tree: &Path) -> Result<PathBuf> {
     Ok(PathBuf::from(home))
 }
 
-fn fill(cache: &Cache, host: &Host, tree: &Path, program: &Path) -> Result<()> {
+pub(crate) fn fill(cache: &Cache, host: &Host, tree: &Path, programs: &[(PathBuf, &str)]) -> Result<()> {
     testhost::put(cache, host, tree, PREFIX)?;
     let stage = tempfile::tempdir().context("cannot make a directory")?;
-    fs::copy(program, stage.path().join("e2e")).context("cannot copy the scenarios' program")?;
+    for (program, name) in programs {
+        fs::copy(program, stage.path().join(name)).with_context(|| format!("cannot copy {}", program.display()))?;
+    }
     testhost::put(cache, host, stage.path(), PLACE)
 }
 

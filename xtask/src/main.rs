@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `tidy` | `tidy.rs`, one check per file in `tidy/` | house rules that rustc and clippy cannot know |
 //! | `bench` | `bench.rs`, one group of figures per file in `bench/` | measures, each figure beside its floor or peer |
+//! | `bench-e2e` | `bench_e2e.rs` | the same of Firecracker, inside a test host |
 //! | `dist` | `dist.rs` | builds every program and lays out an installed tree |
 //! | `e2e` | `e2e.rs`, `coverage.rs` | the scenarios of `tests/e2e`, in a test host of their own |
 //! | `testhost` | `testhost.rs`, its parts in `testhost/` | the disposable test host: builds, boots, fills and ends it |
@@ -18,6 +19,7 @@
 )]
 
 mod bench;
+mod bench_e2e;
 mod coverage;
 mod dist;
 mod e2e;
@@ -42,6 +44,8 @@ enum Command {
     Tidy,
     /// Measure, each figure beside its floor or its peer
     Bench(bench::Args),
+    /// Measure Firecracker inside a test host, each figure beside its floor
+    BenchE2e(bench_e2e::Args),
     /// Build every program and lay out an installed tree
     Dist(dist::Args),
     /// Run the end-to-end scenarios in a test host of their own
@@ -54,6 +58,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Tidy => tidy::run(),
         Command::Bench(args) => bench::run(&args),
+        Command::BenchE2e(args) => bench_e2e::run(&args),
         Command::Dist(args) => dist::run(&args),
         Command::E2e(args) => e2e::run(&args),
         Command::Testhost(args) => testhost::run(&args),

@@ -41,6 +41,9 @@ use host::Shape;
 /// What is said of a failure of the host itself.
 const FAILED: &str = "the test host failed";
 
+/// Memory of a test host.
+const MEMORY_MIB: u32 = 4096;
+
 /// Where programs are installed in a test host.
 pub(crate) const PREFIX: &str = "/usr/local";
 
@@ -122,9 +125,9 @@ struct Name {
 /// What a host is made with, as people say it.
 #[derive(Clone, clap::Args)]
 pub(crate) struct ShapeArgs {
-    /// Memory of the host
-    #[arg(long, value_name = "MIB", default_value_t = 4096)]
-    memory: u32,
+    /// Memory of the host [default: 4096; 8192 where it is measured]
+    #[arg(long, value_name = "MIB")]
+    memory: Option<u32>,
     /// Processors of the host
     #[arg(long, default_value_t = 2)]
     cpus: u32,
@@ -201,6 +204,12 @@ impl ShapeArgs {
         self
     }
 
+    /// The same with so much memory, in MiB, unless something else was asked for.
+    pub(crate) fn with_memory(mut self, memory_mib: u32) -> Self {
+        self.memory.get_or_insert(memory_mib);
+        self
+    }
+
     pub(crate) fn shape(&self, cache: &Cache) -> Result<Shape> {
         let home = match &self.home {
             Some(home) => Some(home.clone()),
@@ -212,7 +221,7 @@ impl ShapeArgs {
             );
         }
         let parts = home.map(|home| parts::ensure_parts(cache, &home)).transpose()?;
-        Ok(Shape { memory_mib: self.memory, cpus: self.cpus, parts })
+        Ok(Shape { memory_mib: self.memory.unwrap_or(MEMORY_MIB), cpus: self.cpus, parts })
     }
 }
 

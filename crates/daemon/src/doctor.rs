@@ -25,6 +25,8 @@ pub struct Findings {
     pub arch: String,
     /// Whether processors offer hardware virtualisation and `/dev/kvm` opens; else why not.
     pub kvm: Result<(), String>,
+    /// Who makes jails, and why.
+    pub mode: Mode,
     /// Firecracker, and why it is used or not.
     pub firecracker: Firecracker,
     /// The VMM that boots guests where Firecracker does not, with its version line.
@@ -62,6 +64,23 @@ pub struct TemplateFacts {
     pub fell_back: u64,
 }
 
+/// Who makes the jails of new boots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// The helper.
+    System,
+    /// The daemon, without root.
+    Session {
+        /// Why not the helper; none where nobody looked.
+        why: Option<String>,
+    },
+    /// Nobody: the helper is asked for and does not.
+    Refused {
+        /// Why.
+        why: String,
+    },
+}
+
 /// Firecracker on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Firecracker {
@@ -73,6 +92,8 @@ pub enum Firecracker {
         version: String,
         /// What newer versions would bring, each with its version.
         news: Vec<(String, &'static str)>,
+        /// What it runs in.
+        jail: &'static str,
     },
     /// Something else does.
     Unused {
@@ -139,7 +160,7 @@ pub fn probe(
     known: Known,
     path: &OsStr,
     kvm: Result<(), String>,
-    firecracker: Firecracker,
+    (mode, firecracker): (Mode, Firecracker),
     autostart: Autostart,
 ) -> Findings {
     let qemu = find_program("qemu-system-x86_64", path).map(|program| {
@@ -153,6 +174,7 @@ pub fn probe(
     Findings {
         arch: std::env::consts::ARCH.to_owned(),
         kvm,
+        mode,
         firecracker,
         qemu,
         programs: NEEDS.map(|need| (need, is_met(&need, &wide))).to_vec(),
@@ -197,12 +219,7 @@ fn meminfo_mib(key: &str) -> u64 {
 /// Judges what was found.
 #[must_use]
 pub fn report(found: &Findings) -> DoctorReport {
-    let mut checks = vec![
-        architecture(&found.arch),
-        check("mode", CheckStatus::Pass, "session: no root service is installed, and none is needed"),
-        kvm(&found.kvm),
-        vmm(found),
-    ];
+    let mut checks = vec![architecture(&found.arch), mode(&found.mode), kvm(&found.kvm), vmm(found)];
     checks.extend(found.programs.iter().map(|(need, is_there)| program(need, *is_there)));
     checks.push(memory(found.memory_available_mib));
     checks.push(state(&found.state));
@@ -235,6 +252,22 @@ fn architecture(arch: &str) -> Check {
     }
 }
 
+fn mode(mode: &Mode) -> Check {
+    match mode {
+        Mode::System => {
+            check("mode", CheckStatus::Pass, "system: the helper makes the jails, and each VM has a user id of its own")
+        }
+        Mode::Session { why: None } => check("mode", CheckStatus::Pass, "session: nothing runs as root"),
+        Mode::Session { why: Some(why) } => {
+            check("mode", CheckStatus::Pass, format!("session: nothing runs as root ({why})"))
+        }
+        Mode::Refused { why } => {
+            let text = format!("system mode is asked for and cannot be: {why}");
+            fixed_by(check("mode", CheckStatus::Fail, text), "mode = \"auto\" in config.toml goes without the helper")
+        }
+    }
+}
+
 fn kvm(kvm: &Result<(), String>) -> Check {
     match kvm {
         Ok(()) => check("kvm", CheckStatus::Pass, "hardware-backed and usable"),
@@ -247,8 +280,8 @@ fn kvm(kvm: &Result<(), String>) -> Check {
 
 fn vmm(found: &Findings) -> Check {
     let why_not = match &found.firecracker {
-        Firecracker::Used { program, version, news } => {
-            let mut text = format!("firecracker {version}, {}, in a jail without root", program.display());
+        Firecracker::Used { program, version, news, jail } => {
+            let mut text = format!("firecracker {version}, {}, {jail}", program.display());
             if let Some((newest, _)) = news.last() {
                 let brings: Vec<&str> = news.iter().map(|(_, brings)| *brings).collect();
                 text.push_str(&format!("; version {newest} would bring {}", brings.join(", ")));
@@ -257,7 +290,7 @@ fn vmm(found: &Findings) -> Check {
         }
         Firecracker::Unusable { why } => {
             let text = format!("firecracker is asked for and cannot run: {why}");
-            return fixed_by(check("vmm", CheckStatus::Fail, text), "vmm = \"auto\" in config.toml lets QEMU stand in");
+            return fixed_by(check("vmm", CheckStatus::Fail, text), "vmm = \"qemu\" in config.toml lets QEMU stand in");
         }
         Firecracker::Unused { why } => why,
     };
@@ -360,6 +393,7 @@ mod tests {
         Findings {
             arch: "x86_64".into(),
             kvm: Ok(()),
+            mode: Mode::System,
             firecracker: Firecracker::Unused { why: "it is not installed".into() },
             qemu: Some(("/usr/bin/qemu-system-x86_64".into(), "QEMU emulator version 7.2".into())),
             programs: NEEDS.map(|need| (need, true)).to_vec(),
@@ -392,7 +426,8 @@ mod tests {
     #[test]
     fn each_lack_is_one_finding() {
         type Spoil = fn(&mut Findings);
-        let cases: [(Spoil, &str, CheckStatus); 11] = [
+        let cases: [(Spoil, &str, CheckStatus); 12] = [
+            (|f| f.mode = Mode::Refused { why: "no helper is installed".into() }, "mode", CheckStatus::Fail),
             (|f| f.arch = "aarch64".into(), "architecture", CheckStatus::Fail),
             (|f| f.kvm = Err("no vmx".into()), "kvm", CheckStatus::Warn),
             (|f| f.qemu = None, "vmm", CheckStatus::Fail),
@@ -427,13 +462,23 @@ mod tests {
             vmm(&found).message
         };
         let news = vec![("1.13.0".to_owned(), "PCI devices"), ("1.14.0".to_owned(), "more")];
-        let used = Firecracker::Used { program: "/x/firecracker".into(), version: "1.12.1".into(), news };
+        let (program, version, jail) = ("/x/firecracker".into(), "1.12.1".into(), "in a jail without root");
+        let used = Firecracker::Used { program, version, news, jail };
         assert_eq!(
             words(used, None),
             "firecracker 1.12.1, /x/firecracker, in a jail without root; version 1.14.0 would bring PCI devices, more"
         );
         let unused = Firecracker::Unused { why: "it is not installed".into() };
         assert!(words(unused, healthy().qemu).ends_with("; not firecracker: it is not installed"));
+    }
+
+    #[test]
+    fn the_mode_is_told_with_the_reason() {
+        let words = |mode| report(&Findings { mode, ..healthy() }).checks[1].message.clone();
+        assert!(words(Mode::System).starts_with("system: the helper makes the jails"));
+        let none = Mode::Session { why: Some("no helper is installed".into()) };
+        assert_eq!(words(none), "session: nothing runs as root (no helper is installed)");
+        assert_eq!(words(Mode::Session { why: None }), "session: nothing runs as root");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::time::Duration;
 use sys::packet;
 use sys::process::Identity;
 use wire::helper::{
-    Access, Answer, Call, Envelope, Failure, Hello, JailFile, Limits, PACKET_BYTES_MAX, Root, SpawnVmm, build_id,
+    Access, Answer, Call, Envelope, Failure, Hello, JailFile, Limits, Nic, PACKET_BYTES_MAX, Root, SpawnVmm, build_id,
 };
 use wire::id::{BootId, OpId, VmId};
 
@@ -100,8 +100,8 @@ pub struct Spawn {
     pub files: Vec<(JailFile, OwnedFd)>,
     /// Standard output and standard error, open for appending only.
     pub outputs: [OwnedFd; 2],
-    /// Whether it uses the VM's tap.
-    pub nic: bool,
+    /// What it has for its guest's NIC.
+    pub nic: Nic,
     /// What it may use of the host.
     pub limits: Limits,
 }
@@ -119,6 +119,14 @@ impl Helper {
     /// When the helper cannot be reached, or refuses.
     pub async fn call<C: Call>(&self, operation: Option<OpId>, request: C) -> Result<C::Reply, PrivilegedError> {
         self.call_with(operation, request, Vec::new()).await.map(|(reply, _)| reply)
+    }
+
+    /// As [`Helper::call`], for who may block.
+    ///
+    /// # Errors
+    /// When the helper cannot be reached, or refuses.
+    pub fn ask<C: Call>(&self, operation: Option<OpId>, request: C) -> Result<C::Reply, PrivilegedError> {
+        reply_of::<C>(&self.exchange(&packet_of(operation, request)?, &[])?.packet)
     }
 
     /// Starts a VMM. Where it already runs, that one is the answer.

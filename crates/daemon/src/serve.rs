@@ -107,9 +107,11 @@ fn listen(socket: &Path) -> Result<UnixListener, StartError> {
 
 fn api(surroundings: &Surroundings, daemon: &Daemon, shutdown: CancellationToken) -> Api {
     let (path, kvm, autostart) = (surroundings.path.clone(), daemon.kvm.clone(), daemon.host.autostart.clone());
-    let vmm = daemon.vmm.clone();
-    let doctor =
-        move |known| doctor::report(&doctor::probe(known, &path, kvm_in_words(&kvm), vmm.clone(), autostart()));
+    let (vmm, mode) = (daemon.vmm.clone(), daemon.mode.clone());
+    let doctor = move |known| {
+        let vmm = (mode.clone(), vmm.clone());
+        doctor::report(&doctor::probe(known, &path, kvm_in_words(&kvm), vmm, autostart()))
+    };
     Api {
         host: Arc::clone(&daemon.host),
         engine: Arc::clone(&daemon.engine),

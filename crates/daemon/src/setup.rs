@@ -1,5 +1,7 @@
 //! What a daemon is made of: the environment read once, drivers chosen, everything wired.
 
+mod machines;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use daemon::config::{self, Config, ConfigError, HostSize, LogLevel, Overrides, V
 use daemon::courier::Carrier;
 use daemon::doctor;
 use daemon::doctor::autostart::{self, Places};
-use daemon::network::user::{Nics, UserNetwork};
+use daemon::network::user::UserNetwork;
 use daemon::ops::ssh_key::KeyPair;
 use daemon::ops::world::{GuestSettings, Settings};
 use daemon::ops::{Engine, Host};
@@ -20,12 +22,9 @@ use daemon::store::{Store, StoreError};
 use daemon::supervise::activity::Activity;
 use daemon::supervise::{Reboot, Supervisors};
 use daemon::template::Templates;
-use daemon::vmm::VmmDriver;
-use daemon::vmm::firecracker::Firecracker;
-use daemon::vmm::fleet::Fleet;
 use daemon::vmm::qemu::Qemu;
-use daemon::vmm::sim::Sim;
 use daemon::workshop::Workshop;
+use machines::{Machines, machines};
 use sys::kvm::Kvm;
 use tokio::sync::mpsc::UnboundedReceiver;
 use wire::agent::message::GitIdentity;
@@ -280,6 +279,8 @@ pub(crate) struct Daemon {
     pub(crate) kvm: Kvm,
     /// Firecracker, and why it is used or not.
     pub(crate) vmm: doctor::Firecracker,
+    /// Who makes its jails, and why.
+    pub(crate) mode: doctor::Mode,
     pub(crate) configuration: Configuration,
 }
 
@@ -293,41 +294,6 @@ pub(crate) fn level(level: LogLevel) -> tracing::Level {
     }
 }
 
-/// What runs machines here.
-struct Machines {
-    vmm: Arc<dyn VmmDriver>,
-    nics: Nics,
-    words: doctor::Firecracker,
-}
-
-/// Chooses the VMM of new boots; the others are there for boots that an earlier daemon began with them.
-fn machines(surroundings: &Surroundings, qemu: Qemu, choice: VmmChoice) -> Machines {
-    let unused = |why: &str| doctor::Firecracker::Unused { why: why.to_owned() };
-    if surroundings.vmm == Some(Asked::Sim) {
-        let vmm = Arc::new(Sim::new(surroundings.install.agent()));
-        return Machines { vmm, nics: Nics::Streams, words: unused("BANGER_VMM=sim") };
-    }
-    let firecracker = Firecracker::probe(Some(&surroundings.path), surroundings.install.daemon());
-    let usable = firecracker.usable().map(|(program, version)| (program.to_path_buf(), version));
-    let (is_chosen, words) = match (choice, usable) {
-        (VmmChoice::Qemu, _) => (false, unused("the configuration says vmm = \"qemu\"")),
-        (VmmChoice::Auto, Err(why)) => (false, doctor::Firecracker::Unused { why }),
-        (VmmChoice::Firecracker, Err(why)) => (true, doctor::Firecracker::Unusable { why }),
-        (VmmChoice::Auto | VmmChoice::Firecracker, Ok((program, version))) => {
-            let news = version.lacks().into_iter().map(|feature| (feature.since().to_string(), feature.brings()));
-            let used = doctor::Firecracker::Used { program, version: version.to_string(), news: news.collect() };
-            (true, used)
-        }
-    };
-    let (firecracker, qemu): (Arc<dyn VmmDriver>, Arc<dyn VmmDriver>) = (Arc::new(firecracker), Arc::new(qemu));
-    let (vmm, nics) = if is_chosen {
-        (Fleet::new(firecracker, vec![qemu]), Nics::Taps)
-    } else {
-        (Fleet::new(qemu, vec![firecracker]), Nics::Streams)
-    };
-    Machines { vmm: Arc::new(vmm), nics, words }
-}
-
 /// Chooses drivers and wires everything.
 pub(crate) fn wire(
     surroundings: &Surroundings,
@@ -339,7 +305,7 @@ pub(crate) fn wire(
     refuse_lost(&dirs)?;
     let store = Store::open(&dirs.database())?;
     let kvm = qemu.kvm().clone();
-    let Machines { vmm, nics, words } = machines(surroundings, qemu, resolved.vmm.value);
+    let Machines { vmm, nics, words, mode } = machines(surroundings, qemu, resolved.vmm.value, resolved.mode.value);
     let storage = Arc::new(SparseFiles::new(dirs.state.clone(), &dirs.cache, Some(surroundings.path.clone())));
     let network = UserNetwork::probe(Some(&surroundings.path), surroundings.install.daemon());
     let network = Arc::new(network.with_resolver(config.default_dns).for_nics(nics));
@@ -386,7 +352,7 @@ pub(crate) fn wire(
         faults: surroundings.faults.clone(),
     });
     let engine = Engine::new(Arc::clone(&host), activity.clone());
-    Ok(Daemon { host, engine, activity, reboots, kvm, vmm: words, configuration })
+    Ok(Daemon { host, engine, activity, reboots, kvm, vmm: words, mode, configuration })
 }
 
 /// The public key that opens every guest's root account to this user, made on first use. Without one, guests are entered

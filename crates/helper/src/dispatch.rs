@@ -41,7 +41,10 @@ pub(crate) fn welcome(helper: &Helper, hello: &wire::helper::Hello) -> Outcome {
     if hello.build != build {
         return refused(Failure::Build { helper: build });
     }
-    answer(hello, Ok(wire::helper::Welcome { build, unfit: policy::check_programs(&helper.config).err() }))
+    let config = &helper.config;
+    let (state, cache, run) = (config.state.clone(), config.cache.clone(), config.run.clone());
+    let (unfit, firecracker) = (policy::check_programs(config).err(), config.firecracker.clone());
+    answer(hello, Ok(wire::helper::Welcome { build, unfit, state, cache, firecracker, run }))
 }
 
 /// A refusal, whatever was asked.

@@ -41,6 +41,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) boot: &'a BootId,
     /// The VM's user and group.
     pub(crate) uid: u32,
+    /// Whether there is a tap in the network namespace, which is its own then.
+    pub(crate) has_own_tap: bool,
     pub(crate) config: &'a Config,
 }
 
@@ -80,6 +82,10 @@ pub(crate) fn failure(said: OwnedFd) -> io::Result<Option<Failure>> {
 fn become_jailer(plan: &Plan<'_>) -> Result<Infallible, (Act, io::Error)> {
     let of = |act| move |error: io::Error| (act, error);
     rustix::process::setsid().map_err(|errno| (Act::MakeProcess, errno.into()))?;
+    if plan.has_own_tap {
+        sys::seclusion::silence_ipv6().map_err(of(Act::MakeTap))?;
+        sys::tap::ensure(naming::TAP_IN_JAIL, plan.uid).map_err(of(Act::MakeTap))?;
+    }
     furnish(plan).map_err(of(Act::Mount))?;
     connect(plan).map_err(of(Act::Restrict))?;
     rustix::process::umask(Mode::from_raw_mode(UMASK));

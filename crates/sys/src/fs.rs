@@ -157,6 +157,15 @@ pub fn symlink(target: &Path, path: &Path) -> Result<(), FsError> {
     std::os::unix::fs::symlink(target, path).map_err(failed("make the link", path))
 }
 
+/// Gives the file at `from` the name `to` too.
+///
+/// # Errors
+/// When something is there already, it is on another filesystem, or it cannot be made.
+#[expect(clippy::disallowed_methods, reason = "this is the gate")]
+pub fn link(from: &Path, to: &Path) -> Result<(), FsError> {
+    fs::hard_link(from, to).map_err(failed("make the name", to))
+}
+
 /// Removes a file; one that is not there is removed already.
 ///
 /// # Errors

@@ -1,9 +1,9 @@
 //! What a socket knows that `std` does not tell, and one that whoever sees it can connect to.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
 
@@ -16,9 +16,29 @@ use crate::fs;
 /// # Errors
 /// When it cannot be made. A file that `path` names already is replaced.
 pub fn listen_at(path: &Path) -> io::Result<UnixListener> {
+    listen_with(path, |_unready| Ok(()))
+}
+
+/// As [`listen_at`], for whoever gets as far as its directory, where another user may make links: only what this process has
+/// made itself is opened to others.
+///
+/// # Errors
+/// As [`listen_at`], and when something else is in its place.
+pub fn listen_for_all(path: &Path) -> io::Result<UnixListener> {
+    listen_with(path, |unready| {
+        let place = place_of(unready)?;
+        if rustix::fs::fstat(&place)?.st_uid != rustix::process::geteuid().as_raw() {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "somebody else's socket is in its place"));
+        }
+        fs::set_mode(&path_of(&place), 0o666).map_err(|error| error.source)
+    })
+}
+
+fn listen_with(path: &Path, prepare: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<UnixListener> {
     let unready = path.with_extension("new");
     fs::remove_file(&unready).map_err(|error| error.source)?;
     let listener = UnixListener::bind(&unready)?;
+    prepare(&unready)?;
     fs::rename(&unready, path).map_err(|error| error.source)?;
     Ok(listener)
 }
@@ -29,11 +49,26 @@ pub fn listen_at(path: &Path) -> io::Result<UnixListener> {
 /// # Errors
 /// When it is no socket, or nobody listens.
 pub fn connect_itself(path: &Path) -> io::Result<UnixStream> {
+    UnixStream::connect(path_of(&place_of(path)?))
+}
+
+/// The Unix socket at `path`, which is one itself, to be connected to by [`path_of`]: as [`connect_itself`], for whoever connects
+/// without waiting.
+///
+/// # Errors
+/// When it is no socket.
+pub fn place_of(path: &Path) -> io::Result<OwnedFd> {
     let place = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     if FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) != FileType::Socket {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a socket"));
     }
-    UnixStream::connect(format!("/proc/self/fd/{}", place.as_raw_fd()))
+    Ok(place)
+}
+
+/// A path to what `place` is open at, for this process, while it is open.
+#[must_use]
+pub fn path_of(place: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}", place.as_raw_fd()).into()
 }
 
 /// Bytes written to a Unix stream socket that the peer has not read, as the kernel accounts for them (0 means none):
@@ -92,6 +127,28 @@ mod tests {
         std::fs::write(at("file"), "").unwrap();
         assert!(connect_itself(&at("file")).is_err());
         assert_eq!(connect_itself(&at("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_socket_for_all_is_ones_own() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        let _listener = listen_for_all(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
+        connect_itself(&path).unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("b.new"));
+        std::fs::write(&file, "").unwrap();
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+        let swapped = listen_with(&dir.path().join("b.sock"), |unready| {
+            std::fs::remove_file(unready).unwrap();
+            std::os::unix::fs::symlink(&file, unready).unwrap();
+            place_of(unready).map(drop)
+        });
+        assert_eq!(swapped.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode(), mode);
     }
 
     #[test]

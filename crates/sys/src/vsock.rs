@@ -12,14 +12,7 @@ const HOST: u32 = 2;
 /// # Errors
 /// When the kernel has no vsock, or nothing to reach a host by.
 pub fn dial(port: u32) -> io::Result<OwnedFd> {
-    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // SAFETY: makes a descriptor and touches no memory.
-    let fd = unsafe { libc::socket(libc::AF_VSOCK, kind, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: made just above, and owned by nobody else.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let socket = unconnected()?;
     // SAFETY: every field of this struct may be zero.
     let mut address = unsafe { std::mem::zeroed::<libc::sockaddr_vm>() };
     address.svm_family = libc::sa_family_t::try_from(libc::AF_VSOCK).expect("a small number");
@@ -34,6 +27,25 @@ pub fn dial(port: u32) -> io::Result<OwnedFd> {
         }
     }
     Ok(socket)
+}
+
+/// Whether the kernel has vsock: without it no [`dial`] ever succeeds. Nobody is connected to.
+///
+/// # Errors
+/// When it has not.
+pub fn probe() -> io::Result<()> {
+    unconnected().map(drop)
+}
+
+fn unconnected() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: makes a descriptor and touches no memory.
+    let fd = unsafe { libc::socket(libc::AF_VSOCK, kind, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: made just above, and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 #[cfg(test)]

@@ -151,7 +151,7 @@ pub fn vmm_log(state: &Path, vm: &VmId, boot: &BootId) -> PathBuf {
 /// What the VMM counted during one boot.
 #[must_use]
 pub fn vmm_metrics(state: &Path, vm: &VmId, boot: &BootId) -> PathBuf {
-    vm_dir(state, vm).join("logs").join(format!("{boot}.metrics.log"))
+    vmm_log(state, vm, boot).with_extension("metrics")
 }
 
 /// Where the directories of all images are, each called by its image's id.
@@ -287,6 +287,12 @@ pub fn jail_sockets_dir(run: &Path, boot: &BootId) -> PathBuf {
 
 /// Where a jail sees its sockets.
 pub const SOCKETS_IN_JAIL: &str = "/sock";
+
+/// A tap that is in a jail's own network namespace.
+pub const TAP_IN_JAIL: &str = "tap0";
+
+/// The helper's socket, as its unit says.
+pub const HELPER_SOCKET: &str = "/run/banger/helper.sock";
 
 /// The VMM's API socket, in either.
 pub const API_SOCKET: &str = "api.sock";

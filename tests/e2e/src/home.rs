@@ -55,6 +55,16 @@ impl Home {
         Ok(home)
     }
 
+    /// The same with kernels and images of its own: what is behind links is not given to jails of the helper's.
+    pub(crate) fn whole(vmm: &'static str) -> Result<Home> {
+        let home = Home::new(vmm)?;
+        let copy = "for part in state/images state/kernels cache; do rm \"$1/$part\"; \
+                    cp --recursive --sparse=always \"$2/$part\" \"$1/$part\"; done";
+        let path = home.path().to_string_lossy().into_owned();
+        home.run_as_user("sh", &["-euc", copy, "sh", &path, PARTS])?.ok()?;
+        Ok(home)
+    }
+
     /// Replaces the settings; a daemon reads them when it starts.
     pub(crate) fn configure(&self, settings: &str) -> Result<()> {
         let dir = self.path().join("config");
@@ -76,21 +86,49 @@ impl Home {
         Ok(self.banger(arguments)?.ok()?.to_owned())
     }
 
+    /// Starts a daemon that ends on the spot at `fault`, as SIGKILL would.
+    pub(crate) fn arm(&self, fault: &str) -> Result<()> {
+        self.ok(&["daemon", "stop"])?;
+        wait::until("the daemon has ended", GONE_MAX, || {
+            ensure!(self.daemon().is_err(), "{:?}", self.daemon());
+            Ok(())
+        })?;
+        let mut command = self.command("banger", &["list"]);
+        command.env("BANGER_FAULT", fault);
+        command::run(&mut command, COMMAND_MAX)?.ok().map(drop)
+    }
+
+    /// A program for this home, started by a thread that is the user already.
+    pub(crate) fn direct_command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = as_user_thread(program, arguments);
+        command.env("BANGER_HOME", self.path()).env("BANGER_VMM", self.vmm).current_dir(self.path());
+        command
+    }
+
     fn run_as_user(&self, program: &str, arguments: &[&str]) -> Result<Ran> {
+        command::run(&mut self.command(program, arguments), COMMAND_MAX)
+    }
+
+    fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = as_user(program, arguments);
         command.env("BANGER_HOME", self.path()).env("BANGER_VMM", self.vmm).current_dir(self.path());
-        command::run(&mut command, COMMAND_MAX)
+        command
     }
 
     /// The daemon's process.
     pub(crate) fn daemon(&self) -> Result<Process> {
-        self.process("bangerd", "bangerd")
+        // Jails and filters of running VMs are the same program, called by a word.
+        self.process("bangerd", |process| {
+            process.arguments.iter().any(|word| word.contains("bangerd"))
+                && !process.arguments.iter().any(|word| word == "vmm-jail" || word == "net-filter")
+        })
     }
 
     /// The VMM's process of a VM.
     pub(crate) fn vmm(&self, name: &str) -> Result<Process> {
         let id = self.show(name)?["id"].as_str().context("a VM has an id")?.to_owned();
-        self.process(&format!("the VMM of {name}"), &id)
+        // Of Firecracker's it is the jail's launcher, which ends with it.
+        self.process(&format!("the VMM of {name}"), |process| process.arguments.iter().any(|word| word.contains(&id)))
     }
 
     /// What `banger show` tells of a VM.
@@ -99,10 +137,10 @@ impl Home {
         serde_json::from_str(&said).context("show prints JSON")
     }
 
-    /// The one process of this home with `part` in its arguments.
-    fn process(&self, what: &str, part: &str) -> Result<Process> {
+    /// The one process of this home that is so.
+    fn process(&self, what: &str, is_it: impl Fn(&Process) -> bool) -> Result<Process> {
         let mut found = processes::of_home(self.path())?;
-        found.retain(|process| process.arguments.iter().any(|word| word.contains(part)));
+        found.retain(is_it);
         ensure!(found.len() == 1, "{what} in {}: {found:?}", self.path().display());
         found.pop().context("one is one")
     }
@@ -155,6 +193,19 @@ impl Drop for Home {
 pub(crate) fn as_user(program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", USER, "--regid", USER, "--init-groups", "--", program]).args(arguments);
+    surround(&mut command);
+    command
+}
+
+/// The same, started by a thread that is this user already.
+pub(crate) fn as_user_thread(program: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    surround(&mut command);
+    command
+}
+
+fn surround(command: &mut Command) {
     command.env_clear();
     for (name, value) in [
         ("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"),
@@ -170,5 +221,4 @@ pub(crate) fn as_user(program: &str, arguments: &[&str]) -> Command {
         command.env("LLVM_PROFILE_FILE", file);
     }
     command.current_dir("/");
-    command
 }

@@ -10,6 +10,7 @@
 //! | `report.rs`, `junit.rs` | what is told of a run |
 //! | `home.rs`, `command.rs`, `processes.rs`, `wait.rs` | what scenarios are written with |
 //! | `init.rs` | the smallest guest there can be |
+//! | `bench/` | `--bench`: measures instead |
 //!
 //! Status: 0 all passed, 1 some failed, 2 called wrongly, 77 not run because this is no test host.
 
@@ -20,6 +21,7 @@
     reason = "a test program: it arranges and inspects the real world of a machine that is thrown away"
 )]
 
+mod bench;
 mod command;
 mod home;
 mod init;
@@ -63,6 +65,15 @@ struct Cli {
     /// Where what scenarios leave to be read goes
     #[arg(long, value_name = "DIR", default_value = "/var/lib/e2e")]
     artifacts: PathBuf,
+    /// Measure instead, and print the figures as JSON
+    #[arg(long, conflicts_with_all = ["list", "filter", "jobs", "junit"])]
+    bench: bool,
+    /// Measure only these groups of figures: starts, fork, memory
+    #[arg(long, value_delimiter = ',', value_name = "A,B", requires = "bench")]
+    only: Vec<String>,
+    /// How many turns a ratio is the median of
+    #[arg(long, default_value_t = 5, value_name = "N", requires = "bench", value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
 }
 
 fn main() -> ExitCode {
@@ -82,13 +93,20 @@ fn main() -> ExitCode {
         eprintln!("e2e: this is not the test host, or not its root; `make e2e` runs the scenarios there");
         return ExitCode::from(STATUS_SKIPPED);
     }
-    match run(&cli, &chosen) {
+    let outcome = if cli.bench { measure(&cli) } else { run(&cli, &chosen) };
+    match outcome {
         Ok(code) => code,
         Err(error) => {
             eprintln!("e2e: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn measure(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let report = bench::run(&cli.only, cli.runs as usize)?;
+    println!("{}", serde_json::to_string(&report)?);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run(cli: &Cli, chosen: &[&'static scenario::Scenario]) -> anyhow::Result<ExitCode> {

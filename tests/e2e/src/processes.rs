@@ -16,7 +16,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    fn read(pid: u32) -> Option<Process> {
+    /// The process of this number; none where there is none, or only what it left.
+    pub(crate) fn read(pid: u32) -> Option<Process> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
         let state = fields.next()?;

@@ -37,10 +37,13 @@ pub(crate) fn jobs_of_this_host() -> Result<usize> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
     let kib: u64 = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok()).context("no MemAvailable")?;
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    // The host's own processor is emulated when no hypervisor but QEMU itself is found.
-    let is_emulated =
-        command::run(&mut Command::new("systemd-detect-virt"), Duration::from_secs(60))?.stdout.trim() == "qemu";
-    Ok(jobs(kib / 1024, cpus, is_emulated))
+    Ok(jobs(kib / 1024, cpus, is_emulated()?))
+}
+
+/// Whether the host's own processor is emulated: then no hypervisor but QEMU itself is found.
+pub(crate) fn is_emulated() -> Result<bool> {
+    let virt = command::run(&mut Command::new("systemd-detect-virt"), Duration::from_secs(60))?;
+    Ok(virt.stdout.trim() == "qemu")
 }
 
 /// One at a time where the host is emulated: of guests that boot side by side on an emulated processor's virtualisation,

@@ -4,10 +4,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
+use figures::{Row, pairs};
 
 use super::floor::Floor;
-use super::host::{Host, pairs, rest, time};
-use super::table::Row;
+use super::host::{Host, rest, time};
 
 pub(super) fn rows(host: &Host, runs: usize) -> Result<Vec<Row>> {
     host.ok(&["vm", "run", "--name", "boot", "-d", "--wait", "agent"])?;

@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use figures::{Row, pairs};
 
-use super::host::{Host, compile, output, pairs, time};
-use super::table::Row;
+use super::host::{Host, compile, output, time};
 
 /// The figure's floor in milliseconds: below it nobody feels a difference.
 const ENOUGH_MS: f64 = 12.0;

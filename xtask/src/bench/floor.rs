@@ -3,8 +3,7 @@
 //! The command line is read from a running VM, so that it is the product's and not a copy of it. Only the initramfs
 //! differs (the product's, with another `/init` laid over it as a second archive), the sockets, and the VM's disk.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -32,7 +31,8 @@ impl Floor {
         let dir = host.home.join("floor");
         std::fs::create_dir_all(&dir)?;
         let initramfs = value_of(&argv, "-initrd")?;
-        lay_over(Path::new(&initramfs), &compile("floor_init.c")?, &dir.join("initramfs"))?;
+        let init = std::fs::read(compile("floor_init.c")?)?;
+        std::fs::write(dir.join("initramfs"), figures::lay_over(&std::fs::read(&initramfs)?, &init))?;
         let disk = host.home.join("state/vms").join(id).join("disk.ext4");
         let own_disk = dir.join("disk.ext4");
         super::host::output(Command::new("cp").arg("--sparse=always").arg(&disk).arg(&own_disk))?;
@@ -77,29 +77,4 @@ impl Floor {
 fn value_of(argv: &[String], option: &str) -> Result<String> {
     let at = argv.iter().position(|a| a == option).with_context(|| format!("the VMM is given {option}"))?;
     argv.get(at + 1).cloned().with_context(|| format!("{option} has a value"))
-}
-
-/// Writes `initramfs` followed by a newc archive that holds `init` as `/init`: the kernel unpacks one after the other
-/// (Documentation/driver-api/early-userspace/buffer-format.rst).
-fn lay_over(initramfs: &Path, init: &Path, to: &Path) -> Result<()> {
-    let mut bytes = std::fs::read(initramfs)?;
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    let init = std::fs::read(init)?;
-    entry(&mut bytes, "init", 0o100_755, &init)?;
-    entry(&mut bytes, "TRAILER!!!", 0, &[])?;
-    std::fs::write(to, bytes)?;
-    Ok(())
-}
-
-fn entry(out: &mut Vec<u8>, name: &str, mode: u32, content: &[u8]) -> Result<()> {
-    let fields = [721, mode, 0, 0, 1, 0, u32::try_from(content.len())?, 0, 0, 0, 0, u32::try_from(name.len() + 1)?, 0];
-    write!(out, "070701")?;
-    for field in fields {
-        write!(out, "{field:08x}")?;
-    }
-    write!(out, "{name}\0")?;
-    out.resize(out.len().next_multiple_of(4), 0);
-    out.extend_from_slice(content);
-    out.resize(out.len().next_multiple_of(4), 0);
-    Ok(())
 }

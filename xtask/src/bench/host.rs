@@ -197,17 +197,6 @@ pub(super) fn time(command: &mut Command) -> Result<Duration> {
     Ok(took)
 }
 
-/// Measures two things in turn after one uncounted turn each: every pair of durations.
-pub(super) fn pairs(
-    runs: usize,
-    mut ours: impl FnMut() -> Result<Duration>,
-    mut theirs: impl FnMut() -> Result<Duration>,
-) -> Result<Vec<(Duration, Duration)>> {
-    ours()?;
-    theirs()?;
-    (0..runs).map(|_| Ok((ours()?, theirs()?))).collect()
-}
-
 /// How long the machine rests before a turn that takes hundreds of MiB of memory.
 const REST: Duration = Duration::from_secs(4);
 
@@ -218,12 +207,6 @@ const REST: Duration = Duration::from_secs(4);
 /// that moment falls into the middle of one side's turn, always the same one's.
 pub(super) fn rest() {
     std::thread::sleep(REST);
-}
-
-/// The middle one.
-pub(super) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// Compiles a static C program of the bench's own into `target/bench/`.

@@ -8,9 +8,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use figures::{Row, median};
 
-use super::host::{Host, compile_preload, median, output, scratch};
-use super::table::Row;
+use super::host::{Host, compile_preload, output, scratch};
 use crate::root;
 
 /// Starts whose journal is timed, in tens of runs.

@@ -7,9 +7,9 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use figures::{Row, median, pairs};
 
-use super::host::{Host, failures, median, pairs, time};
-use super::table::Row;
+use super::host::{Host, failures, time};
 
 /// VMs that a daemon finds when it starts: so many that are off, and as many that run.
 const FOUND: usize = 100;

@@ -4,9 +4,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use figures::{Row, pairs};
 
-use super::host::{Host, memory_mib, output, pairs, rest, time};
-use super::table::Row;
+use super::host::{Host, memory_mib, output, rest, time};
 use crate::root;
 
 /// VMs that run while the daemon's memory and processor time are looked at.

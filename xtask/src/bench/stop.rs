@@ -4,9 +4,9 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use figures::{Row, pairs};
 
-use super::host::{Host, pairs, rest, runs, time, until};
-use super::table::Row;
+use super::host::{Host, rest, runs, time, until};
 
 pub(super) fn rows(host: &Host, count: usize) -> Result<Vec<Row>> {
     host.ok(&["vm", "create", "--no-start", "--name", "off"])?;

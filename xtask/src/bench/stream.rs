@@ -8,10 +8,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use figures::{Row, pairs};
 
 use super::floor::Floor;
-use super::host::{Host, memory_mib, output, pairs};
-use super::table::Row;
+use super::host::{Host, memory_mib, output};
 
 const BYTES: u64 = 1 << 30;
 

@@ -1,118 +1,38 @@
-//! The table of figures: printed, and kept in `docs/performance.md` with the machine, the date and the commit.
+//! Tables of figures in `docs/performance.md`, each with the machine, the date and the commit.
 
-use std::fmt::Write as _;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
+use figures::Row;
 
-use super::host::{median, output};
+use super::host::output;
 use crate::root;
 
-/// One figure.
-pub(super) struct Row {
-    what: String,
-    peer: String,
-    ours: String,
-    theirs: String,
-    measured: f64,
-    goal: f64,
-    unit: &'static str,
-}
-
-impl Row {
-    /// A ratio: the median over pairs of ours and the peer's.
-    pub(super) fn ratio(what: &str, peer: &str, goal: f64, pairs: &[(Duration, Duration)]) -> Row {
-        let seconds =
-            |pick: fn(&(Duration, Duration)) -> Duration| median(pairs.iter().map(|p| pick(p).as_secs_f64()).collect());
-        Row {
-            what: what.to_owned(),
-            peer: peer.to_owned(),
-            ours: human(seconds(|p| p.0)),
-            theirs: human(seconds(|p| p.1)),
-            measured: median(pairs.iter().map(|(a, b)| a.as_secs_f64() / b.as_secs_f64()).collect()),
-            goal,
-            unit: "×",
-        }
-    }
-
-    /// A number with a limit of its own.
-    pub(super) fn limit(what: &str, peer: &str, goal: f64, measured: f64, unit: &'static str) -> Row {
-        Row {
-            what: what.to_owned(),
-            peer: peer.to_owned(),
-            ours: format!("{measured:.1} {unit}"),
-            theirs: "–".to_owned(),
-            measured,
-            goal,
-            unit,
-        }
-    }
-
-    /// The same beside its floor, which was measured in the same turns.
-    pub(super) fn beside(self, floor: f64) -> Row {
-        Row { theirs: format!("{floor:.1} {}", self.unit), ..self }
-    }
-
-    pub(super) fn is_met(&self) -> bool {
-        self.measured <= self.goal
-    }
-
-    fn cells(&self) -> [String; 6] {
-        let number = |value: f64| format!("{value:.2} {}", self.unit);
-        let verdict = if self.is_met() { "" } else { " (missed)" };
-        [
-            self.what.clone(),
-            self.peer.clone(),
-            self.ours.clone(),
-            self.theirs.clone(),
-            number(self.measured) + verdict,
-            format!("≤ {}", number(self.goal)),
-        ]
-    }
-}
-
-fn human(seconds: f64) -> String {
-    if seconds >= 1.0 { format!("{seconds:.2} s") } else { format!("{:.2} ms", seconds * 1000.0) }
-}
-
-/// The table as Markdown with aligned columns.
-pub(super) fn render(rows: &[Row]) -> String {
-    let mut lines = vec![["what", "floor or peer", "banger", "it", "measured", "goal"].map(str::to_owned)];
-    lines.extend(rows.iter().map(Row::cells));
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..6).map(width).collect();
-    let mut text = String::new();
-    for (index, line) in lines.iter().enumerate() {
-        for (cell, width) in line.iter().zip(&widths) {
-            write!(text, "| {cell:width$} ").expect("writing to a string cannot fail");
-        }
-        text.push_str("|\n");
-        if index == 0 {
-            let rule: String = widths.iter().map(|width| format!("|{}", "-".repeat(width + 2))).collect();
-            text.push_str(&rule);
-            text.push_str("|\n");
-        }
-    }
-    text
-}
-
-const BEGIN: &str = "<!-- figures: begin -->\n";
-const END: &str = "<!-- figures: end -->";
-
-/// Puts the table between the marks of `docs/performance.md`.
-pub(super) fn write(rows: &[Row]) -> Result<()> {
+/// Puts a table between its marks: `<!-- NAME: begin -->` and `<!-- NAME: end -->`. `measured_on` ends the sentence about the
+/// machine, and `notes` follow the table.
+pub(crate) fn write(name: &str, measured_on: &str, rows: &[Row], notes: &[String]) -> Result<()> {
     let path = root::repository().join("docs/performance.md");
     let page = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let (before, rest) = page.split_once(BEGIN).context("docs/performance.md has lost its first mark")?;
-    let (_, after) = rest.split_once(END).context("docs/performance.md has lost its second mark")?;
-    let text = format!("{before}{BEGIN}\n{}\n\n{}\n{END}{after}", provenance()?, render(rows));
-    std::fs::write(&path, text)?;
+    let mut text = format!("{}\n\n{}\n", provenance(measured_on)?, figures::render(rows));
+    if !notes.is_empty() {
+        let notes: String = notes.iter().map(|note| format!("- {note}\n")).collect();
+        text.push_str(&format!("{notes}\n"));
+    }
+    std::fs::write(&path, between(&page, name, &text)?)?;
     Ok(())
 }
 
+/// The page with this text between the marks of that name.
+fn between(page: &str, name: &str, text: &str) -> Result<String> {
+    let mark = |which: &str| format!("<!-- {name}: {which} -->\n");
+    let (begin, end) = (mark("begin"), mark("end"));
+    let (before, rest) = page.split_once(&begin).with_context(|| format!("docs/performance.md has lost {begin}"))?;
+    let (_, after) = rest.split_once(&end).with_context(|| format!("docs/performance.md has lost {end}"))?;
+    Ok(format!("{before}{begin}\n{text}{end}{after}"))
+}
+
 /// Which machine, when, which commit.
-fn provenance() -> Result<String> {
+fn provenance(measured_on: &str) -> Result<String> {
     let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown processor");
     let cores = std::thread::available_parallelism()?;
@@ -120,10 +40,26 @@ fn provenance() -> Result<String> {
     let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
     let dirty = if git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty() { "" } else { " with changes" };
     let date = output(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
-    let qemu = output(Command::new("qemu-system-x86_64").arg("--version"))?;
-    let qemu = qemu.lines().next().unwrap_or("QEMU");
     let model = model.trim_start_matches([' ', '\t', ':']);
-    Ok(format!(
-        "Measured on {date} at commit {commit}{dirty}: {cores} processors ({model}), software emulation, {qemu}."
-    ))
+    Ok(format!("Measured on {date} at commit {commit}{dirty}: {cores} processors ({model}), {measured_on}."))
+}
+
+/// QEMU's version, as it says it.
+pub(crate) fn qemu() -> Result<String> {
+    let said = output(Command::new("qemu-system-x86_64").arg("--version"))?;
+    Ok(said.lines().next().unwrap_or("QEMU").to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_replaces_the_one_of_its_name() {
+        let page = "a\n<!-- x: begin -->\nold\n<!-- x: end -->\nb\n<!-- y: begin -->\n<!-- y: end -->\n";
+        let page = between(page, "x", "new\n").unwrap();
+        assert_eq!(page, "a\n<!-- x: begin -->\n\nnew\n<!-- x: end -->\nb\n<!-- y: begin -->\n<!-- y: end -->\n");
+        assert_eq!(between(&page, "x", "new\n").unwrap(), page);
+        assert!(between(&page, "z", "new\n").is_err());
+    }
 }

@@ -1,10 +1,10 @@
 //! A fresh VM that goes on from a template, against one that boots.
 
 use anyhow::Result;
+use figures::{Row, pairs};
 
 use super::boot::rested;
-use super::host::{Host, pairs, until};
-use super::table::Row;
+use super::host::{Host, until};
 
 pub(super) fn rows(cold: &Host, runs: usize) -> Result<Vec<Row>> {
     let warm = Host::another("template")?;

@@ -9,9 +9,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use figures::{Row, pairs};
 
-use super::host::{Host, output, pairs, rest, time};
-use super::table::Row;
+use super::host::{Host, output, rest, time};
 
 const FILES: usize = 10_000;
 const FILES_PER_DIRECTORY: usize = 100;

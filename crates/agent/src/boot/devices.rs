@@ -64,8 +64,7 @@ pub fn channel(modules: &Modules, report: &mut Report) -> Result<Found, BootErro
         }
         Transport::Vsock => {
             load(&modules.vsock, report);
-            // Without this the kernel's family is missing, and no attempt would ever succeed.
-            sys::vsock::dial(VSOCK_PORT).map_err(BootError::during("reach the host by vsock"))?;
+            sys::vsock::probe().map_err(BootError::during("reach the host by vsock"))?;
             Port::dialer(Box::new(|| sys::vsock::dial(VSOCK_PORT)), monotonic())
         }
     };

@@ -134,6 +134,8 @@ pub struct Outbound {
     buffer: Vec<u8>,
     sent: usize,
     end: usize,
+    /// Up to here it may be sent: nothing behind it, until the host is heard from.
+    held_at: Option<usize>,
     tag: Option<Tag>,
 }
 
@@ -150,15 +152,39 @@ impl Outbound {
         *self = Outbound::default();
     }
 
+    /// Keeps back what is added from now on.
+    pub fn hold(&mut self) {
+        self.held_at = Some(self.end);
+    }
+
+    /// Whether the host has everything that it was to have before what is kept back.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.held_at == Some(self.sent)
+    }
+
+    /// Keeps nothing back any more.
+    pub fn release(&mut self) {
+        self.held_at = None;
+    }
+
+    /// Goes on over a new connection with the same tag: `kind` with `payload` comes first, then what was kept back.
+    pub fn go_on(&mut self, nonce: &[u8; NONCE_BYTES], kind: Kind, payload: &[u8]) {
+        let kept = self.buffer[self.held_at.unwrap_or(self.sent)..self.end].to_vec();
+        self.open(nonce);
+        self.push(kind, Channel::Input, 0, payload);
+        self.append(&kept);
+    }
+
     /// Bytes not yet taken by the channel.
     pub fn pending(&self) -> usize {
         self.end - self.sent
     }
 
-    /// What is to be sent.
+    /// What is to be sent now.
     #[must_use]
     pub fn unsent(&self) -> &[u8] {
-        &self.buffer[self.sent..self.end]
+        &self.buffer[self.sent..self.held_at.unwrap_or(self.end)]
     }
 
     /// Adds a frame; without a connection there is nobody to tell.
@@ -218,7 +244,7 @@ impl Outbound {
     /// Gives the channel what it takes: `Drained` when it takes no more for now, `More` when all is gone.
     pub fn give_to(&mut self, fd: BorrowedFd<'_>) -> Taken {
         let taken = loop {
-            if self.sent == self.end {
+            if self.unsent().is_empty() {
                 break Taken::More;
             }
             match rustix::io::write(fd, self.unsent()) {
@@ -234,6 +260,7 @@ impl Outbound {
     }
 
     fn compact(&mut self) {
+        let sent = self.sent;
         if self.sent == self.end {
             (self.sent, self.end) = (0, 0);
             if self.buffer.len() > 2 * KEPT_BYTES {
@@ -243,5 +270,6 @@ impl Outbound {
             self.buffer.copy_within(self.sent..self.end, 0);
             (self.sent, self.end) = (0, self.end - self.sent);
         }
+        self.held_at = self.held_at.map(|at| at - (sent - self.sent));
     }
 }

@@ -44,6 +44,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use sys::clock::monotonic;
 use wire::agent::frame::{Channel, FROM_AGENT_MAX, Head, Kind, NONCE_BYTES};
 use wire::agent::message::{BootConfig, Configured, Control, Ending, Failure, Hello, Reply, Stage};
 use wire::agent::{GENERATION, STREAMS_MAX};
@@ -80,6 +81,8 @@ pub struct Server {
     jobs: BTreeMap<u32, Job>,
     next_job: u32,
     sessions: Sessions,
+    /// What the preamble of this connection carried.
+    nonce: Option<[u8; NONCE_BYTES]>,
     /// Nothing but `Started` waits to be sent, and it may wait until then: a short command's `Exited` goes with it.
     hold_until: Option<Instant>,
     /// The end that was asked for, and when the init is asked again.
@@ -88,6 +91,8 @@ pub struct Server {
     hook: Hook,
     /// What the host wants of this boot, until process 1 takes it.
     asked: Option<(u32, Box<BootConfig>)>,
+    /// What the host was told when that was done: it asks again where the channel broke before the answer was there.
+    configured: Option<Configured>,
     /// The guest's root is being taken down: nothing starts any more.
     is_ending: bool,
     /// A hosted guest was asked to end: this process does, once the answer is out.
@@ -108,11 +113,13 @@ impl Server {
             jobs: BTreeMap::new(),
             next_job: 1,
             sessions: Sessions::default(),
+            nonce: None,
             hold_until: None,
             asked_end: None,
             tells: Tells::default(),
             hook: Hook::default(),
             asked: None,
+            configured: None,
             is_ending: false,
             is_over: false,
         }
@@ -135,6 +142,7 @@ impl Server {
     pub fn configured(&mut self, stream: u32, config: BootConfig, configured: Configured) {
         self.guest = Guest::new(None, config, Cgroups::below(Path::new(CGROUPS)));
         self.stage = Stage::Serving;
+        self.configured = Some(configured.clone());
         self.reply(stream, &Reply::Configured(configured));
     }
 
@@ -179,9 +187,7 @@ impl Server {
     }
 
     fn open_connection(&mut self, nonce: &[u8; NONCE_BYTES]) {
-        self.lose_connection();
         self.port.heard();
-        self.outbound.open(nonce);
         let hello = Hello {
             generation: GENERATION,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -189,9 +195,26 @@ impl Server {
             boot: self.name.boot.clone(),
             stage: self.stage,
             uptime_ms: requests::uptime_ms(),
+            secret: self.guest.config().channel_secret.clone(),
         };
         let json = serde_json::to_vec(&hello).expect("a hello is plain data");
+        if self.outbound.is_silent() && self.nonce.as_ref() == Some(nonce) {
+            self.outbound.go_on(nonce, Kind::Hello, &json);
+            return;
+        }
+        self.lose_connection();
+        self.nonce = Some(*nonce);
+        self.outbound.open(nonce);
         self.outbound.push(Kind::Hello, Channel::Input, 0, &json);
+    }
+
+    /// The channel broke. While it is held nothing was on its way, and the host will be back.
+    fn miss_connection(&mut self) {
+        self.inbound.clear();
+        self.port.closed(monotonic());
+        if !self.outbound.is_silent() {
+            self.lose_connection();
+        }
     }
 
     /// The host is gone or begins anew: nobody listens to any stream.
@@ -203,10 +226,13 @@ impl Server {
             self.abandon(stream);
         }
         self.tells.waiting.clear();
+        self.tells.asking.clear();
         self.sessions.forget_streams();
     }
 
     fn on_frame(&mut self, head: Head, payload: &[u8]) {
+        // The channel did not break after all.
+        self.outbound.release();
         match head.kind {
             Kind::Open => self.on_open(head.stream, payload),
             Kind::Control => self.on_control(head.stream, payload),

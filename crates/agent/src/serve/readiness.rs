@@ -31,6 +31,13 @@ pub struct Tells {
     ready_at_ms: Option<u64>,
     /// Streams that wait.
     pub(super) waiting: Vec<u32>,
+    /// Streams whose answer is being found out.
+    pub(super) asking: Vec<u32>,
+    /// The last of these answers.
+    answered: Option<Readiness>,
+    /// That answer, in a guest that went on from a saved machine: it booted then, and to list units again costs a machine whose
+    /// memory is touched for the first time more than everything else.
+    known: Option<Readiness>,
 }
 
 impl Tells {
@@ -82,6 +89,20 @@ impl Tells {
         false
     }
 
+    /// An answer on this stream was found out.
+    pub(super) fn note_answer(&mut self, stream: u32, reply: &Reply) {
+        let was_asked = self.asking.contains(&stream);
+        self.asking.retain(|other| *other != stream);
+        if let (true, Reply::Ready(readiness)) = (was_asked, reply) {
+            self.answered = Some(readiness.clone());
+        }
+    }
+
+    /// The guest is another machine that had booted before.
+    pub(super) fn renewed(&mut self) {
+        self.known = self.answered.clone();
+    }
+
     /// Lets go of the socket and its place in the filesystem.
     pub fn forget(&mut self) {
         self.socket = None;
@@ -114,6 +135,10 @@ impl Server {
         match level {
             Level::Ssh => self.work(stream, Channels::Neither, |_| Ok(await_ssh())),
             Level::System if !self.tells.is_ready() => self.tells.waiting.push(stream),
+            Level::System if let Some(known) = &self.tells.known => {
+                let known = Reply::Ready(known.clone());
+                self.reply(stream, &known);
+            }
             Level::System if self.tells.ready_at_ms.is_some() => self.report_units(stream),
             Level::System => {
                 let note = Some(self.tells.note.clone().unwrap_or_else(|| "there is no init".to_owned()));
@@ -125,6 +150,7 @@ impl Server {
 
     fn report_units(&mut self, stream: u32) {
         let uptime_ms = self.tells.ready_at_ms.unwrap_or_else(uptime_ms);
+        self.tells.asking.push(stream);
         self.work(stream, Channels::Neither, move |_| failed_units(uptime_ms));
     }
 }
@@ -166,6 +192,22 @@ fn speaks_ssh(address: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_saved_machine_answered_is_its_copies_answer() {
+        let ready = |unit: &str| Readiness { failed_units: vec![unit.to_owned()], note: None, uptime_ms: 7 };
+        let mut tells = Tells { asking: vec![3, 4], ..Tells::default() };
+        // Somebody asked for SSH on another stream.
+        tells.note_answer(5, &Reply::Ready(ready("ssh")));
+        tells.note_answer(4, &Reply::Done { bytes: 0 });
+        assert_eq!((&tells.answered, &tells.asking), (&None, &vec![3]));
+        tells.renewed();
+        assert_eq!(tells.known, None, "it has to be asked");
+        tells.note_answer(3, &Reply::Ready(ready("a.service")));
+        assert_eq!(tells.known, None, "the machine itself is asked again");
+        tells.renewed();
+        assert_eq!(tells.known, Some(ready("a.service")));
+    }
 
     #[test]
     fn units_are_named_whatever_marks_them() {

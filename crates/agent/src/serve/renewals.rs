@@ -16,6 +16,13 @@ impl Server {
         self.work(stream, Channels::Neither, move |_| renew::freeze(quiesce).map(|()| Reply::Done { bytes: 0 }));
     }
 
+    /// Says nothing more until the host is heard from.
+    pub(super) fn hold(&mut self, stream: u32) {
+        self.reply(stream, &Reply::Done { bytes: 0 });
+        self.hold_until = None;
+        self.outbound.hold();
+    }
+
     /// Makes the guest another machine; nothing else is served meanwhile. What it is called changes when it is one.
     pub(super) fn renew(&mut self, renewal: Renewal) -> Result<Reply, Failure> {
         if self.stage != Stage::Serving {
@@ -31,6 +38,7 @@ impl Server {
         let renewed = renew::renew(&place, &renewal)?;
         let Renewal { vm, boot, boot_uuid, config, .. } = renewal;
         self.name = Name { vm, boot };
+        self.tells.renewed();
         self.guest.renew(config, boot_uuid);
         Ok(Reply::Renewed(renewed))
     }

@@ -27,7 +27,7 @@ const AHEAD_NS: u64 = 1_000_000_000;
 /// Bytes of a tar stream moved at once.
 pub const TREE_BUFFER_BYTES: usize = 256 * 1024;
 /// The requests this build knows, to tell a malformed one from an unknown one.
-const KNOWN: [&str; 20] = [
+const KNOWN: [&str; 21] = [
     "changes",
     "configure",
     "exec",
@@ -47,6 +47,7 @@ const KNOWN: [&str; 20] = [
     "survey",
     "get_files",
     "freeze",
+    "hold",
     "renew",
 ];
 /// The same of requests about sessions.
@@ -91,6 +92,7 @@ impl Server {
                 });
             }
             Request::Freeze { quiesce } => return self.freeze(stream, quiesce),
+            Request::Hold => return self.hold(stream),
             Request::Renew(renewal) => self.renew(*renewal),
             Request::SetClock { unix_ns } => set_clock(unix_ns).map(|()| Reply::Done { bytes: 0 }),
             Request::Listeners => {
@@ -135,12 +137,15 @@ impl Server {
     }
 
     fn record(&mut self, config: wire::agent::message::BootConfig) -> Result<Reply, Failure> {
+        if let Some(configured) = &self.configured {
+            return Ok(Reply::Configured(configured.clone()));
+        }
         if self.stage != Stage::Unconfigured {
             return Err(Failure::Refused { why: "this guest is configured already".to_owned() });
         }
         self.guest.configure(config);
         self.stage = Stage::Serving;
-        Ok(Reply::Configured(Configured::default()))
+        Ok(Reply::Configured(self.configured.insert(Configured::default()).clone()))
     }
 
     fn exec(&mut self, stream: u32, request: &wire::agent::message::ExecRequest) {

@@ -148,9 +148,7 @@ impl Server {
             Taken::Drained => self.port.drained(),
             Taken::Closed => {
                 self.obey();
-                self.port.closed(monotonic());
-                self.inbound.clear();
-                self.lose_connection();
+                self.miss_connection();
                 return;
             }
         }
@@ -159,7 +157,7 @@ impl Server {
 
     /// Gives the port what it takes.
     pub(super) fn send(&mut self) {
-        if self.outbound.pending() == 0 || self.hold_until.is_some() {
+        if self.outbound.unsent().is_empty() || self.hold_until.is_some() {
             return;
         }
         let Some(fd) = self.port.writable() else {
@@ -168,11 +166,7 @@ impl Server {
         match self.outbound.give_to(fd) {
             Taken::More => {}
             Taken::Drained => self.port.filled(),
-            Taken::Closed => {
-                self.port.closed(monotonic());
-                self.inbound.clear();
-                self.lose_connection();
-            }
+            Taken::Closed => self.miss_connection(),
         }
     }
 
@@ -274,6 +268,7 @@ impl Server {
         }
         if let Some(stream) = job.stream {
             let reply = result(&job);
+            self.tells.note_answer(stream, &reply);
             self.reply(stream, &reply);
         }
     }

@@ -108,7 +108,8 @@ pub(crate) struct Host {
     pub(crate) stream: UnixStream,
     decoder: Decoder,
     tag: Tag,
-    next: u32,
+    pub(crate) nonce: [u8; 16],
+    pub(crate) next: u32,
     pub(crate) hello: Option<Hello>,
 }
 
@@ -154,12 +155,17 @@ impl Host {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
         let tag = Tag::of(&[0; 16]);
-        Host { stream, decoder: Decoder::new(tag, FROM_AGENT_MAX), tag, next: 1, hello: None }
+        Host { stream, decoder: Decoder::new(tag, FROM_AGENT_MAX), tag, nonce: [0; 16], next: 1, hello: None }
     }
 
     /// Opens a connection on the stream, whatever it carried before.
     pub(crate) fn open(&mut self) {
-        let nonce: [u8; 16] = sys::rand::bytes();
+        self.open_as(sys::rand::bytes());
+    }
+
+    /// The same with this in its preamble.
+    pub(crate) fn open_as(&mut self, nonce: [u8; 16]) {
+        self.nonce = nonce;
         self.stream.write_all(&preamble(&nonce)).unwrap();
         let mut bytes = Vec::new();
         let end = loop {

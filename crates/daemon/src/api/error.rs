@@ -110,7 +110,8 @@ pub(crate) fn guest_error(error: &GuestError) -> ApiError {
         | GuestError::Records(_)
         | GuestError::Unexpected { .. }
         | GuestError::GaveUp
-        | GuestError::Listen { .. } => ErrorCode::GuestUnreachable,
+        | GuestError::Listen { .. }
+        | GuestError::Secret { .. } => ErrorCode::GuestUnreachable,
     };
     let told = ApiError::from_chain(code, error);
     match error {

@@ -33,6 +33,8 @@ pub struct Config {
     pub log_level: Option<LogLevel>,
     /// Which VMM runs new boots.
     pub vmm: Option<VmmChoice>,
+    /// Who makes jails for new boots.
+    pub mode: Option<ModeChoice>,
     /// The image a VM gets when none is asked.
     pub default_image_name: Option<String>,
     /// The kernel a VM gets when none is asked.
@@ -112,6 +114,30 @@ impl VmmChoice {
             VmmChoice::Auto => "auto",
             VmmChoice::Firecracker => "firecracker",
             VmmChoice::Qemu => "qemu",
+        }
+    }
+}
+
+/// Who makes jails for new boots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModeChoice {
+    /// The helper where it answers for this daemon, else the daemon itself.
+    Auto,
+    /// The helper; where it does not answer, no VM starts.
+    System,
+    /// The daemon, without root.
+    Session,
+}
+
+impl ModeChoice {
+    /// As the file spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            ModeChoice::Auto => "auto",
+            ModeChoice::System => "system",
+            ModeChoice::Session => "session",
         }
     }
 }

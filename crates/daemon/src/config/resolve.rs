@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wire::api::{Configuration, Defaults, Origin, Setting};
 
-use super::{Config, ConfigError, DEFAULT_IMAGE, DEFAULT_KERNEL, LogLevel, VmmChoice};
+use super::{Config, ConfigError, DEFAULT_IMAGE, DEFAULT_KERNEL, LogLevel, ModeChoice, VmmChoice};
 
 /// How long a daemon without running VMs and work stays, in seconds: long enough for the next command of somebody at a
 /// keyboard, short enough that nothing is left behind.
@@ -76,6 +76,8 @@ pub struct Settings {
     pub log_level: Resolved<LogLevel>,
     /// `vmm`.
     pub vmm: Resolved<VmmChoice>,
+    /// `mode`.
+    pub mode: Resolved<ModeChoice>,
     image: Resolved<String>,
     kernel: Resolved<String>,
     vcpus: Resolved<u16>,
@@ -109,6 +111,7 @@ impl Config {
         Ok(Settings {
             log_level,
             vmm,
+            mode: Resolved::configured_or(self.mode, || Resolved::default(ModeChoice::Auto)),
             image: name(&self.default_image_name, DEFAULT_IMAGE),
             kernel: name(&self.default_kernel_name, DEFAULT_KERNEL),
             vcpus: Resolved::configured_or(sizes.vcpu, || vcpus(host.cpus)),
@@ -211,6 +214,7 @@ impl Settings {
             settings: vec![
                 self.log_level.setting("log_level", |level| format!("{:?}", level.name())),
                 self.vmm.setting("vmm", |choice| format!("{:?}", choice.name())),
+                self.mode.setting("mode", |choice| format!("{:?}", choice.name())),
                 self.image.setting("default_image_name", quoted),
                 self.kernel.setting("default_kernel_name", quoted),
                 key.setting("ssh_key_path", quoted),

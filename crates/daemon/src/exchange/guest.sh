@@ -123,10 +123,29 @@ if [ "$verb" = mbox ] || [ "$verb" = pack ]; then
   exit
 fi
 
+own_index() {
+  for old in "$dir"/banger-export.*; do
+    # What another one of these left that was killed.
+    if [ -d "$old" ] && ! kill -0 "${old##*.}" 2>/dev/null; then rm -rf "$old"; fi
+  done
+  tmp=$dir/banger-export.$$
+  trap 'rm -rf "$tmp"' EXIT
+  trap 'exit 129' HUP INT TERM PIPE
+  mkdir "$tmp" || exit 93
+  if [ -f "$dir/index" ]; then
+    # A copy with its times, by which git knows what it need not read. git replaces an index and never writes into it, so a
+    # second name is as good as a copy; where a link leads it would write.
+    { [ ! -L "$dir/index" ] && ln "$dir/index" "$tmp/index" 2>/dev/null; } || cp -p "$dir/index" "$tmp/index" || exit 93
+  fi
+  export GIT_INDEX_FILE="$tmp/index"
+}
+
 if [ "$verb" = tracked ]; then
   echo "missing 0"
   echo
   { [ -n "$head" ] && [ -f "$dir/index" ] && [ ! -e .gitmodules ] && [ ! -f "$dir/info/sparse-checkout" ]; } || exit 95
+  # git diff writes the index, locks or not, when files were only touched.
+  own_index
   (new=$(g ls-files -o --exclude-standard --directory --no-empty-directory) && [ -z "$new" ]) &
   what=--ignore-submodules=dirty
   patch "$head" || exit
@@ -139,20 +158,7 @@ if [ -z "$head" ] || [ -z "$base" ] || [ -z "$since" ]; then
   nothing=$(g hash-object -t tree /dev/null) || exit 91
 fi
 
-for old in "$dir"/banger-export.*; do
-  # What another one of these left that was killed.
-  if [ -d "$old" ] && ! kill -0 "${old##*.}" 2>/dev/null; then rm -rf "$old"; fi
-done
-tmp=$dir/banger-export.$$
-trap 'rm -rf "$tmp"' EXIT
-trap 'exit 129' HUP INT TERM PIPE
-mkdir "$tmp" || exit 93
-if [ -f "$dir/index" ]; then
-  # A copy with its times, by which git knows what it need not read. git replaces an index and never writes into it, so a
-  # second name is as good as a copy; where a link leads it would write.
-  { [ ! -L "$dir/index" ] && ln "$dir/index" "$tmp/index" 2>/dev/null; } || cp -p "$dir/index" "$tmp/index" || exit 93
-fi
-export GIT_INDEX_FILE="$tmp/index"
+own_index
 case $objects in
 *[:\"]*) ;; # It has no form in a list.
 *) export GIT_OBJECT_DIRECTORY="$tmp" GIT_ALTERNATE_OBJECT_DIRECTORIES="$objects" ;;

@@ -2,6 +2,8 @@
 //!
 //! Where agents connect by themselves, [`meet`] greets the one that came last: an agent connects anew only when it has lost
 //! what it had, so that one is the agent, and whoever in the guest came before it and says nothing keeps nobody waiting.
+//! Nothing of another connection is in a connection that is new to both: one preamble is all it takes, however long a busy
+//! guest thinks about it.
 //!
 //! Where we connect: a VMM's socket takes a connection long before the guest has opened its port, so having connected means nothing and the
 //! hello is what is waited for. Bytes stay in the socket until the guest reads them; once they have left it and no answer
@@ -20,12 +22,16 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Instant, sleep_until};
-use wire::agent::frame::{FILLER_BYTES, preamble};
+use wire::agent::frame::{
+    FILLER_BYTES, FROM_AGENT_MAX, HEADER_BYTES, Hunt, Kind, NONCE_BYTES, TRAILER_BYTES, Tag, hunt_reply, parse_header,
+    preamble,
+};
 use wire::agent::message::Hello;
 
 use super::GuestError;
 use super::connection::Input;
-use super::link::{Incoming, Link};
+use super::link::{Incoming, Link, Violation, json};
+use super::secret::Secret;
 
 /// How often a socket that is not there yet is tried again.
 const RETRY_EVERY: Duration = Duration::from_millis(10);
@@ -33,6 +39,17 @@ const RETRY_EVERY: Duration = Duration::from_millis(10);
 const ANSWER_WITHIN: Duration = Duration::from_millis(250);
 /// The longest of these times.
 const ANSWER_WITHIN_MAX: Duration = Duration::from_secs(16);
+
+/// What is done about an agent that has read the preamble and does not answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Unanswered<'a> {
+    /// Nothing: the agent made this connection, and reads what it was sent first.
+    Wait,
+    /// Something of an earlier connection may be in the way: another preamble, behind filler.
+    Repeat,
+    /// The same over a connection that is made anew to this socket.
+    Redial(&'a Path),
+}
 
 /// A connection whose agent has said hello.
 pub(crate) struct Opened {
@@ -59,8 +76,12 @@ pub(crate) async fn dial(path: &Path, deadline: Instant) -> Result<UnixStream, G
     }
 }
 
-/// Waits for an agent that connects to `listener`, and greets it.
-pub(crate) async fn meet(listener: &UnixListener, deadline: Instant) -> Result<Opened, GuestError> {
+/// Waits for an agent that connects to `listener`, and greets it. Where there is a `secret`, only who says it is the agent.
+pub(crate) async fn meet(
+    listener: &UnixListener,
+    secret: Option<&Secret>,
+    deadline: Instant,
+) -> Result<Opened, GuestError> {
     let began = Instant::now();
     let accept = async || listener.accept().await.map(|(socket, _)| socket).map_err(GuestError::channel);
     let mut came: Option<UnixStream> = None;
@@ -73,8 +94,9 @@ pub(crate) async fn meet(listener: &UnixListener, deadline: Instant) -> Result<O
             continue;
         };
         tokio::select! {
-            opened = greet(socket, None, deadline) => match opened {
-                Ok(opened) => return Ok(opened),
+            opened = greet(socket, Unanswered::Wait, deadline) => match opened {
+                Ok(opened) if secret.is_none_or(|secret| secret.is_said_by(&opened.hello)) => return Ok(opened),
+                Ok(_) => tracing::debug!("what connected says it is the agent, and does not know what the agent knows"),
                 Err(error @ GuestError::Unanswered { .. }) => return Err(error),
                 // It went away, or was no agent; another one may be.
                 Err(error) => tracing::debug!(%error, "what connected was no agent"),
@@ -84,16 +106,17 @@ pub(crate) async fn meet(listener: &UnixListener, deadline: Instant) -> Result<O
     }
 }
 
-/// Greets the agent behind `socket`; `path` is where to connect anew.
+/// Greets the agent behind `socket`.
 pub(crate) async fn greet(
     mut socket: UnixStream,
-    path: Option<&Path>,
+    unanswered: Unanswered<'_>,
     deadline: Instant,
 ) -> Result<Opened, GuestError> {
     let began = Instant::now();
     let mut input = Input::new();
     let mut greeting = Greeting::new();
     let mut link = greeting.begin();
+    let may_repeat = !matches!(unanswered, Unanswered::Wait);
     loop {
         let mut hello = None;
         input.consume(&mut link, &mut |incoming| {
@@ -112,11 +135,11 @@ pub(crate) async fn greet(
             }
             ready = socket.writable(), if greeting.is_unwritten() => ready.map_err(GuestError::channel)?,
             () = sleep_until(deadline) => return Err(GuestError::Unanswered { waited: began.elapsed() }),
-            () = sleep_until(greeting.due), if !greeting.is_unwritten() => {
+            () = sleep_until(greeting.due), if may_repeat && !greeting.is_unwritten() => {
                 if !greeting.has_waited_enough(&socket)? {
                     continue;
                 }
-                if let Some(path) = path {
+                if let Unanswered::Redial(path) = unanswered {
                     drop(socket);
                     socket = dial(path, deadline).await?;
                     input = Input::new();
@@ -126,6 +149,59 @@ pub(crate) async fn greet(
             }
         }
     }
+}
+
+/// Greets the agent behind `socket` as the one whose connection had `nonce`, and gives what it said behind its hello. It came by
+/// itself and has nothing half read, so that it is asked once.
+pub(crate) async fn greet_again(
+    socket: &UnixStream,
+    nonce: [u8; NONCE_BYTES],
+    secret: Option<&Secret>,
+    deadline: Instant,
+) -> Result<Vec<u8>, GuestError> {
+    let began = Instant::now();
+    let mut input = Input::new();
+    let mut greeting = Greeting { unwritten: Bytes::copy_from_slice(&preamble(&nonce)), ..Greeting::new() };
+    loop {
+        if let Some((hello, end)) = hello_again(input.rest(), &nonce)? {
+            if secret.is_some_and(|secret| !secret.is_said_by(&hello)) {
+                return Err(
+                    Violation::OutOfPlace { kind: Kind::Hello, why: "and does not know what the agent knows" }.into()
+                );
+            }
+            return Ok(input.rest()[end..].to_vec());
+        }
+        greeting.write(socket)?;
+        tokio::select! {
+            ready = socket.readable() => {
+                ready.map_err(GuestError::channel)?;
+                input.fill(|buffer| socket.try_read(buffer))?;
+            }
+            ready = socket.writable(), if greeting.is_unwritten() => ready.map_err(GuestError::channel)?,
+            () = sleep_until(deadline) => return Err(GuestError::Unanswered { waited: began.elapsed() }),
+        }
+    }
+}
+
+/// The hello behind the answer to a preamble, and where it ends; none while it is not there. The names in it are those that are
+/// known.
+fn hello_again(bytes: &[u8], nonce: &[u8; NONCE_BYTES]) -> Result<Option<(Hello, usize)>, Violation> {
+    let Hunt::Found { end: begin, .. } = hunt_reply(bytes, nonce) else {
+        return Ok(None);
+    };
+    let Some(header) = bytes[begin..].first_chunk::<HEADER_BYTES>() else {
+        return Ok(None);
+    };
+    let (head, length) = parse_header(header, Tag::of(nonce), FROM_AGENT_MAX)?;
+    if head.kind != Kind::Hello {
+        return Err(Violation::OutOfPlace { kind: head.kind, why: "before its hello" });
+    }
+    let payload = begin + HEADER_BYTES;
+    let end = payload + length + TRAILER_BYTES;
+    if end > bytes.len() {
+        return Ok(None);
+    }
+    Ok(Some((json(Kind::Hello, &bytes[payload..payload + length])?, end)))
 }
 
 /// What is written until the agent answers.

@@ -4,19 +4,23 @@
 //!   Guest, streams ── Command ──► task ── frames ──► socket
 //!   Shared of each stream ◄── bytes, credit, replies ── Link::consume ◄── socket
 //! ```
+//! A connection that may break is held first ([`Opening::Hold`]): nothing more is written, and what it is told waits,
+//! until it goes on, over the same socket or over another one.
+//!
 //! Commands that carry bytes hold a share of [`QUEUE_BYTES`] until they are written, so the queue is bounded however
 //! many streams write. Nothing here waits for a stream: what arrives goes into the stream's own window.
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytes::Bytes;
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 use wire::agent::STREAMS_MAX;
-use wire::agent::frame::{Channel, FROM_HOST_MAX, Head, Kind};
+use wire::agent::frame::{Channel, FROM_HOST_MAX, Head, Kind, NONCE_BYTES};
 use wire::agent::message::Event;
 
 use super::GuestError;
@@ -57,6 +61,17 @@ pub(crate) enum Command {
     Reset {
         stream: u32,
     },
+    /// The agent has come back over another socket, and what it said behind its hello.
+    GoOn {
+        socket: UnixStream,
+        unread: Vec<u8>,
+    },
+    /// It is over, although neither end has noticed.
+    End,
+    /// It is held no longer than until then: it goes on over the socket there is, if that has not broken.
+    Release {
+        at: Instant,
+    },
 }
 
 /// Reaches the task.
@@ -67,9 +82,21 @@ pub(crate) struct Handle {
     slots: Arc<Semaphore>,
     room: Arc<Semaphore>,
     ended: watch::Receiver<Option<GuestError>>,
+    nonce: [u8; NONCE_BYTES],
+    is_held: Arc<AtomicBool>,
 }
 
 impl Handle {
+    /// What the agent knows this connection by.
+    pub(crate) fn nonce(&self) -> [u8; NONCE_BYTES] {
+        self.nonce
+    }
+
+    /// Whether it may go on over another socket.
+    pub(crate) fn is_held(&self) -> bool {
+        self.is_held.load(Ordering::SeqCst)
+    }
+
     /// Sends; when the task is gone there is nobody left to tell, and every stream has been ended with the reason.
     pub(crate) fn send(&self, command: Command) {
         if let Err(mpsc::error::SendError(Command::Open { shared, .. })) = self.commands.send(command) {
@@ -130,6 +157,7 @@ pub(crate) fn start(
     let slots = Arc::new(Semaphore::new(STREAMS_MAX));
     let room = Arc::new(Semaphore::new(QUEUE_BYTES));
     let outbox = Outbox::new(link.tag());
+    let is_held = Arc::new(AtomicBool::new(false));
     let input = Input::holding(unread);
     let handle = Handle {
         commands,
@@ -137,9 +165,20 @@ pub(crate) fn start(
         slots: Arc::clone(&slots),
         room: Arc::clone(&room),
         ended: ended_watch,
+        nonce: link.nonce(),
+        is_held: Arc::clone(&is_held),
     };
-    let task =
-        Connection { socket, link, outbox, input, streams: HashMap::new(), events: events.clone(), commands: receiver };
+    let task = Connection {
+        socket,
+        link,
+        outbox,
+        input,
+        streams: HashMap::new(),
+        events: events.clone(),
+        commands: receiver,
+        hold: None,
+        is_held,
+    };
     crate::supervise::spawn("agent connection", async move {
         let (mut task, reason) = task.run().await;
         tracing::debug!(%reason, "the connection to a guest's agent ended");
@@ -159,6 +198,19 @@ struct Connection {
     streams: HashMap<u32, Entry>,
     events: broadcast::Sender<Event>,
     commands: mpsc::UnboundedReceiver<Command>,
+    hold: Option<Hold>,
+    is_held: Arc<AtomicBool>,
+}
+
+/// A connection that is held.
+#[derive(Default)]
+struct Hold {
+    /// What it was told meanwhile.
+    waiting: Vec<Command>,
+    /// Its socket broke.
+    broke: bool,
+    /// How long it is.
+    until: Option<Instant>,
 }
 
 struct Entry {
@@ -181,23 +233,69 @@ impl Connection {
 
     /// Waits for one thing and does it.
     async fn turn(&mut self) -> Result<(), GuestError> {
+        let until = self.hold.as_ref().and_then(|hold| hold.until);
+        let works = !self.hold.as_ref().is_some_and(|hold| hold.broke);
         tokio::select! {
             command = self.commands.recv() => {
-                self.apply(command.ok_or(GuestError::Closed)?);
+                self.take(command.ok_or(GuestError::Closed)?)?;
                 for _ in 1..COMMANDS_AT_ONCE {
                     let Ok(command) = self.commands.try_recv() else { break };
-                    self.apply(command);
+                    self.take(command)?;
                 }
             }
-            ready = self.socket.readable() => {
-                ready.map_err(GuestError::channel)?;
-                self.input.fill(|buffer| self.socket.try_read(buffer))?;
+            ready = self.socket.readable(), if works => {
+                let read = ready
+                    .map_err(GuestError::channel)
+                    .and_then(|()| self.input.fill(|buffer| self.socket.try_read(buffer)));
+                self.bear(read)?;
             }
-            ready = self.socket.writable(), if !self.outbox.is_empty() => ready.map_err(GuestError::channel)?,
+            ready = self.socket.writable(), if works && !self.outbox.is_empty() => ready.map_err(GuestError::channel)?,
+            () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
+                if !works {
+                    return Err(GuestError::Closed);
+                }
+                self.go_on()?;
+            }
         }
         self.deliver()?;
-        self.outbox.flush(|slices| self.socket.try_write_vectored(slices)).map_err(GuestError::channel)?;
+        let written = self.outbox.flush(|slices| self.socket.try_write_vectored(slices)).map_err(GuestError::channel);
+        self.bear(written.map(drop))
+    }
+
+    /// A socket that breaks is no end while the connection is held.
+    fn bear(&mut self, done: Result<(), GuestError>) -> Result<(), GuestError> {
+        match (done, &mut self.hold) {
+            (Err(error), Some(hold)) => {
+                tracing::debug!(%error, "a held connection broke");
+                hold.broke = true;
+                Ok(())
+            }
+            (done, _) => done,
+        }
+    }
+
+    /// Obeys, or puts off until the connection goes on.
+    fn take(&mut self, command: Command) -> Result<(), GuestError> {
+        match (command, &mut self.hold) {
+            (Command::End, _) => return Err(GuestError::Closed),
+            (Command::GoOn { socket, unread }, Some(_)) => {
+                self.socket = socket;
+                self.input = Input::holding(&unread);
+                self.go_on()?;
+            }
+            (Command::Release { at }, Some(hold)) => hold.until = Some(at),
+            // It went on already, or never was held.
+            (Command::GoOn { .. } | Command::Release { .. }, None) => {}
+            (command, Some(hold)) => hold.waiting.push(command),
+            (command, None) => self.apply(command),
+        }
         Ok(())
+    }
+
+    fn go_on(&mut self) -> Result<(), GuestError> {
+        self.is_held.store(false, Ordering::SeqCst);
+        let waiting = self.hold.take().map(|hold| hold.waiting).unwrap_or_default();
+        waiting.into_iter().try_for_each(|command| self.take(command))
     }
 
     fn apply(&mut self, command: Command) {
@@ -212,7 +310,13 @@ impl Connection {
                 self.link.open(stream, opening);
                 self.streams.insert(stream, Entry { shared, _slot: slot });
                 self.outbox.frame(head, payload, room);
+                if opening == Opening::Hold {
+                    self.hold = Some(Hold::default());
+                    self.is_held.store(true, Ordering::SeqCst);
+                }
             }
+            // `take` has seen to these.
+            Command::GoOn { .. } | Command::Release { .. } | Command::End => {}
             Command::Frame { head, payload, room } => {
                 if self.link.is_open(head.stream) {
                     self.link.sent(head.stream, if head.kind == Kind::Data { payload.len() } else { 0 });
@@ -285,7 +389,9 @@ impl Connection {
             entry.shared.end(Err(reason.clone()));
         }
         self.commands.close();
-        while let Ok(command) = self.commands.try_recv() {
+        let waiting = self.hold.take().map(|hold| hold.waiting).unwrap_or_default();
+        let queued = std::iter::from_fn(|| self.commands.try_recv().ok());
+        for command in waiting.into_iter().chain(queued) {
             if let Command::Open { shared, .. } = command {
                 shared.end(Err(reason.clone()));
             }

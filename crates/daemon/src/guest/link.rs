@@ -121,6 +121,8 @@ pub(crate) enum Ending {
 pub(crate) enum Opening {
     /// One reply, no bytes back.
     Call,
+    /// The same, and nothing is written behind it until the connection goes on.
+    Hold,
     /// One reply, bytes on the output channel.
     Tree,
     /// `Started`, then bytes on both output channels, then a final reply.
@@ -212,6 +214,11 @@ impl Link {
         }
     }
 
+    /// What the agent knows this connection by.
+    pub(crate) fn nonce(&self) -> [u8; NONCE_BYTES] {
+        self.nonce
+    }
+
     /// What every frame of this connection carries.
     pub(crate) fn tag(&self) -> Tag {
         self.tag
@@ -222,7 +229,7 @@ impl Link {
         let flow = Flow {
             opening,
             started: false,
-            output: Window::new(opening != Opening::Call),
+            output: Window::new(matches!(opening, Opening::Tree | Opening::Exec)),
             error: Window::new(opening == Opening::Exec),
             send: u64::from(WINDOW_BYTES),
             unacknowledged: 0,
@@ -455,7 +462,8 @@ impl Flow {
     }
 }
 
-fn json<T: serde::de::DeserializeOwned>(kind: Kind, payload: &[u8]) -> Result<T, Violation> {
+/// A frame of JSON.
+pub(super) fn json<T: serde::de::DeserializeOwned>(kind: Kind, payload: &[u8]) -> Result<T, Violation> {
     serde_json::from_slice(payload)
         .map_err(|error| Violation::Json { kind, why: super::untrusted::line(&error.to_string(), 200) })
 }

@@ -18,6 +18,7 @@
 //! | `connection` | the task that owns the socket |
 //! | `outbox` | frames on their way out |
 //! | `stream` | one stream, shared by the task and its opener |
+//! | [`secret`] | what an agent is told from other programs by |
 //! | [`uses`] | who uses a guest, and who only looks at it |
 //! | [`exec`], [`session`], [`tree`], [`changes`], [`workspace`] | what streams are used for |
 //! | [`fuzz`] | any bytes through the state machine |
@@ -34,6 +35,7 @@ pub mod exec;
 pub mod fuzz;
 pub mod link;
 mod outbox;
+pub mod secret;
 pub mod session;
 mod stream;
 pub mod tree;
@@ -55,8 +57,10 @@ use wire::agent::message::{
 };
 use wire::agent::renewal::{Renewal, Renewed};
 
-use connection::Handle;
+use connect::Unanswered;
+use connection::{Command, Handle};
 use link::{Opening, Violation};
+use secret::Secret;
 use stream::Stream;
 use uses::Uses;
 
@@ -64,6 +68,9 @@ pub use changes::ChangeStream;
 pub use exec::ExecStream;
 pub use session::SessionStream;
 pub use tree::TreeStream;
+
+/// The first generation of agents that hold.
+const HOLDS_SINCE: u32 = 6;
 
 /// What went wrong between the host and a guest's agent.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -81,6 +88,15 @@ pub enum GuestError {
     #[error("cannot listen for the guest's agent at {}", path.display())]
     Listen {
         /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// What the agent is told from other programs by cannot be read.
+    #[error("cannot read {}", path.display())]
+    Secret {
+        /// Where it is kept.
         path: PathBuf,
         /// Why.
         #[source]
@@ -190,15 +206,20 @@ impl Guest {
     /// When there is no hello before `deadline`, or what answers is no agent.
     pub async fn connect(socket: &Path, deadline: Instant) -> Result<Guest, GuestError> {
         let connection = connect::dial(socket, deadline).await?;
-        Guest::begin(connection, Some(socket), deadline).await
+        Guest::begin(connection, Unanswered::Redial(socket), deadline).await
     }
 
-    /// Waits for the agent that connects to `listener`, and for its hello.
+    /// Waits for the agent that connects to `listener`, and for its hello. Whoever does not say `secret`, if there is one, is
+    /// not the agent.
     ///
     /// # Errors
     /// When there is no hello before `deadline`.
-    pub async fn meet(listener: &UnixListener, deadline: Instant) -> Result<Guest, GuestError> {
-        Ok(Guest::opened(connect::meet(listener, deadline).await?))
+    pub async fn meet(
+        listener: &UnixListener,
+        secret: Option<&Secret>,
+        deadline: Instant,
+    ) -> Result<Guest, GuestError> {
+        Ok(Guest::opened(connect::meet(listener, secret, deadline).await?))
     }
 
     /// The same over a connection that is there already.
@@ -206,11 +227,11 @@ impl Guest {
     /// # Errors
     /// As [`Guest::connect`].
     pub async fn over(socket: UnixStream, deadline: Instant) -> Result<Guest, GuestError> {
-        Guest::begin(socket, None, deadline).await
+        Guest::begin(socket, Unanswered::Repeat, deadline).await
     }
 
-    async fn begin(socket: UnixStream, path: Option<&Path>, deadline: Instant) -> Result<Guest, GuestError> {
-        Ok(Guest::opened(connect::greet(socket, path, deadline).await?))
+    async fn begin(socket: UnixStream, unanswered: Unanswered<'_>, deadline: Instant) -> Result<Guest, GuestError> {
+        Ok(Guest::opened(connect::greet(socket, unanswered, deadline).await?))
     }
 
     fn opened(opened: connect::Opened) -> Guest {
@@ -224,6 +245,12 @@ impl Guest {
     #[must_use]
     pub fn hello(&self) -> &Hello {
         &self.parts.hello
+    }
+
+    /// Whether both are the same connection.
+    #[must_use]
+    pub fn is_same(&self, other: &Guest) -> bool {
+        Arc::ptr_eq(&self.parts, &other.parts)
     }
 
     /// Asks something that is answered by one reply and moves no bytes: everything but exec and trees.
@@ -336,6 +363,53 @@ impl Guest {
     /// When the guest fails to, or is gone.
     pub async fn freeze(&self, quiesce: bool) -> Result<(), GuestError> {
         self.done(&Request::Freeze { quiesce }).await.map(|_bytes| ())
+    }
+
+    /// Readies the connection for breaking, which it does when some VMMs save the guest: nothing is on its way any more, and what
+    /// anybody asks of the guest waits, until [`Guest::go_on_over`] or [`Guest::release`].
+    ///
+    /// # Errors
+    /// When the guest does not answer, or its agent is older than this request. [`Guest::release`] it then all the same.
+    pub async fn hold(&self) -> Result<(), GuestError> {
+        if self.hello().generation < HOLDS_SINCE {
+            return Err(GuestError::Failed(Failure::Unsupported));
+        }
+        match self.open(Opening::Hold, &Request::Hold).await?.ended().await? {
+            Reply::Done { .. } => Ok(()),
+            other => Err(GuestError::unexpected(&other)),
+        }
+    }
+
+    /// Whether it is held.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.handle.is_held()
+    }
+
+    /// Holds it no longer than `within`: unless the agent has come back by then, what waits goes over the old connection, if that
+    /// has not broken.
+    pub fn release(&self, within: Duration) {
+        self.handle.send(Command::Release { at: Instant::now() + within });
+    }
+
+    /// Ends the connection: its agent has another one, or will have, and nobody tells this end.
+    pub fn end(&self) {
+        self.handle.send(Command::End);
+    }
+
+    /// Goes on over `socket`, by which the agent of a held connection has come back.
+    ///
+    /// # Errors
+    /// When it is not that agent, or says nothing before `deadline`.
+    pub async fn go_on_over(
+        &self,
+        socket: UnixStream,
+        secret: Option<&Secret>,
+        deadline: Instant,
+    ) -> Result<(), GuestError> {
+        let unread = connect::greet_again(&socket, self.handle.nonce(), secret, deadline).await?;
+        self.handle.send(Command::GoOn { socket, unread });
+        Ok(())
     }
 
     /// Makes a guest that goes on from what was saved the machine it is from now on. Its hello still has the old names.

@@ -16,6 +16,8 @@ use wire::agent::message::{Control, ExitStatus, Stage};
 use super::answering::Patience;
 use super::*;
 
+mod hold;
+mod meeting;
 mod workspace;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -27,18 +29,22 @@ struct Peer {
     decoder: Decoder,
 }
 
-const HELLO: &[u8] = br#"{"generation":1,"version":"scripted","vm":"v","boot":"b","stage":"serving","uptime_ms":5}"#;
+const HELLO: &[u8] = br#"{"generation":6,"version":"scripted","vm":"v","boot":"b","stage":"serving","uptime_ms":5}"#;
 
 impl Peer {
     /// Answers the first preamble.
-    async fn greet(mut socket: UnixStream) -> Peer {
+    async fn greet(socket: UnixStream) -> Peer {
+        Peer::greet_with(socket, HELLO).await
+    }
+
+    async fn greet_with(mut socket: UnixStream, hello: &[u8]) -> Peer {
         let mut bytes = [0; PREAMBLE_BYTES];
         socket.read_exact(&mut bytes).await.unwrap();
         let Hunt::Found { nonce, .. } = hunt_preamble(&bytes) else { panic!("no preamble") };
         let tag = Tag::of(&nonce);
         let mut peer = Peer { socket, tag, decoder: Decoder::new(tag, FROM_HOST_MAX) };
         peer.socket.write_all(&preamble_reply(&nonce)).await.unwrap();
-        peer.send(Kind::Hello, Channel::Input, 0, HELLO).await;
+        peer.send(Kind::Hello, Channel::Input, 0, hello).await;
         peer
     }
 
@@ -439,23 +445,4 @@ async fn work_of_a_guest_that_stands_still_is_given_up() {
     let patience = Patience { ask_every: Duration::ZERO, answer_within: Duration::from_millis(20) };
     let error = timeout(SOON, guest.while_answering(patience, guest.sync())).await.unwrap().unwrap_err();
     assert!(matches!(error, GuestError::Stuck { .. }), "{error:?}");
-}
-
-#[tokio::test]
-async fn an_agent_that_connects_is_met_whoever_came_before_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("vsock_1024");
-    let listener = UnixListener::bind(&path).unwrap();
-    let met = async || Guest::meet(&listener, Instant::now() + SOON).await.unwrap();
-    let _silent = UnixStream::connect(&path).await.unwrap();
-    drop(UnixStream::connect(&path).await.unwrap());
-    let agent = async || Peer::greet(UnixStream::connect(&path).await.unwrap()).await;
-    let (guest, peer) = tokio::join!(met(), agent());
-    assert_eq!(guest.hello().version, "scripted");
-    drop(peer);
-    assert!(matches!(guest.closed().await, GuestError::Closed));
-    let (again, _peer) = tokio::join!(met(), agent());
-    assert_eq!(again.hello().version, "scripted");
-    let late = Guest::meet(&listener, Instant::now() + Duration::from_millis(20)).await;
-    assert!(matches!(late, Err(GuestError::Unanswered { .. })), "{late:?}");
 }

@@ -53,6 +53,7 @@ impl Tame for Hello {
             generation: self.generation,
             stage: self.stage,
             uptime_ms: self.uptime_ms,
+            secret: self.secret.map(|secret| line(&secret, NAME_CHARS)),
         }
     }
 }

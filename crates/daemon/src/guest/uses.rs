@@ -83,6 +83,7 @@ pub(crate) fn is_use(request: &Request) -> bool {
         | Request::Listeners
         | Request::GrowDisk { .. }
         | Request::Freeze { .. }
+        | Request::Hold
         | Request::Renew(_) => false,
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use wire::api::Publish;
 use wire::id::{BootId, VmId};
+use wire::naming::Slot;
 
 /// One boot of one VM, before any driver looked at it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +36,9 @@ pub struct MachineSpec {
     /// What the machine goes on from; none when it boots.
     #[serde(default)]
     pub saved: Option<SavedMachine>,
+    /// The VM's number among those of this host, where its driver needs one.
+    #[serde(default)]
+    pub slot: Option<Slot>,
 }
 
 /// The files of a machine that was saved while it stood still. Its drives are saved beside them: they must be what they were

@@ -12,7 +12,7 @@
 //!
 //! A guest that is closed and has published ports may answer on those, and nothing else of it passes.
 //!
-//! `guest.rs` is the VMM's end, `segments.rs` what a NIC would do. `carrier.rs` starts passt, or slirp4netns in its place, and speaks to it. `handshake.rs` gives the guest the one answer
+//! `gate.rs` keeps a guest silent until it is itself. `guest.rs` is the VMM's end, `segments.rs` what a NIC would do. `carrier.rs` starts passt, or slirp4netns in its place, and speaks to it. `handshake.rs` gives the guest the one answer
 //! that passt withholds.
 //!
 //! It is `bangerd` called by [`VERB`] ([`run`]): one process for each boot with an open network, in a session of its own
@@ -20,6 +20,7 @@
 //! VMM's connection.
 
 mod carrier;
+pub(super) mod gate;
 mod guest;
 mod handshake;
 mod segments;
@@ -32,6 +33,7 @@ use std::sync::{Mutex, PoisonError};
 
 pub(super) use carrier::Speech;
 use carrier::{Carrier, Wire};
+use gate::Gate;
 use guest::Guest;
 pub(super) use guest::Handover;
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -100,7 +102,8 @@ impl Filter {
         let served = sys::socket::listen_at(&self.socket).and_then(|listener| {
             let (vmm, _) = listener.accept()?;
             drop(listener);
-            relay(&Guest::take_over(vmm, self.handover)?, &self.reach, &carrier.wire);
+            let gate = Gate::of(&self.socket, self.handover);
+            relay(&Guest::take_over(vmm, self.handover)?, &self.reach, &carrier.wire, &gate);
             Ok(())
         });
         carrier.end()?;
@@ -177,7 +180,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 /// Copies both ways until either side ends.
-fn relay(guest: &Guest, reach: &Reach, wire: &Wire) {
+fn relay(guest: &Guest, reach: &Reach, wire: &Wire, gate: &Gate) {
     let end = || {
         guest.shut();
         wire.shut();
@@ -188,10 +191,10 @@ fn relay(guest: &Guest, reach: &Reach, wire: &Wire) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // How a connection ends does not matter: both end.
-            let _: io::Result<()> = from_guest(guest, wire, reach, tell);
+            let _: io::Result<()> = from_guest(guest, wire, reach, gate, tell);
             end();
         });
-        let _: io::Result<()> = to_guest(wire, tell);
+        let _: io::Result<()> = to_guest(wire, gate, tell);
         end();
     });
 }
@@ -214,13 +217,15 @@ fn each_read(mut from: impl Read, mut take: impl FnMut(&mut [u8]) -> io::Result<
 }
 
 /// Copies whole frames.
-fn to_guest(from: impl Read, tell: impl Fn(&[u8]) -> io::Result<()>) -> io::Result<()> {
+fn to_guest(from: impl Read, gate: &Gate, tell: impl Fn(&[u8]) -> io::Result<()>) -> io::Result<()> {
     each_read(from, |bytes| {
         let mut whole = 0;
         while let Some(frame) = first_frame(&bytes[whole..])? {
             whole += LENGTH_BYTES + frame.len();
         }
-        tell(&bytes[..whole])?;
+        if gate.is_open() {
+            tell(&bytes[..whole])?;
+        }
         Ok(whole)
     })
 }
@@ -230,10 +235,14 @@ fn from_guest(
     from: impl Read,
     mut to: impl Write,
     reach: &Reach,
+    gate: &Gate,
     tell: impl Fn(&[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
     each_read(from, |bytes| {
         let Sifted { passed, whole, answers } = sift(bytes, reach)?;
+        if !gate.is_open() {
+            return Ok(whole);
+        }
         to.write_all(&bytes[..passed])?;
         if !answers.is_empty() {
             tell(&answers)?;

@@ -28,7 +28,7 @@ pub trait NetworkDriver: Send + Sync {
     /// What the guest is told about its NIC. Pure.
     fn guest(&self, nic: &NicSpec) -> GuestNetwork;
 
-    /// Makes the attachment ready for the VMM. Idempotent.
+    /// Makes the attachment ready for the VMM. A tap carries nothing until [`NetworkDriver::ensure_plugged`]. Idempotent.
     ///
     /// # Errors
     /// When a process it needs cannot be started or a port is taken.
@@ -38,6 +38,12 @@ pub trait NetworkDriver: Send + Sync {
         attachment: &NicAttachment,
         boot_dir: &Path,
     ) -> Result<(), NetworkError>;
+
+    /// Lets the NIC carry frames, where it is this driver that keeps it from doing so. Idempotent.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    async fn ensure_plugged(&self, attachment: &NicAttachment, boot_dir: &Path) -> Result<(), NetworkError>;
 
     /// Takes it away. Idempotent; works from the plan alone.
     ///

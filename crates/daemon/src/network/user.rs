@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use wire::agent::message::GuestNetwork;
 use wire::api::Publish;
 
-use super::filter::{Filter, Handover, Reach, Speech};
+use super::filter::{Filter, Handover, Reach, Speech, gate};
 use super::{NetworkDriver, NetworkError};
 use crate::model::machine::{NicAttachment, NicSpec};
 
@@ -174,6 +174,8 @@ struct Files {
     /// What slirp4netns makes: `filter/carrier.rs`.
     packets: PathBuf,
     api: PathBuf,
+    /// What lets frames pass: `filter/gate.rs`.
+    plugged: PathBuf,
     log: PathBuf,
 }
 
@@ -186,6 +188,7 @@ impl Files {
             carrier_pid: boot_dir.join("carrier.pid"),
             packets: boot_dir.join("net.pkts"),
             api: boot_dir.join("net.api"),
+            plugged: boot_dir.join("net.plugged"),
             log: boot_dir.join("net.log"),
         }
     }
@@ -296,6 +299,15 @@ impl NetworkDriver for UserNetwork {
         Ok(())
     }
 
+    async fn ensure_plugged(&self, attachment: &NicAttachment, _boot_dir: &Path) -> Result<(), NetworkError> {
+        match attachment {
+            NicAttachment::Tap { uplink: Some(socket) } => Ok(sys::fs::append(&gate::file(socket), 0o600).map(drop)?),
+            NicAttachment::Tap { uplink: None }
+            | NicAttachment::QemuUser { .. }
+            | NicAttachment::StreamSocket { .. } => Ok(()),
+        }
+    }
+
     async fn ensure_detached(&self, attachment: &NicAttachment, boot_dir: &Path) -> Result<(), NetworkError> {
         if filter_socket(attachment).is_none() {
             return Ok(());
@@ -307,8 +319,8 @@ impl NetworkDriver for UserNetwork {
                 kill_and_wait(identity).await?;
             }
         }
-        let Files { socket, unready, filter_pid, carrier_pid, packets, api, log } = files;
-        for left in [socket, unready, filter_pid, carrier_pid, packets, api, log] {
+        let Files { socket, unready, filter_pid, carrier_pid, packets, api, plugged, log } = files;
+        for left in [socket, unready, filter_pid, carrier_pid, packets, api, plugged, log] {
             sys::fs::remove_file(&left)?;
         }
         Ok(())

@@ -120,6 +120,13 @@ impl From<VmmError> for Cause {
                 let hint = "ask for less with --memory, or stop another VM";
                 caused(ErrorCode::Exhausted, &error).with_hint(hint).retryable()
             }
+            VmmError::Privileged { source, .. } => {
+                let cause = caused(ErrorCode::OperationFailed, &error);
+                match source.hint() {
+                    Some(hint) => cause.with_hint(hint),
+                    None => cause,
+                }
+            }
             VmmError::Spawn { .. }
             | VmmError::EndedEarly { .. }
             | VmmError::NotUp { .. }
@@ -189,7 +196,8 @@ impl From<GuestError> for Cause {
             | GuestError::GaveUp
             | GuestError::Records(_)
             | GuestError::Busy
-            | GuestError::Listen { .. } => ErrorCode::GuestUnreachable,
+            | GuestError::Listen { .. }
+            | GuestError::Secret { .. } => ErrorCode::GuestUnreachable,
         };
         let cause = caused(code, &error);
         match error {

@@ -17,7 +17,7 @@ use super::engine::Engine;
 use super::failure::refused;
 use super::origin::of_fork;
 use super::plan::Plan;
-use super::saving::{self, Freeze, RunOn, SaveMachine, SavePlan, Saving, StandStill};
+use super::saving::{self, Freeze, MakeReady, RunOn, SaveMachine, SavePlan, Saving, StandStill};
 use super::start::{self, StartPlan};
 use super::world::{Host, staging_name};
 use crate::model::nickname;
@@ -34,6 +34,7 @@ pub const FORKS_MAX: usize = 64;
 #[must_use]
 pub fn fork() -> Saga<ForkPlan, Host> {
     Saga::named("vm.fork")
+        .then(MakeReady) // undo: nothing, it goes with the VMM
         .then(Freeze) // undo: nothing, what is written is written
         .then(StandStill) // undo: let the processors run
         .then(SaveMachine) // undo: remove what was saved

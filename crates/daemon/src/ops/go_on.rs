@@ -12,14 +12,15 @@ use wire::api::ErrorCode;
 
 use super::failure::{caused, refused};
 use super::origin::{Origin, OriginKind};
-use super::start::{Booting, StartPlan, await_guest, boot_config, with_console};
+use super::start::{Booting, StartPlan, await_guest, boot_config, keep, with_console};
 use super::world::Host;
 use crate::guest::Guest;
+use crate::guest::secret::Secret;
 use crate::saga::{Cause, Cx, Step};
 use crate::snapshot::{spent_dir, suspended_dir};
 use crate::store::StoreError;
 use crate::supervise;
-use crate::vmm::{Snapshots, Vmm};
+use crate::vmm::{AgentChannel, Launch, Snapshots, Vmm};
 
 /// How long a guest that goes on from a template may take to answer and to be another: many times what it takes, and less than
 /// anybody waits for a boot.
@@ -130,15 +131,32 @@ async fn go_on<P: Booting + Sync>(
     if origin.kind == OriginKind::Suspended {
         spend(host, plan)?;
     }
-    snapshots(host)?.go_on(&origin.launch).await?;
     let guest = tokio::select! {
-        guest = supervise::meet(&origin.launch, deadline) => {
-            guest.map_err(|error| caused(ErrorCode::GuestUnreachable, &error))?
-        }
+        guest = go_on_and_meet(host, &origin.launch, deadline) => guest?,
         () = cx.cancelled() => return Err(Cause::cancelled()),
     };
     become_this(cx, origin, &guest).await?;
     Ok((vmm, guest))
+}
+
+/// Lets the machine go on, and meets its guest.
+async fn go_on_and_meet(host: &Host, launch: &Launch, deadline: Instant) -> Result<Guest, Cause> {
+    let power = snapshots(host)?;
+    let met = async {
+        let met = supervise::meet(launch, deadline).await;
+        met.map_err(|error| caused(ErrorCode::GuestUnreachable, &error))
+    };
+    match launch.agent {
+        AgentChannel::Dial => {
+            power.go_on(launch).await?;
+            met.await
+        }
+        // It is listened for first: an agent that finds nobody waits before it tries again.
+        AgentChannel::Await => {
+            let gone_on = async { Ok(power.go_on(launch).await?) };
+            tokio::try_join!(biased; met, gone_on).map(|(guest, ())| guest)
+        }
+    }
 }
 
 /// Makes the guest that has gone on this VM's, unless it is that already, and plugs its NIC in.
@@ -150,6 +168,7 @@ async fn become_this<P: Booting + Sync>(cx: &Cx<'_, P, Host>, origin: &Origin, g
         }
         renew(cx, origin, guest).await?;
     }
+    host.network.ensure_plugged(&plan.attachment, &plan.machine.boot_dir).await?;
     snapshots(host)?.plug(&origin.launch).await?;
     Ok(host.store.set_boot_init(&plan.boot, origin.init.clone()).await?)
 }
@@ -157,7 +176,9 @@ async fn become_this<P: Booting + Sync>(cx: &Cx<'_, P, Host>, origin: &Origin, g
 async fn renew<P: Booting + Sync>(cx: &Cx<'_, P, Host>, origin: &Origin, guest: &Guest) -> Result<(), Cause> {
     let (plan, store) = (cx.plan.booting(), &cx.world.store);
     let is_same = origin.kind == OriginKind::Suspended;
-    let (config, mut warnings) = boot_config(cx.world, plan).await?;
+    // The machine it was goes on elsewhere, or may.
+    let secret = Secret::fresh();
+    let (config, mut warnings) = boot_config(cx.world, plan, &secret).await?;
     let renewal = Renewal {
         vm: plan.vm.to_string(),
         boot: plan.boot.to_string(),
@@ -171,6 +192,7 @@ async fn renew<P: Booting + Sync>(cx: &Cx<'_, P, Host>, origin: &Origin, guest: 
         renewed = guest.renew(renewal) => renewed.map_err(|error| caused(ErrorCode::OperationFailed, &error))?,
         () = cx.cancelled() => return Err(Cause::cancelled()),
     };
+    keep(&secret, guest, plan)?;
     tracing::info!(boot = %plan.boot, timeline = ?renewed.timeline, "renewed");
     warnings.extend(renewed.warnings);
     for warning in &warnings {
@@ -203,10 +225,12 @@ async fn fall_back<P: Booting + Sync>(cx: &Cx<'_, P, Host>, key: &str, why: &str
         tracing::error!(template = key, %error, "a template that is given up is not removed, or not counted");
     }
     make_fresh(cx).await?;
+    Secret::forget(&plan.machine.boot_dir)?;
     // Whoever carried the frames of one VMM does not of another.
     let machine = &plan.machine;
     host.network.ensure_detached(&plan.attachment, &machine.boot_dir).await?;
-    Ok(host.network.ensure_attached(&machine.nic, &plan.attachment, &machine.boot_dir).await?)
+    host.network.ensure_attached(&machine.nic, &plan.attachment, &machine.boot_dir).await?;
+    Ok(host.network.ensure_plugged(&plan.attachment, &machine.boot_dir).await?)
 }
 
 /// Takes the template's disk away again, on the way back.

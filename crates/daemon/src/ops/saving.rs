@@ -13,6 +13,7 @@ use super::go_on::snapshots;
 use super::pause::{controls, ensure_resumed, why_not};
 use super::start;
 use super::world::{Host, blocking};
+use crate::guest::Guest;
 use crate::model::machine::SavedMachine;
 use crate::model::vm::VmState;
 use crate::saga::{Cause, Cx, Step, Undo};
@@ -25,6 +26,11 @@ use crate::vmm::Launch;
 /// How long the guest may take to write everything out before it is saved as it is: what it has not written is in its memory,
 /// which is saved too.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long the guest may take to fall silent.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long its agent may take to come back once it runs again.
+const BACK_WITHIN: Duration = Duration::from_secs(15);
 
 /// One machine to be saved, decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +92,28 @@ pub(super) async fn plan(host: &Host, vm: &VmRecord, name: String, dir: PathBuf)
     })
 }
 
+/// Does what can be done before the machine stands still.
+pub(super) struct MakeReady;
+
+#[async_trait]
+impl<P: Saving + Sync> Step<P, Host> for MakeReady {
+    fn name(&self) -> &'static str {
+        "make_ready"
+    }
+
+    fn undo_policy(&self) -> Undo {
+        Undo::Nothing { because: "it is the VMM's, and goes with it or the next save" }
+    }
+
+    async fn run(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
+        Ok(snapshots(cx.world)?.make_ready(&cx.plan.saving().launch).await?)
+    }
+
+    async fn undo(&self, _: &Cx<'_, P, Host>) -> Result<(), Cause> {
+        Ok(())
+    }
+}
+
 /// Has the guest write everything out. One that cannot be asked is saved all the same.
 pub(super) struct Freeze;
 
@@ -134,7 +162,9 @@ impl<P: Saving + Sync> Step<P, Host> for StandStill {
     }
 
     async fn run(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
-        Ok(controls(cx.world)?.pause(&cx.plan.saving().launch).await?)
+        let plan = cx.plan.saving();
+        hold(cx.world, plan).await;
+        Ok(controls(cx.world)?.pause(&plan.launch).await?)
     }
 
     async fn undo(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
@@ -142,8 +172,35 @@ impl<P: Saving + Sync> Step<P, Host> for StandStill {
         if plan.is_paused {
             return Ok(());
         }
-        ensure_resumed(cx.world, &plan.vm, &plan.boot, &plan.launch).await
+        run_on(cx.world, plan).await
     }
+}
+
+/// Readies the guest's channel for breaking, where saving breaks it. A guest that does not answer loses what is under way.
+async fn hold(host: &Host, plan: &SavePlan) {
+    let is_asked = !plan.is_paused && breaks_channel(host, plan);
+    let Some(guest) = host.supervisors.guest(&plan.vm).filter(|_| is_asked) else {
+        return;
+    };
+    let why = match tokio::time::timeout(HOLD_TIMEOUT, guest.hold()).await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "it does not answer".to_owned(),
+    };
+    tracing::warn!(vm = %plan.vm, why, "what is under way in a guest may end when it is saved");
+}
+
+fn breaks_channel(host: &Host, plan: &SavePlan) -> bool {
+    host.vmm.snapshots().is_some_and(|snapshots| snapshots.breaks_channel(&plan.launch))
+}
+
+/// Lets the processors run, and whatever waits for the guest.
+async fn run_on(host: &Host, plan: &SavePlan) -> Result<(), Cause> {
+    let resumed = ensure_resumed(host, &plan.vm, &plan.boot, &plan.launch).await;
+    if let Some(guest) = host.supervisors.guest(&plan.vm).filter(Guest::is_held) {
+        guest.release(BACK_WITHIN);
+    }
+    resumed
 }
 
 /// Writes memory and devices, and beside it the disk: the machine stands still for as long as the slower of the two takes.
@@ -168,7 +225,15 @@ impl<P: Saving + Sync> Step<P, Host> for SaveMachine {
             Ok::<(), Cause>(())
         };
         let memory = async { Ok(snapshots(host)?.save(&plan.launch, plan.manifest.memory_mib, &saved).await?) };
-        tokio::try_join!(memory, disk).map(|_| ())
+        let done = tokio::try_join!(memory, disk).map(|_| ());
+        // Nobody could be asked to be silent before; whoever is met next is the agent.
+        if plan.is_paused
+            && breaks_channel(host, plan)
+            && let Some(guest) = host.supervisors.guest(&plan.vm)
+        {
+            guest.end();
+        }
+        done
     }
 
     async fn undo(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
@@ -194,7 +259,7 @@ impl<P: Saving + Sync> Step<P, Host> for RunOn {
         if plan.is_paused {
             return Ok(());
         }
-        ensure_resumed(host, &plan.vm, &plan.boot, &plan.launch).await?;
+        run_on(host, plan).await?;
         // Its own clock stood still. A guest that is slow to answer is set by the first command in it.
         if let Some(guest) = host.supervisors.guest(&plan.vm)
             && let Ok(Err(error)) = tokio::time::timeout(CLOCK_TIMEOUT, guest.set_clock(sys::clock::unix_ns())).await

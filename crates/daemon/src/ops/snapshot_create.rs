@@ -11,7 +11,7 @@ use wire::naming::VmName;
 use super::engine::Engine;
 use super::failure::refused;
 use super::plan::Plan;
-use super::saving::{self, Freeze, RunOn, SaveMachine, SavePlan, Saving, StandStill};
+use super::saving::{self, Freeze, MakeReady, RunOn, SaveMachine, SavePlan, Saving, StandStill};
 use super::world::{Host, staging_name};
 use crate::saga::{Cause, Cx, Saga, Step};
 use crate::snapshot::{self, Snapshot, snapshots_dir};
@@ -21,6 +21,7 @@ use crate::store::records::VmRecord;
 #[must_use]
 pub fn snapshot_create() -> Saga<SnapshotPlan, Host> {
     Saga::named("vm.snapshot")
+        .then(MakeReady) // undo: nothing, it goes with the VMM
         .then(Freeze) // undo: nothing, what is written is written
         .then(StandStill) // undo: let the processors run
         .then(SaveMachine) // undo: remove what was saved

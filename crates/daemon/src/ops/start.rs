@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use wire::agent::message::Stage;
+use wire::agent::message::{Configured, Stage};
+use wire::agent::{CONFIGURES_AGAIN, SAYS_SECRET};
 use wire::api::ErrorCode;
 
 pub(super) use super::start_plan::{Booting, boot_config, entropy_hex, machine_of, parts_of, plan_cold, plan_with};
@@ -16,12 +17,14 @@ use super::failure::{caused, refused};
 use super::go_on::GoOn;
 use super::origin::OriginKind;
 use super::world::{Host, blocking};
-use crate::guest::Guest;
+use crate::guest::secret::Secret;
+use crate::guest::{Guest, GuestError};
 use crate::model::vm::VmEvent;
 use crate::saga::{Cause, Cx, Saga, Step, Undo};
 use crate::snapshot::{Snapshot, suspended_dir};
 use crate::store::StoreError;
 use crate::store::records::BootRecord;
+use crate::supervise::BootView;
 
 /// The list.
 #[must_use]
@@ -192,8 +195,13 @@ impl<P: Booting + Sync> Step<P, Host> for AttachNetwork {
 
     async fn run(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
         let plan = cx.plan.booting();
-        let machine = &plan.machine;
-        Ok(cx.world.network.ensure_attached(&machine.nic, &plan.attachment, &machine.boot_dir).await?)
+        let (machine, network) = (&plan.machine, &cx.world.network);
+        network.ensure_attached(&machine.nic, &plan.attachment, &machine.boot_dir).await?;
+        // One that goes on from a saved machine is not itself yet.
+        if plan.origin.is_none() {
+            network.ensure_plugged(&plan.attachment, &machine.boot_dir).await?;
+        }
+        Ok(())
     }
 
     async fn undo(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
@@ -252,12 +260,21 @@ impl<P: Booting + Sync> Step<P, Host> for AwaitAgent {
 
 /// The guest as soon as its agent answers.
 pub(super) async fn await_guest<P: Booting + Sync>(cx: &Cx<'_, P, Host>) -> Result<Guest, Cause> {
+    await_guest_that(cx, |_| true).await
+}
+
+/// The same over a connection that is as wanted.
+async fn await_guest_that<P: Booting + Sync>(
+    cx: &Cx<'_, P, Host>,
+    is_wanted: impl Fn(&Guest) -> bool + Send,
+) -> Result<Guest, Cause> {
     let plan = cx.plan.booting();
+    let is_there = |view: &BootView| view.guest.as_ref().is_some_and(&is_wanted);
     let gone = || with_console(plan, ErrorCode::OperationFailed, "the VM ended before its guest answered".to_owned());
     let mut view = cx.world.supervisors.view(&plan.vm, &plan.boot).ok_or_else(gone)?;
     let answer = async {
-        match view.wait_for(|view| view.guest.is_some() || view.ended.is_some()).await {
-            Ok(view) => view.guest.clone(),
+        match view.wait_for(|view| is_there(view) || view.ended.is_some()).await {
+            Ok(view) => view.guest.clone().filter(|_| view.ended.is_none()),
             Err(_) => None,
         }
     };
@@ -304,21 +321,17 @@ impl<P: Booting + Sync> Step<P, Host> for Configure {
 
     async fn run(&self, cx: &Cx<'_, P, Host>) -> Result<(), Cause> {
         let (plan, store) = (cx.plan.booting(), &cx.world.store);
-        let guest = await_guest(cx).await?;
-        if guest.hello().stage == Stage::Serving {
-            // An earlier daemon got this far and died before it could say so.
-            return Ok(());
-        }
-        let (config, warnings) = boot_config(cx.world, plan).await?;
         let timeout = Duration::from_millis(plan.boot_timeout_ms);
-        let configured = tokio::select! {
-            configured = guest.configure(config) => configured
-                .map_err(|error| with_console(plan, ErrorCode::OperationFailed, caused(ErrorCode::OperationFailed, &error).message))?,
+        let answered = tokio::select! {
+            answered = configure(cx) => answered?,
             () = cx.cancelled() => return Err(Cause::cancelled()),
             () = tokio::time::sleep(timeout) => {
                 let what = format!("the guest did not build its root within {timeout:?}");
                 return Err(with_console(plan, ErrorCode::Timeout, what));
             }
+        };
+        let Some((configured, warnings)) = answered else {
+            return Ok(());
         };
         tracing::info!(boot = %plan.boot, timeline = ?configured.timeline, "configured");
         for warning in warnings.iter().chain(&configured.warnings) {
@@ -331,6 +344,46 @@ impl<P: Booting + Sync> Step<P, Host> for Configure {
     async fn undo(&self, _: &Cx<'_, P, Host>) -> Result<(), Cause> {
         Ok(())
     }
+}
+
+/// Asks until there is an answer: where the channel breaks meanwhile and the VM goes on, the guest is met again. What it did
+/// already it does not do twice. Tells what it answered and what it could not be given; none when it is configured and cannot
+/// say how any more.
+async fn configure<P: Booting + Sync>(cx: &Cx<'_, P, Host>) -> Result<Option<(Configured, Vec<String>)>, Cause> {
+    let plan = cx.plan.booting();
+    let failed = |error: &GuestError| {
+        with_console(plan, ErrorCode::OperationFailed, caused(ErrorCode::OperationFailed, error).message)
+    };
+    let secret = Secret::fresh();
+    let mut guest = await_guest(cx).await?;
+    // An earlier daemon got this far and died before it could say so.
+    let mut is_done = guest.hello().stage == Stage::Serving;
+    while !is_done {
+        let (config, warnings) = boot_config(cx.world, plan, &secret).await?;
+        match guest.configure(config).await {
+            Ok(configured) => {
+                keep(&secret, &guest, plan)?;
+                return Ok(Some((configured, warnings)));
+            }
+            Err(error @ (GuestError::Closed | GuestError::Channel(_))) => {
+                tracing::warn!(boot = %plan.boot, %error, "the channel broke while the guest was configured");
+                let lost = guest;
+                guest = await_guest_that(cx, |guest| !guest.is_same(&lost)).await?;
+            }
+            Err(error) => return Err(failed(&error)),
+        }
+        let hello = guest.hello();
+        is_done = hello.stage == Stage::Serving && hello.generation < CONFIGURES_AGAIN;
+    }
+    Ok(None)
+}
+
+/// From now on nobody but the agent of `guest`, which was told `secret`, is taken for it.
+pub(super) fn keep(secret: &Secret, guest: &Guest, plan: &StartPlan) -> Result<(), Cause> {
+    if guest.hello().generation < SAYS_SECRET {
+        return Ok(());
+    }
+    Ok(secret.keep(&plan.machine.boot_dir)?)
 }
 
 /// Marks the VM running: the commit point.

@@ -10,6 +10,7 @@ use wire::naming::{self, VmName};
 use super::origin::{self, Origin};
 use super::parts::{check_disk, check_file, check_image};
 use super::world::{Host, blocking, told_of};
+use crate::guest::secret::Secret;
 use crate::model::machine::{DriveRole, DriveSpec, MachineSpec, NicAttachment, NicSpec};
 use crate::model::vm::VmState;
 use crate::saga::Cause;
@@ -150,6 +151,7 @@ pub(super) async fn machine_of(
     let boot_dir = naming::boot_dir(&host.dirs.run, &boot);
     let nic = NicSpec { mac: NicSpec::mac_of(&vm.id), nat: vm.spec.nat, publish: vm.spec.publish.clone() };
     let attachment = host.network.plan(&nic, &boot_dir)?;
+    let slot = if host.vmm.takes_slot() { host.store.ensure_slot(&vm.id).await? } else { None };
     let machine = MachineSpec {
         vm: vm.id.clone(),
         boot: boot.clone(),
@@ -163,6 +165,7 @@ pub(super) async fn machine_of(
         console_log: naming::console_log(&host.dirs.state, &vm.id, &boot),
         vmm_log: naming::vmm_log(&host.dirs.state, &vm.id, &boot),
         saved: None,
+        slot,
     };
     Ok((machine, attachment))
 }
@@ -198,7 +201,11 @@ pub(super) async fn plan_cold(
 }
 
 /// What every boot's guest gets, and what this one does.
-pub(super) async fn boot_config(host: &Host, plan: &StartPlan) -> Result<(BootConfig, Vec<String>), Cause> {
+pub(super) async fn boot_config(
+    host: &Host,
+    plan: &StartPlan,
+    secret: &Secret,
+) -> Result<(BootConfig, Vec<String>), Cause> {
     let settings = host.guest_settings.clone();
     let settings = blocking(move || Ok(settings())).await?;
     let config = BootConfig {
@@ -212,6 +219,7 @@ pub(super) async fn boot_config(host: &Host, plan: &StartPlan) -> Result<(BootCo
         reset_system: plan.reset_system,
         unix_ns: sys::clock::unix_ns(),
         entropy_hex: entropy_hex(),
+        channel_secret: Some(secret.text().to_owned()),
         ..told_of(&plan.exec)
     };
     Ok((config, settings.warnings))

@@ -8,7 +8,7 @@ use wire::api::Begun;
 
 use super::engine::Engine;
 use super::plan::Plan;
-use super::saving::{self, Freeze, SaveMachine, SavePlan, Saving, StandStill};
+use super::saving::{self, Freeze, MakeReady, SaveMachine, SavePlan, Saving, StandStill};
 use super::stop::{self, MarkStopping, StopPlan, Stopping, close_boot};
 use super::world::Host;
 use crate::model::vm::VmEvent;
@@ -22,6 +22,7 @@ use crate::store::records::VmRecord;
 pub fn suspend() -> Saga<SuspendPlan, Host> {
     Saga::named("vm.suspend")
         .then(MarkStopping) // undo: running again
+        .then(MakeReady) // undo: nothing, it goes with the VMM
         .then(Freeze) // undo: nothing, what is written is written
         .then(StandStill) // undo: let the processors run
         .then(SaveMachine) // undo: remove what was saved

@@ -91,6 +91,8 @@ pub fn plan(host: &Host, start: &StartPlan, operation: &OpId) -> Result<Template
         nic,
         boot_dir,
         saved: None,
+        // In system mode no machine is saved.
+        slot: None,
         ..start.machine.clone()
     };
     let launch = host.vmm.plan(&machine, &attachment)?;
@@ -177,6 +179,7 @@ async fn boot_and_save(plan: &TemplatePlan, host: &Host) -> Result<(), Cause> {
     host.storage.blank(&plan.staging.join(DISK), plan.manifest.ingredients.disk_bytes).await?;
     sys::fs::create_private_dir(&machine.boot_dir)?;
     host.network.ensure_attached(&machine.nic, &plan.attachment, &machine.boot_dir).await?;
+    host.network.ensure_plugged(&plan.attachment, &machine.boot_dir).await?;
     let vmm = host.vmm.spawn(&plan.launch).await?;
     // People's own machines come first.
     vmm.identity().yield_to_others().map_err(|error| caused(ErrorCode::OperationFailed, &error))?;

@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use wire::id::{BootId, OpId, VmId};
+use wire::naming;
 
 use crate::model::machine::NicAttachment;
 use crate::model::vm::{VmEvent, VmState};
@@ -74,7 +75,14 @@ pub async fn sweep(host: &Host) -> Result<Swept, StoreError> {
 /// # Errors
 /// As [`sweep`].
 pub async fn sweep_boots(host: &Host) -> Result<Swept, StoreError> {
-    Ok(find_boots(host).await?.told())
+    let mut swept = find_boots(host).await?;
+    let open = host.store.open_boots().await?;
+    let live: Vec<Launch> = open.iter().filter_map(|boot| Some(BootRef::of(boot).ok()?.launch)).collect();
+    if let Err(error) = host.vmm.sweep(&live).await {
+        swept.failed.push((PathBuf::from(naming::PREFIX), Cause::from(error).message));
+    }
+    host.store.free_slots().await?;
+    Ok(swept.told())
 }
 
 /// Looks at once, for what a daemon that died had no time to remove, and now and then for as long as the daemon runs.

@@ -6,6 +6,7 @@
 //! | `connect` | how the file is opened, looked over, and kept writable on a full disk |
 //! | [`records`] | what a row is, as Rust |
 //! | `vms`, `boots`, `artifacts`, `operations` | the statements, one file a table |
+//! | `slots` | which VM has which number of the host |
 //! | `listing` | all VMs in one look |
 //! | [`policies`] | of VMs, what the daemon acts on unasked |
 //!
@@ -22,6 +23,7 @@ mod operations;
 pub mod policies;
 pub mod records;
 pub mod schema;
+mod slots;
 mod vms;
 
 use std::path::{Path, PathBuf};

@@ -12,6 +12,7 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001-first.sql"),
     include_str!("migrations/0002-reset.sql"),
     include_str!("migrations/0003-policies.sql"),
+    include_str!("migrations/0004-slots.sql"),
 ];
 
 /// The newest schema this build knows.

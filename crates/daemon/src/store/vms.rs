@@ -262,7 +262,10 @@ impl Store {
     pub async fn delete_vm(&self, vm: &VmId) -> Result<(), StoreError> {
         let vm = vm.clone();
         self.write(move |connection| {
-            connection.execute("DELETE FROM vms WHERE id = ?1", [vm.as_str()]).map(drop).map_err(sql("remove a VM"))
+            for table in ["DELETE FROM slots WHERE vm = ?1", "DELETE FROM vms WHERE id = ?1"] {
+                connection.execute(table, [vm.as_str()]).map_err(sql("remove a VM"))?;
+            }
+            Ok(())
         })
         .await
     }

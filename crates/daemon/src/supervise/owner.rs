@@ -11,6 +11,7 @@ use wire::agent::message::{Ending, Event};
 
 use super::activity::Busy;
 use super::{BootRef, BootView, Command, Reboot, Supervisors, Verdict};
+use crate::guest::secret::Secret;
 use crate::guest::{Guest, GuestError};
 use crate::model::machine::ExitReason;
 use crate::model::restart::End;
@@ -21,6 +22,8 @@ use crate::vmm::{AgentChannel, Launch, Vmm};
 const CONNECT_ATTEMPT: Duration = Duration::from_secs(3600);
 /// How long to wait before the next attempt after a failed one.
 const RECONNECT_AFTER: Duration = Duration::from_millis(500);
+/// How long an agent that has come back may take to say so.
+const GREETED_WITHIN: Duration = Duration::from_secs(5);
 /// How long the guest's last words may take to arrive once its VMM is gone.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -122,7 +125,7 @@ impl Owner {
                             Err(broadcast::error::RecvError::Lagged(_)) => {}
                             Err(broadcast::error::RecvError::Closed) => break Happened::Lost,
                         },
-                        never = turn_away(listener.as_ref()) => match never {},
+                        never = meet_again(launch, listener.as_ref(), guest) => match never {},
                         error = guest.closed() => {
                             tracing::debug!(error = %error, "the guest's channel ended");
                             // Words that came before the end are still to be heard.
@@ -171,6 +174,8 @@ impl Owner {
         let Channel::Open { guest, mut events } = channel else {
             return;
         };
+        // Whoever holds it waits for nobody.
+        guest.release(Duration::ZERO);
         // A connection that outlives its VMM has nothing more to say.
         drop(tokio::time::timeout(LAST_WORDS, guest.closed()).await);
         while let Ok(event) = events.try_recv() {
@@ -211,7 +216,7 @@ fn listen(launch: &Launch) -> std::io::Result<Option<UnixListener>> {
     match launch.agent {
         AgentChannel::Dial => Ok(None),
         AgentChannel::Await => {
-            let listener = sys::socket::listen_at(&launch.agent_socket())?;
+            let listener = sys::socket::listen_for_all(&launch.agent_socket())?;
             listener.set_nonblocking(true)?;
             UnixListener::from_std(listener).map(Some)
         }
@@ -225,9 +230,15 @@ async fn reach(launch: &Launch, listener: &mut Option<UnixListener>, deadline: I
             .map_err(|source| GuestError::Listen { path: launch.agent_socket(), source: Arc::new(source) })?;
     }
     match listener {
-        Some(listener) => Guest::meet(listener, deadline).await,
+        Some(listener) => Guest::meet(listener, secret(launch)?.as_ref(), deadline).await,
         None => Guest::connect(&launch.agent_socket(), deadline).await,
     }
+}
+
+/// What the agent of `launch` says once it was told to.
+fn secret(launch: &Launch) -> Result<Option<Secret>, GuestError> {
+    Secret::kept(&launch.boot_dir)
+        .map_err(|source| GuestError::Secret { path: Secret::path(&launch.boot_dir), source: Arc::new(source) })
 }
 
 /// The guest of a VMM that nobody owns yet.
@@ -238,16 +249,28 @@ pub async fn meet(launch: &Launch, deadline: Instant) -> Result<Guest, GuestErro
     reach(launch, &mut None, deadline).await
 }
 
-/// Ends every further connection while there is one: some program of the guest's that is not the agent. Left waiting, they
-/// would fill the queue, and the VMM with it.
-async fn turn_away(listener: Option<&UnixListener>) -> Infallible {
+/// Goes on over a further connection where the one there is, is held. Else ends it: it is some program of the guest's that is not
+/// the agent. Left waiting, they would fill the queue, and the VMM with it.
+async fn meet_again(launch: &Launch, listener: Option<&UnixListener>, guest: &Guest) -> Infallible {
     let Some(listener) = listener else {
         return std::future::pending().await;
     };
     loop {
-        if let Err(error) = listener.accept().await {
-            tracing::debug!(%error, "cannot turn away a connection from a guest");
-            tokio::time::sleep(RECONNECT_AFTER).await;
+        match listener.accept().await {
+            Ok((socket, _)) if guest.is_held() => {
+                let gone_on = async {
+                    let secret = secret(launch)?;
+                    guest.go_on_over(socket, secret.as_ref(), Instant::now() + GREETED_WITHIN).await
+                };
+                if let Err(error) = gone_on.await {
+                    tracing::debug!(%error, "what connected is not the agent that was held");
+                }
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(%error, "cannot turn away a connection from a guest");
+                tokio::time::sleep(RECONNECT_AFTER).await;
+            }
         }
     }
 }

@@ -47,6 +47,10 @@ impl VmmDriver for Fleet {
         self.chosen.name()
     }
 
+    fn takes_slot(&self) -> bool {
+        self.chosen.takes_slot()
+    }
+
     fn plan(&self, spec: &MachineSpec, nic: &NicAttachment) -> Result<Launch, VmmError> {
         self.chosen.plan(spec, nic)
     }
@@ -73,6 +77,13 @@ impl VmmDriver for Fleet {
 
     fn signal(&self, launch: &Launch, signal: KillSignal) -> Result<(), VmmError> {
         self.of(launch).signal(launch, signal)
+    }
+
+    async fn sweep(&self, live: &[Launch]) -> Result<(), VmmError> {
+        for driver in std::iter::once(&self.chosen).chain(&self.others) {
+            driver.sweep(live).await?;
+        }
+        Ok(())
     }
 
     async fn ensure_gone(&self, launch: &Launch) -> Result<(), VmmError> {
@@ -102,6 +113,14 @@ impl Snapshots for Fleet {
             Some(snapshots) => snapshots.shape(spec, nic),
             None => Err(VmmError::Refused { driver: self.name(), why: "it saves no machines".to_owned() }),
         }
+    }
+
+    fn breaks_channel(&self, launch: &Launch) -> bool {
+        self.of(launch).snapshots().is_some_and(|snapshots| snapshots.breaks_channel(launch))
+    }
+
+    async fn make_ready(&self, launch: &Launch) -> Result<(), VmmError> {
+        self.snapshots_of(launch, "save the machine")?.make_ready(launch).await
     }
 
     async fn save(&self, launch: &Launch, memory_mib: u64, to: &SavedMachine) -> Result<(), VmmError> {

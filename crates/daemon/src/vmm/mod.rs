@@ -88,6 +88,11 @@ pub trait VmmDriver: Send + Sync {
     /// As in `show`, in `Launch::driver` and in the logs.
     fn name(&self) -> &'static str;
 
+    /// Whether each of its VMs needs a slot: [`MachineSpec::slot`].
+    fn takes_slot(&self) -> bool {
+        false
+    }
+
     /// Decides what to run. Changes nothing; looks at nothing but its arguments, what the driver probed when it was made,
     /// whether the files that have to be there already are, and the memory the host has left.
     ///
@@ -131,6 +136,14 @@ pub trait VmmDriver: Send + Sync {
         process::signal(launch, signal)
     }
 
+    /// Removes what it keeps outside boots' directories for others than `live`. For a moment when no boot begins.
+    ///
+    /// # Errors
+    /// When something is left.
+    async fn sweep(&self, _live: &[Launch]) -> Result<(), VmmError> {
+        Ok(())
+    }
+
     /// Kills whatever runs for `launch` and waits until it is gone. Idempotent; needs no handle.
     ///
     /// # Errors
@@ -171,6 +184,20 @@ pub trait Snapshots: Send + Sync {
     /// # Errors
     /// When the driver refuses such a machine, or saved ones in general.
     fn shape(&self, spec: &MachineSpec, nic: &NicAttachment) -> Result<MachineShape, VmmError>;
+
+    /// Whether saving a machine breaks the channel to its guest, of the machine that goes on as well.
+    fn breaks_channel(&self, _launch: &Launch) -> bool {
+        false
+    }
+
+    /// Does, while the machine still runs, what makes its standing still shorter. Idempotent, and never needed: a machine is
+    /// saved without it too.
+    ///
+    /// # Errors
+    /// When files cannot be written.
+    async fn make_ready(&self, _launch: &Launch) -> Result<(), VmmError> {
+        Ok(())
+    }
 
     /// Writes memory and devices of a machine that stands still. The drives are whoever's they are: what the guest was told is
     /// written, is in their files when this returns. Bytes of memory that are zero may be written as such.
@@ -291,6 +318,15 @@ pub enum VmmError {
         act: &'static str,
         /// Why not; its own words, or how it could not be asked.
         why: String,
+    },
+    /// What takes root was not done.
+    #[error("cannot {act}")]
+    Privileged {
+        /// What was to be done.
+        act: &'static str,
+        /// Why not.
+        #[source]
+        source: crate::privileged::PrivilegedError,
     },
     /// A signal could not be sent.
     #[error("cannot send {name} to the VMM (process {pid})")]

@@ -56,6 +56,24 @@ pub(super) async fn wait_until_up<F>(
     held: &mut Held,
     launch: &Launch,
     within: Duration,
+    is_up: impl FnMut() -> F,
+) -> Result<(), VmmError>
+where
+    F: Future<Output = bool>,
+{
+    let up = until_up(held, launch, within, is_up).await;
+    if up.is_err() {
+        held.kill().await?;
+        ensure_gone(launch).await?;
+    }
+    up
+}
+
+/// Waits until `is_up` says so, the process ends or `within` is over: its log is quoted then, and whatever is left is there.
+pub(super) async fn until_up<F>(
+    vmm: &mut dyn Vmm,
+    launch: &Launch,
+    within: Duration,
     mut is_up: impl FnMut() -> F,
 ) -> Result<(), VmmError>
 where
@@ -68,16 +86,13 @@ where
             return Ok(());
         }
         tokio::select! {
-            reason = held.wait() => {
-                ensure_gone(launch).await?;
+            reason = vmm.wait() => {
                 let (how, log) = (in_words(&reason), logs::quote(&launch.vmm_log));
                 return Err(VmmError::EndedEarly { program: program(), how, log });
             }
             () = sleep_until(deadline.min(Instant::now() + LOOK_EVERY)) => {}
         }
         if Instant::now() >= deadline {
-            held.kill().await?;
-            ensure_gone(launch).await?;
             return Err(VmmError::NotUp { program: program(), within, log: logs::quote(&launch.vmm_log) });
         }
     }
@@ -174,7 +189,7 @@ pub(super) struct Held {
 
 impl Held {
     /// Watches the process; `child` when it is ours to collect.
-    fn watch(identity: Identity, child: Option<Child>, launch: &Launch) -> Result<Held, VmmError> {
+    pub(super) fn watch(identity: Identity, child: Option<Child>, launch: &Launch) -> Result<Held, VmmError> {
         let killed = Arc::new(AtomicBool::new(false));
         let (sender, ended) = watch::channel(None);
         let fd =
@@ -190,6 +205,11 @@ impl Held {
             sender.send_replace(Some(reason));
         });
         Ok(Held { identity, ended, killed })
+    }
+
+    /// Its end, which comes next, is one that we brought about.
+    pub(super) fn note_kill(&self) {
+        self.killed.store(true, Ordering::SeqCst);
     }
 
     /// What was started has put itself into the pid file's record no more, but the VMM that it waits for: that one is meant

@@ -62,6 +62,7 @@ pub(crate) async fn running_as(image_env: Vec<(String, String)>) -> Running {
         console_log: at("console.log"),
         vmm_log: at("vmm.log"),
         saved: None,
+        slot: None,
         vm,
     };
     let sim = Sim::new(agent());

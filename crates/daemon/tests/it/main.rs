@@ -5,6 +5,7 @@
 
 mod again;
 mod agent;
+mod channel;
 mod crash;
 mod exchange;
 mod fake;

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use daemon::privileged::{Helper, PrivilegedError, Spawn, open_file};
 use sys::packet;
 use tempfile::TempDir;
-use wire::helper::{CreateJail, DestroyJail, Failure, JailFile, Limits, Rule, Sweep, Swept};
+use wire::helper::{CreateJail, DestroyJail, Failure, JailFile, Limits, Nic, Rule, Sweep, Swept};
 use wire::id::{BootId, OpId, VmId};
 use wire::naming::{self, Slot};
 
@@ -119,7 +119,7 @@ async fn what_is_refused_says_why() {
         boot,
         files: Vec::new(),
         outputs: [append(&console), append(&console)],
-        nic: false,
+        nic: Nic::None,
         limits: Limits::default(),
     };
     match helper.spawn(None, spawn(jail().boot)).await {

@@ -64,6 +64,7 @@ impl Home {
     fn put_database(&self, schema: u32) -> Vec<u8> {
         let mut bytes = match schema {
             2 => include_bytes!("schemas/schema-2.sqlite").to_vec(),
+            3 => include_bytes!("schemas/schema-3.sqlite").to_vec(),
             _ => include_bytes!("schemas/schema-1.sqlite").to_vec(),
         };
         // Offset 60 of the header: PRAGMA user_version.
@@ -127,9 +128,14 @@ fn migrations_are_checked_without_a_change() {
     assert_eq!(status, 0, "{said}");
     assert!(said.contains("there is no "), "{said}");
     assert!(!home.state().exists());
-    for (schema, status, says) in
-        [(3, 0, "compatible"), (2, 1, "pending"), (1, 1, "pending"), (0, 1, "pending"), (99, 2, "newer")]
-    {
+    for (schema, status, says) in [
+        (4, 0, "compatible"),
+        (3, 1, "pending"),
+        (2, 1, "pending"),
+        (1, 1, "pending"),
+        (0, 1, "pending"),
+        (99, 2, "newer"),
+    ] {
         let before = home.put_database(schema);
         let (code, said) = home.checked();
         assert_eq!(code, status, "{said}");

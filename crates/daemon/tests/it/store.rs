@@ -127,8 +127,11 @@ async fn a_file_that_another_process_has_is_waited_for_and_then_refused() {
 const SCHEMA_1: &[u8] = include_bytes!("schemas/schema-1.sqlite");
 /// The same of schema 2, after a reset of the VM that is off.
 const SCHEMA_2: &[u8] = include_bytes!("schemas/schema-2.sqlite");
+/// The same of schema 3, where the VM that runs was started again twice.
+const SCHEMA_3: &[u8] = include_bytes!("schemas/schema-3.sqlite");
 /// Every older schema there is, with the operations on record there and the VMs whose next boot resets them.
-const OLD: &[(i64, &[u8], usize, &[&str])] = &[(1, SCHEMA_1, 8, &[]), (2, SCHEMA_2, 9, &["db"])];
+const OLD: &[(i64, &[u8], usize, &[&str])] =
+    &[(1, SCHEMA_1, 8, &[]), (2, SCHEMA_2, 9, &["db"]), (3, SCHEMA_3, 9, &["db"])];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn databases_of_older_bangers_are_brought_up_to_date() {
@@ -388,4 +391,30 @@ async fn a_late_end_of_a_boot_touches_no_other() {
         store.warn_boot(&boot(2).id, &format!("warning {n}")).await.unwrap();
     }
     assert_eq!(store.boot(&boot(2).id).await.unwrap().warnings.len(), 32);
+}
+
+#[tokio::test]
+async fn a_slot_is_one_vms_as_long_as_it_exists() {
+    let (_dir, store) = open().await;
+    let id = |n: u8| VmId::from_random([n; 8]);
+    let slot = async |n: u8| u16::from(store.ensure_slot(&id(n)).await.unwrap().unwrap());
+    assert_eq!((slot(1).await, slot(2).await, slot(1).await, slot(3).await), (0, 1, 0, 2));
+    store.delete_vm(&id(2)).await.unwrap();
+    assert_eq!(slot(4).await, 1, "the lowest that is free");
+    // VMs that never came to be keep theirs only while an operation may still make them.
+    store.insert_vm(vm(3, "web")).await.unwrap();
+    store.begin_operation(operation(1, "0404040404040404", 1)).await.unwrap();
+    store.free_slots().await.unwrap();
+    assert_eq!(slot(5).await, 3, "all others are taken");
+    store.end_operation(&operation(1, "", 1).id, OperationState::Succeeded, None, 2).await.unwrap();
+    store.free_slots().await.unwrap();
+    assert_eq!((slot(6).await, slot(3).await), (0, 2), "the VM's own is its own");
+}
+
+#[tokio::test]
+async fn two_that_ask_at_once_get_two_slots() {
+    let (_dir, store) = open().await;
+    let (one, other) = (VmId::from_random([1; 8]), VmId::from_random([2; 8]));
+    let (one, other) = tokio::join!(store.ensure_slot(&one), store.ensure_slot(&other));
+    assert_ne!(one.unwrap().unwrap(), other.unwrap().unwrap());
 }

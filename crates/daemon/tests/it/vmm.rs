@@ -42,6 +42,7 @@ impl Boot {
             console_log: at("console.log"),
             vmm_log: at("vmm.log"),
             saved: None,
+            slot: None,
             vm,
         };
         Boot { dir, spec }

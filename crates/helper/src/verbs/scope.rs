@@ -37,6 +37,8 @@ fn arguments(name: &str, pid: u32, limits: Limits) -> Vec<String> {
         ["PIDs".into(), "au".into(), "1".into(), pid.to_string()],
         ["Slice".into(), "s".into(), format!("{}.slice", naming::PREFIX), String::new()],
         ["CollectMode".into(), "s".into(), "inactive-or-failed".into(), String::new()],
+        // The first process of a PID namespace takes no other: a host that goes down would wait for nothing.
+        ["KillSignal".into(), "i".into(), "9".into(), String::new()],
     ];
     let mut number = |name: &str, value: u64| {
         properties.push([name.into(), "t".into(), value.to_string(), String::new()]);
@@ -75,9 +77,9 @@ mod tests {
         let boot = BootId::from_random([1; 8]);
         let limits = Limits { memory_mib_max: Some(512), cpu_percent_max: Some(150) };
         let line = arguments(&naming::scope_name(&boot), 42, limits).join(" ");
-        let wanted = "ssa(sv)a(sa(sv)) banger-vm-0101010101010101.scope fail 5 PIDs au 1 42 Slice s banger.slice \
-                      CollectMode s inactive-or-failed MemoryMax t 536870912 CPUQuotaPerSecUSec t 1500000 0";
+        let wanted = "ssa(sv)a(sa(sv)) banger-vm-0101010101010101.scope fail 6 PIDs au 1 42 Slice s banger.slice \
+                      CollectMode s inactive-or-failed KillSignal i 9 MemoryMax t 536870912 CPUQuotaPerSecUSec t 1500000 0";
         assert!(line.ends_with(wanted), "{line}");
-        assert!(arguments("x", 1, Limits::default()).join(" ").contains(" fail 3 PIDs "));
+        assert!(arguments("x", 1, Limits::default()).join(" ").contains(" fail 4 PIDs "));
     }
 }

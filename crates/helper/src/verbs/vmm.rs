@@ -13,7 +13,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use sys::confine::{MountAccess, Network, detached_mount, isolated_fork};
 use sys::process::Identity;
-use wire::helper::{Act, Failure, Gone, Limits, Root, Rule, SpawnVmm, VmmRuns};
+use wire::helper::{Act, Failure, Gone, Limits, Nic, Root, Rule, SpawnVmm, VmmRuns};
 use wire::id::BootId;
 use wire::naming;
 
@@ -49,9 +49,10 @@ pub(crate) fn spawn(helper: &mut Helper, wanted: &SpawnVmm, fds: &[OwnedFd]) -> 
         outputs: [stdout.as_fd(), stderr.as_fd()],
         boot: &jail.boot,
         uid: naming::vm_uid(jail.slot),
+        has_own_tap: wanted.nic == Nic::Closed,
         config,
     };
-    let network = if wanted.nic { Network::Shared } else { Network::None };
+    let network = if wanted.nic == Nic::Slots { Network::Shared } else { Network::None };
     let (identity, pidfd) = start(&plan, network, wanted.limits)?;
     let ours = pidfd.try_clone().map_err(os(Act::MakeProcess))?;
     helper.children.push((jail.boot, ours));

@@ -71,7 +71,8 @@ fn another_build_is_refused() {
     assert_eq!(stranger.call(sweep.clone(), &[]).unwrap_err(), Failure::Malformed, "it has not been greeted");
     assert_eq!(ground.stranger().call(sweep, &[]).unwrap_err(), Failure::Malformed);
     let (welcome, _) = stranger.call(Hello { build: build() }, &[]).unwrap();
-    assert_eq!(welcome, Welcome { build: build(), unfit: None });
+    assert_eq!((welcome.build, welcome.unfit), (build(), None));
+    assert_eq!(welcome.state, ground.state(), "its unit's");
 }
 
 #[test]

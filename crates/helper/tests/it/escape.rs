@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
+use wire::helper::Nic;
 use wire::naming;
 
 use crate::ground::{Ground, Machine, OWNER, Probe, image, is_root, own};
@@ -21,7 +22,7 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(number: u8, nic: bool) -> Scene {
+    fn new(number: u8, nic: Nic) -> Scene {
         let mut ground = Ground::new();
         let client = ground.client();
         let (machine, other) = (ground.machine(number), ground.machine(number + 1));
@@ -61,7 +62,7 @@ fn files_are_what_they_should_be_and_nothing_else_is_there() {
     if !is_root() {
         return;
     }
-    let mut scene = Scene::new(80, false);
+    let mut scene = Scene::new(80, Nic::None);
     let (state, vm) = (scene.ground.state(), scene.machine.vm.clone());
     let at = libc::AT_FDCWD;
     let root_dir =
@@ -115,8 +116,8 @@ fn nobody_else_can_be_signalled_or_looked_into() {
     if !is_root() {
         return;
     }
-    for nic in [false, true] {
-        let mut scene = Scene::new(if nic { 84 } else { 82 }, nic);
+    for (number, nic) in [(82, Nic::None), (84, Nic::Slots), (96, Nic::Closed)] {
+        let mut scene = Scene::new(number, nic);
         let pids = [scene.owner.id(), scene.other_pid, scene.ground.pid(), 2];
         for pid in pids {
             for signal in [0, libc::SIGTERM, libc::SIGKILL] {
@@ -147,7 +148,7 @@ fn no_right_can_be_gained() {
     if !is_root() {
         return;
     }
-    let mut scene = Scene::new(86, false);
+    let mut scene = Scene::new(86, Nic::None);
     let uid = naming::vm_uid(scene.machine.slot);
     let permission = Err(libc::EPERM);
     for number in [libc::SYS_getuid, libc::SYS_geteuid, libc::SYS_getgid, libc::SYS_getegid] {
@@ -182,7 +183,7 @@ fn what_takes_a_right_is_refused() {
     if !is_root() {
         return;
     }
-    let mut scene = Scene::new(90, false);
+    let mut scene = Scene::new(90, Nic::None);
     let (uid, permission) = (naming::vm_uid(scene.machine.slot), Err(libc::EPERM));
     for namespace in [libc::CLONE_NEWUSER, libc::CLONE_NEWNS, libc::CLONE_NEWPID, libc::CLONE_NEWNET] {
         assert_eq!(scene.probe.call(libc::SYS_unshare, &namespace.to_string()), permission, "{namespace:x}");
@@ -250,17 +251,19 @@ fn abstract_listener(scene: &Scene) -> (std::process::Child, Vec<u8>) {
 }
 
 #[test]
-fn abstract_sockets_of_the_host_are_there_only_with_a_nic() {
+fn abstract_sockets_of_the_host_are_there_only_with_the_slots_tap() {
     if !is_root() {
         return;
     }
-    for (number, nic, expected) in [(92, false, Err(libc::ECONNREFUSED)), (94, true, Ok(0))] {
+    for (number, nic, expected) in
+        [(92, Nic::None, Err(libc::ECONNREFUSED)), (94, Nic::Slots, Ok(0)), (98, Nic::Closed, Err(libc::ECONNREFUSED))]
+    {
         let mut scene = Scene::new(number, nic);
         let (mut listener, address) = abstract_listener(&scene);
         let socket = scene.probe.call(libc::SYS_socket, &format!("{} {} 0", libc::AF_UNIX, libc::SOCK_STREAM)).unwrap();
         let text: String = address.iter().map(|byte| format!("{byte:02x}")).collect();
         let result = scene.probe.call(libc::SYS_connect, &format!("{socket} b:{text} {}", address.len()));
-        assert_eq!(result, expected, "nic: {nic}");
+        assert_eq!(result, expected, "nic: {nic:?}");
         listener.kill().unwrap();
         listener.wait().unwrap();
         scene.end();

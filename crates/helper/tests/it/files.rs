@@ -18,7 +18,7 @@ fn open(path: &Path) -> OwnedFd {
 fn refusal(ground: &Ground, machine: &Machine, files: Vec<JailFile>, fds: Vec<OwnedFd>) -> Rule {
     let client = ground.client();
     client.create(machine).unwrap();
-    match ground.spawn(&client, machine, files, fds, false) {
+    match ground.spawn(&client, machine, files, fds, Nic::None) {
         Err(Failure::Denied { rule }) => rule,
         other => panic!("not refused: {other:?}"),
     }
@@ -150,7 +150,7 @@ fn outputs_can_only_be_appended_to() {
         ("anywhere", OpenOptions::new().write(true).open(&path).unwrap().into()),
         ("a device", OpenOptions::new().append(true).open("/dev/null").unwrap().into()),
     ];
-    let request = SpawnVmm { boot: machine.boot.clone(), files: Vec::new(), nic: false, limits: Limits::default() };
+    let request = SpawnVmm { boot: machine.boot.clone(), files: Vec::new(), nic: Nic::None, limits: Limits::default() };
     for (what, fd) in bad {
         for fds in [[good(), fd.try_clone().unwrap()], [fd.try_clone().unwrap(), good()]] {
             let refused = client.call(request.clone(), &fds).unwrap_err();
@@ -203,7 +203,7 @@ fn programs_must_be_roots_alone() {
     assert_eq!(refusal(&ground, &machine, Vec::new(), Vec::new()), Rule::Program { program }, "anybody can replace it");
     fs::set_permissions(&dir, fit).unwrap();
     let client = ground.client();
-    ground.boot(&client, &machine, false);
+    ground.boot(&client, &machine, Nic::None);
     client.destroy(&machine).unwrap();
     ground.assert_clean();
 }
@@ -218,7 +218,7 @@ fn a_jailer_that_cannot_run_leaves_nothing() {
     fs::write(ground.program("jailer"), "no program\n").unwrap();
     client.create(&machine).unwrap();
     let (files, fds) = ground.files(&machine);
-    let failure = ground.spawn(&client, &machine, files, fds, false).unwrap_err();
+    let failure = ground.spawn(&client, &machine, files, fds, Nic::None).unwrap_err();
     assert_eq!(failure, Failure::Os { act: Act::Exec, errno: libc::ENOEXEC });
     assert!(!naming::jail_dir(&ground.run_dir(), &machine.boot).join("vmm.pid").exists());
     client.destroy(&machine).unwrap();

@@ -64,6 +64,15 @@ pub(crate) fn firecracker() -> PathBuf {
     std::env::var_os("BANGER_TEST_FIRECRACKER").expect("scripts/test.sh sets BANGER_TEST_FIRECRACKER").into()
 }
 
+/// A directory that nobody but root can change, all the way: the target directory, wherever the checkout is not in a place for
+/// everybody.
+fn roots_alone() -> &'static Path {
+    let is_roots = |dir: &Path| fs::metadata(dir).is_ok_and(|meta| meta.uid() == 0 && meta.mode() & 0o022 == 0);
+    let places = [env!("CARGO_TARGET_TMPDIR"), "/root", "/opt"].map(Path::new);
+    let found = places.into_iter().find(|place| place.is_dir() && place.ancestors().all(is_roots));
+    found.expect("a directory that is root's alone")
+}
+
 impl Ground {
     /// With the probe as its VMM.
     pub(crate) fn new() -> Ground {
@@ -85,7 +94,7 @@ impl Ground {
 
     /// With a VMM that `install` puts into a directory as `firecracker`.
     pub(crate) fn with(install: impl FnOnce(&Path)) -> Ground {
-        let home = TempDir::with_prefix_in("helper-", env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let home = TempDir::with_prefix_in("helper-", roots_alone()).unwrap();
         let run = TempDir::with_prefix("bh-").unwrap();
         for dir in [home.path(), run.path()] {
             fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
@@ -183,7 +192,7 @@ impl Ground {
     }
 
     /// Makes the jail and starts its VMM.
-    pub(crate) fn boot(&self, client: &Client, machine: &Machine, nic: bool) -> (VmmRuns, OwnedFd) {
+    pub(crate) fn boot(&self, client: &Client, machine: &Machine, nic: Nic) -> (VmmRuns, OwnedFd) {
         client.create(machine).unwrap();
         let (files, fds) = self.files(machine);
         let (runs, pidfds) = self.spawn(client, machine, files, fds, nic).unwrap();
@@ -197,7 +206,7 @@ impl Ground {
         machine: &Machine,
         files: Vec<JailFile>,
         fds: Vec<OwnedFd>,
-        nic: bool,
+        nic: Nic,
     ) -> Replied<SpawnVmm> {
         let request = SpawnVmm { boot: machine.boot.clone(), files, nic, limits: Limits::default() };
         let (out, error) = (self.output(machine), self.output(machine));
@@ -207,7 +216,7 @@ impl Ground {
 
     /// Asks for a start, and does not wait for the answer.
     pub(crate) fn send_spawn(&self, client: &Client, machine: &Machine, files: Vec<JailFile>, fds: Vec<OwnedFd>) {
-        let request = SpawnVmm { boot: machine.boot.clone(), files, nic: false, limits: Limits::default() };
+        let request = SpawnVmm { boot: machine.boot.clone(), files, nic: Nic::None, limits: Limits::default() };
         let (out, error) = (self.output(machine), self.output(machine));
         let all: Vec<_> = [out, error].into_iter().chain(fds).collect();
         client.send(request, &all);

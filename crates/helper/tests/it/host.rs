@@ -141,7 +141,7 @@ impl Guest {
         let disk = naming::vm_disk(&host.state(), &self.vm);
         fds.push(fs::OpenOptions::new().read(true).write(true).open(disk).unwrap().into());
         let files = vec![JailFile::Kernel { kernel }, JailFile::Image { image }, JailFile::Disk {}];
-        let request = SpawnVmm { boot: self.boot.clone(), files, nic: true, limits };
+        let request = SpawnVmm { boot: self.boot.clone(), files, nic: Nic::Slots, limits };
         let (runs, came) = client.call(request, &fds).unwrap();
         assert_eq!(came.len(), 1, "a pidfd");
         runs
@@ -246,7 +246,7 @@ fn a_guest_boots_under_the_real_jailer_and_outlives_the_helper() {
 
 /// A VMM that runs is answered without files.
 fn respawn(guest: &Guest) -> SpawnVmm {
-    SpawnVmm { boot: guest.boot.clone(), files: Vec::new(), nic: true, limits: Limits::default() }
+    SpawnVmm { boot: guest.boot.clone(), files: Vec::new(), nic: Nic::Slots, limits: Limits::default() }
 }
 
 fn assert_clean(guest: &Guest) {

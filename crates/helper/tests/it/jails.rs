@@ -52,13 +52,13 @@ fn a_vmm_lives_in_its_jail_and_goes_with_it() {
     let mut ground = Ground::new();
     let (machine, client) = (ground.machine(3), ground.client());
     let (files, fds) = ground.files(&machine);
-    assert_eq!(ground.spawn(&client, &machine, files, fds, false).unwrap_err(), Failure::NoJail);
+    assert_eq!(ground.spawn(&client, &machine, files, fds, Nic::None).unwrap_err(), Failure::NoJail);
 
-    let (runs, pidfd) = ground.boot(&client, &machine, false);
+    let (runs, pidfd) = ground.boot(&client, &machine, Nic::None);
     let pid = i32::try_from(runs.pid).unwrap();
     ground.probe(&machine);
     assert_eq!(processes_of(&naming::vm_uid(machine.slot).to_string()), [pid]);
-    let (again, _) = ground.boot(&client, &machine, false);
+    let (again, _) = ground.boot(&client, &machine, Nic::None);
     assert_eq!(again, runs, "a second one is the first one");
     assert!(fs::read_to_string(ground.console(&machine)).unwrap().contains("probe: listening"));
 
@@ -66,7 +66,7 @@ fn a_vmm_lives_in_its_jail_and_goes_with_it() {
         client.call(KillVmm { boot: machine.boot.clone() }, &[]).unwrap();
     }
     assert!(is_readable(&pidfd), "it has ended when the answer comes");
-    let (third, _) = ground.boot(&client, &machine, false);
+    let (third, _) = ground.boot(&client, &machine, Nic::None);
     assert_ne!(third, runs);
     client.destroy(&machine).unwrap();
     ground.assert_clean();
@@ -93,7 +93,7 @@ fn the_owner_and_the_vmm_reach_each_others_sockets() {
     }
     let mut ground = Ground::new();
     let (machine, other, client) = (ground.machine(11), ground.machine(12), ground.client());
-    ground.boot(&client, &machine, false);
+    ground.boot(&client, &machine, Nic::None);
     let mut probe = ground.probe(&machine);
     let sockets = naming::jail_sockets_dir(&ground.run_dir(), &machine.boot);
     let api = sockets.join(naming::API_SOCKET);
@@ -156,13 +156,13 @@ fn a_sweep_removes_what_is_not_live() {
         client.call(EnsureTap { slot: machine.slot }, &[]).unwrap();
         client.create(machine).unwrap();
     }
-    let (runs, _) = ground.boot(&client, &live, true);
-    ground.boot(&client, &dead, true);
+    let (runs, _) = ground.boot(&client, &live, Nic::Slots);
+    ground.boot(&client, &dead, Nic::Slots);
     let keep = Sweep { live: vec![Live { boot: live.boot.clone(), slot: live.slot }] };
     let (swept, _) = client.call(keep.clone(), &[]).unwrap();
     assert_eq!(swept, Swept { jails: 2, taps: 2 });
     assert_eq!(client.call(keep, &[]).unwrap().0, Swept { jails: 0, taps: 0 });
-    assert_eq!(ground.boot(&client, &live, true).0, runs, "the live one is untouched");
+    assert_eq!(ground.boot(&client, &live, Nic::Slots).0, runs, "the live one is untouched");
     assert!(ground.interfaces().contains(&naming::tap_name(live.slot)));
     let (swept, _) = client.call(Sweep { live: Vec::new() }, &[]).unwrap();
     assert_eq!(swept, Swept { jails: 1, taps: 1 });
@@ -180,7 +180,7 @@ fn the_sweep_after_the_helper_spares_what_runs() {
     client.create(&dead).unwrap();
     let half_made = naming::jails_dir(&ground.run_dir()).join("ffffffffffffffff");
     fs::create_dir(&half_made).unwrap();
-    let (runs, _) = ground.boot(&client, &live, false);
+    let (runs, _) = ground.boot(&client, &live, Nic::None);
     // The jailer is another user's until it has become the VMM.
     ground.probe(&live);
     assert!(!sweep(&ground).success(), "a helper works there");
@@ -212,7 +212,7 @@ fn the_real_firecracker_answers_in_its_jail() {
         fs::copy(crate::ground::firecracker().join("firecracker"), programs.join("firecracker")).unwrap();
     });
     let (machine, client) = (ground.machine(9), ground.client());
-    ground.boot(&client, &machine, false);
+    ground.boot(&client, &machine, Nic::None);
     let path = naming::jail_sockets_dir(&ground.run_dir(), &machine.boot).join(naming::API_SOCKET);
     let mut stream = crate::ground::until("the API", || std::os::unix::net::UnixStream::connect(&path).ok());
     std::io::Write::write_all(&mut stream, b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();

@@ -34,7 +34,7 @@ fn a_tap_is_its_slots_alone() {
     let index = ensure(machine.slot);
     assert_eq!(ensure(machine.slot), index, "a second one is the first one");
     ensure(other.slot);
-    ground.boot(&client, &machine, true);
+    ground.boot(&client, &machine, Nic::Slots);
     let mut probe = ground.probe(&machine);
     assert_eq!(attach(&mut probe, &naming::tap_name(other.slot)), Err(libc::EPERM));
     assert_eq!(attach(&mut probe, "banger-t1"), Err(libc::EPERM), "nor can it make one");
@@ -82,9 +82,36 @@ fn without_a_nic_there_is_no_network() {
     let client = ground.client();
     let machine = ground.machine(63);
     client.call(EnsureTap { slot: machine.slot }, &[]).unwrap();
-    ground.boot(&client, &machine, false);
+    ground.boot(&client, &machine, Nic::None);
     let mut probe = ground.probe(&machine);
     assert_eq!(attach(&mut probe, &naming::tap_name(machine.slot)), Err(libc::EPERM), "the tap is elsewhere");
+    client.destroy(&machine).unwrap();
+    client.call(DeleteTap { slot: machine.slot }, &[]).unwrap();
+    ground.assert_clean();
+}
+
+#[test]
+fn a_closed_nic_is_a_tap_with_nobody_at_its_other_end() {
+    if !is_root() {
+        return;
+    }
+    let mut ground = Ground::new();
+    let client = ground.client();
+    let machine = ground.machine(64);
+    client.call(EnsureTap { slot: machine.slot }, &[]).unwrap();
+    let (runs, _pidfd) = ground.boot(&client, &machine, Nic::Closed);
+    let mut probe = ground.probe(&machine);
+    assert_eq!(attach(&mut probe, &naming::tap_name(machine.slot)), Err(libc::EPERM), "the slot's is elsewhere");
+    assert_eq!(attach(&mut probe, "tap1"), Err(libc::EPERM), "nor can it make another");
+    assert_eq!(attach(&mut probe, naming::TAP_IN_JAIL), Ok(0));
+    let theirs = std::fs::read_to_string(format!("/proc/{}/net/dev", runs.pid)).unwrap();
+    let names: Vec<&str> = theirs.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim())).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(names.contains(&"lo") && names.contains(&naming::TAP_IN_JAIL), "{names:?}");
+    // The kernel itself has no address there to be talked to.
+    let addresses = std::fs::read_to_string(format!("/proc/{}/net/if_inet6", runs.pid)).unwrap_or_default();
+    assert!(!addresses.contains(naming::TAP_IN_JAIL), "{addresses}");
+    assert!(!ground.interfaces().contains(naming::TAP_IN_JAIL), "{}", ground.interfaces());
     client.destroy(&machine).unwrap();
     client.call(DeleteTap { slot: machine.slot }, &[]).unwrap();
     ground.assert_clean();

@@ -44,6 +44,9 @@ pub struct Hello {
     pub stage: Stage,
     /// CLOCK_BOOTTIME, for the boot's timeline.
     pub uptime_ms: u64,
+    /// The [`BootConfig::channel_secret`] that the agent was given last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
 }
 
 /// How far a guest is when it says hello.
@@ -86,7 +89,8 @@ pub enum Ending {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
 pub enum Request {
-    /// Builds the root, applies identity and hands over to the image's init. Answered once, in stage `Unconfigured`.
+    /// Builds the root, applies identity and hands over to the image's init: once, in stage `Unconfigured`. Asked again it
+    /// changes nothing, and the answer is the same.
     Configure(Box<BootConfig>),
     /// Runs a command.
     Exec(Box<ExecRequest>),
@@ -177,6 +181,11 @@ pub enum Request {
         /// that no guest made of it ever speaks with them. Only [`Request::Renew`] brings it up again.
         quiesce: bool,
     },
+    /// The channel may break now, because its VMM is about to save the guest: after `Done` the agent says nothing until it hears
+    /// from its host again. Where that is on a new connection whose preamble has the nonce of this one, everything goes on
+    /// where it was, the agent's words after its hello; any other preamble begins anew, as always. The host, too, says
+    /// nothing between this request and that: so that nothing is on its way when the channel breaks.
+    Hold,
     /// The guest was restored and is another machine from now on; before anything else, in stage `Serving`.
     /// [`Reply::Failed`]: it may still be mistaken for its parent, and must not run.
     Renew(Box<Renewal>),
@@ -226,6 +235,9 @@ pub struct BootConfig {
     pub image_user: Option<String>,
     /// The image's `WorkingDir`.
     pub image_workdir: Option<String>,
+    /// What every later Hello says, so that no other program of the guest passes for the agent: up to 128 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel_secret: Option<String>,
 }
 
 /// The guest's one NIC: static, because whoever made the network knows it.

@@ -48,7 +48,14 @@ pub mod workspace;
 /// | 3 | [`message::Request::Stat`], [`message::Request::Changes`], following a link in [`message::Request::GetTree`] |
 /// | 4 | [`message::Request::Remove`], [`message::Request::Settle`], [`message::Request::Survey`], [`message::Request::GetFiles`] |
 /// | 5 | [`message::Request::Freeze`], [`message::Request::Renew`] |
-pub const GENERATION: u32 = 5;
+/// | 6 | [`message::Request::Hold`] |
+/// | 7 | [`message::Request::Configure`] again, with what it was answered before; its Hello says [`message::BootConfig::channel_secret`] |
+pub const GENERATION: u32 = 7;
+
+/// The first generation whose agents answer `Configure` again.
+pub const CONFIGURES_AGAIN: u32 = 7;
+/// The first generation whose agents say the secret they were given.
+pub const SAYS_SECRET: u32 = 7;
 
 /// Streams open at the same time on one connection.
 pub const STREAMS_MAX: usize = 256;

@@ -10,6 +10,8 @@
 mod failure;
 mod file;
 
+use std::path::PathBuf;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -139,6 +141,14 @@ pub struct Welcome {
     pub build: String,
     /// Why a VMM would be refused if one were to be started now.
     pub unfit: Option<Failure>,
+    /// The directories that files of jails are below, as its unit says: it serves no daemon with others.
+    pub state: PathBuf,
+    /// The same, of what can be made again.
+    pub cache: PathBuf,
+    /// The Firecracker that it starts.
+    pub firecracker: PathBuf,
+    /// Where its jails are, for whoever uses the sockets in them.
+    pub run: PathBuf,
 }
 
 /// Makes the jail of one boot. With the same numbers again: makes sure of it.
@@ -180,10 +190,23 @@ pub struct SpawnVmm {
     pub boot: BootId,
     /// What it finds there; each at most once.
     pub files: Vec<JailFile>,
-    /// Whether it uses the VM's tap. Without one it sees no network of the host at all.
-    pub nic: bool,
+    /// What it has for its guest's NIC.
+    pub nic: Nic,
     /// What it may use of the host.
     pub limits: Limits,
+}
+
+/// What a VMM has for its guest's NIC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Nic {
+    /// Nothing, in an empty network namespace.
+    None,
+    /// A tap called [`crate::naming::TAP_IN_JAIL`], in a network namespace where there is nothing else: nobody is at its other
+    /// end.
+    Closed,
+    /// The slot's tap, in the host's network namespace.
+    Slots,
 }
 
 impl SpawnVmm {

@@ -9,7 +9,7 @@ fn boot() -> BootId {
 }
 
 fn spawn(files: Vec<JailFile>) -> Request {
-    Request::SpawnVmm(SpawnVmm { boot: boot(), files, nic: true, limits: Limits::default() })
+    Request::SpawnVmm(SpawnVmm { boot: boot(), files, nic: Nic::Slots, limits: Limits::default() })
 }
 
 fn every_file() -> Vec<JailFile> {
@@ -73,9 +73,9 @@ fn what_is_no_request_is_refused() {
         r#"{"request":{"verb":"destroy_jail","boot":"0123456789abcdef"},"uid":0}"#,
         r#"{"request":{"verb":"destroy_jail","boot":"0123456789abcdef"},"operation":"x"}"#,
         r#"{"request":{"verb":"destroy_jail","boot":"0123456789abcdef"}}{}"#,
-        r#"{"request":{"verb":"spawn_vmm","boot":"0123456789abcdef","files":[{"file":"etc_shadow"}],"nic":true,"limits":{}}}"#,
-        r#"{"request":{"verb":"spawn_vmm","boot":"0123456789abcdef","files":[{"file":"disk","path":"/"}],"nic":true,"limits":{}}}"#,
-        r#"{"request":{"verb":"spawn_vmm","boot":"0123456789abcdef","files":[{"file":"initramfs","key":"../x"}],"nic":true,"limits":{}}}"#,
+        r#"{"request":{"verb":"spawn_vmm","boot":"0123456789abcdef","files":[{"file":"etc_shadow"}],"nic":"slots","limits":{}}}"#,
+        r#"{"request":{"verb":"spawn_vmm","boot":"0123456789abcdef","files":[{"file":"disk","path":"/"}],"nic":"slots","limits":{}}}"#,
+        r#"{"request":{"verb":"spawn_vmm","boot":"0123456789abcdef","files":[{"file":"initramfs","key":"../x"}],"nic":"slots","limits":{}}}"#,
     ];
     for packet in refused {
         assert_eq!(Envelope::parse(packet.as_bytes()), Err(Failure::Malformed), "{packet}");

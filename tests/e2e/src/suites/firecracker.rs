@@ -20,7 +20,7 @@ pub(super) fn bare_boot() -> Result<()> {
         tempfile::Builder::new().prefix("fc").tempdir_in(format!("/home/{USER}")).context("cannot make a directory")?;
     chown(dir.path(), Some(UID), Some(UID)).context("cannot give the directory to its user")?;
     let (initramfs, config) = (dir.path().join("initramfs"), dir.path().join("config.json"));
-    fs::write(&initramfs, init::initramfs()).context("cannot write the initramfs")?;
+    fs::write(&initramfs, figures::lay_over(&[], &init::program(init::SAYS))).context("cannot write the initramfs")?;
     let wanted = json!({
         "boot-source": {
             "kernel_image_path": kernel()?,

@@ -20,8 +20,8 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(240);
 pub(crate) struct Host {
     home: TempDir,
     prefix: PathBuf,
-    /// What runs its VMs: `qemu`, `sim`.
-    vmm: &'static str,
+    /// What runs its VMs: `qemu` unless `BANGER_TEST_VMM` names another, or `sim`.
+    vmm: String,
     path: OsString,
     /// What stands for the host's `/` where its daemon looks at the host itself.
     root: Option<PathBuf>,
@@ -89,7 +89,7 @@ impl Host {
     /// As [`Host::new`], with guests that are processes instead of machines.
     pub(crate) fn simulated() -> Host {
         let mut host = Host::new();
-        host.vmm = "sim";
+        host.vmm = "sim".to_owned();
         host
     }
 
@@ -150,7 +150,8 @@ impl Host {
     /// A host with nothing whose files are on the filesystem of `dir`.
     pub(crate) fn below(dir: &Path) -> Host {
         let home = tempfile::Builder::new().prefix("bt").tempdir_in(dir).unwrap();
-        Host { home, prefix: from_environment("BANGER_TEST_PREFIX"), vmm: "qemu", path: path(), root: None }
+        let vmm = std::env::var("BANGER_TEST_VMM").unwrap_or_else(|_| "qemu".to_owned());
+        Host { home, prefix: from_environment("BANGER_TEST_PREFIX"), vmm, path: path(), root: None }
     }
 
     pub(crate) fn home(&self) -> &Path {
@@ -197,7 +198,7 @@ impl Host {
             .env("PATH", &self.path)
             .env("HOME", self.home.path())
             .env("BANGER_HOME", self.home.path())
-            .env("BANGER_VMM", self.vmm)
+            .env("BANGER_VMM", &self.vmm)
             .current_dir(self.home.path());
         if let Some(root) = &self.root {
             command.env("BANGER_HOST_ROOT", root);

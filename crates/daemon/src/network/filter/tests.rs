@@ -20,6 +20,11 @@ fn v6(to: &str) -> Vec<u8> {
     frame
 }
 
+/// The gate of a NIC that needs none.
+fn open() -> Gate {
+    Gate::of("/nowhere".as_ref(), Handover::Stream)
+}
+
 fn framed(frame: &[u8]) -> Vec<u8> {
     [&(frame.len() as u32).to_be_bytes()[..], frame].concat()
 }
@@ -154,7 +159,7 @@ proptest! {
         let expected: Vec<u8> = frames.iter().zip(&kinds).filter(|(_, kind)| **kind > 1).flat_map(|(f, _)| framed(f)).collect();
         let mut got = Vec::new();
         let unasked = |_: &[u8]| panic!("none of these is answered");
-        from_guest(Pieces(&sent, cuts.clone(), 0), &mut got, &Reach::Outside, unasked).unwrap();
+        from_guest(Pieces(&sent, cuts.clone(), 0), &mut got, &Reach::Outside, &open(), unasked).unwrap();
         prop_assert_eq!(got, expected);
         let back = std::cell::RefCell::new(Vec::new());
         let tell = |frames: &[u8]| {
@@ -166,7 +171,7 @@ proptest! {
             back.borrow_mut().extend_from_slice(frames);
             Ok(())
         };
-        to_guest(Pieces(&sent, cuts, 0), tell).unwrap();
+        to_guest(Pieces(&sent, cuts, 0), &open(), tell).unwrap();
         prop_assert_eq!(back.into_inner(), sent);
     }
 

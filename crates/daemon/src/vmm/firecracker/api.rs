@@ -13,8 +13,10 @@ use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
-/// How long Firecracker may take to do what is asked.
+/// How long Firecracker may take to do what takes it no time.
 const WITHIN: Duration = Duration::from_secs(20);
+/// How long it may take to write or read a machine: a GiB is written in a second, a busy disk is slow.
+const SAVED_WITHIN: Duration = Duration::from_secs(300);
 /// Bytes of an answer at most.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Most characters of Firecracker's words that are passed on.
@@ -27,8 +29,8 @@ pub(super) enum ApiError {
     #[error("the VMM is not reached: {0}")]
     Unreached(String),
     /// It takes too long.
-    #[error("the VMM did not answer within {} s", WITHIN.as_secs())]
-    Late,
+    #[error("the VMM did not answer within {} s", .0.as_secs())]
+    Late(Duration),
     /// The connection broke, or what came over it is no answer.
     #[error("the VMM's answer is no answer: {0}")]
     Broken(String),
@@ -62,15 +64,24 @@ pub(super) async fn patch(socket: &Path, path: &str, body: &impl Serialize) -> R
     ask(socket, Method::PATCH, path, Some(body)).await.map(|_answer| ())
 }
 
+/// Has it do something that may take as long as a machine is large: `PUT path` with `body`.
+pub(super) async fn put(socket: &Path, path: &str, body: &impl Serialize) -> Result<(), ApiError> {
+    let body = serde_json::to_vec(body).map_err(|error| ApiError::Broken(error.to_string()))?;
+    let asked = tokio::time::timeout(SAVED_WITHIN, exchange(socket, Method::PUT, path, Some(body))).await;
+    asked.unwrap_or(Err(ApiError::Late(SAVED_WITHIN))).map(|_answer| ())
+}
+
 async fn ask(socket: &Path, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Bytes, ApiError> {
     let asked = tokio::time::timeout(WITHIN, exchange(socket, method, path, body)).await;
-    asked.unwrap_or(Err(ApiError::Late))
+    asked.unwrap_or(Err(ApiError::Late(WITHIN)))
 }
 
 async fn exchange(socket: &Path, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Bytes, ApiError> {
     let unreached = |error: std::io::Error| ApiError::Unreached(wire::api::plain(&error.to_string()));
     let broken = |error: &dyn std::error::Error| ApiError::Broken(wire::api::plain(&wire::api::chain(error)));
-    let stream = UnixStream::connect(socket).await.map_err(unreached)?;
+    // A VMM may make links in the directory of its sockets.
+    let place = sys::socket::place_of(socket).map_err(unreached)?;
+    let stream = UnixStream::connect(sys::socket::path_of(&place)).await.map_err(unreached)?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
     let request = Request::builder().method(method).uri(path).header("host", "localhost");

@@ -5,9 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 use wire::agent::{TRANSPORT, Transport};
+use wire::id::{BootId, VmId};
 
 use super::features::{Feature, Version};
-use crate::model::machine::{DriveRole, DriveSpec, MachineSpec, NicAttachment};
+use crate::model::machine::{DriveRole, DriveSpec, MachineSpec, NicAttachment, NicSpec};
 
 /// The NIC's tap, in a network namespace of its own.
 pub(super) const TAP: &str = "tap0";
@@ -83,6 +84,17 @@ pub(super) struct Metrics {
     pub(super) metrics_path: String,
 }
 
+/// The configuration of any machine like `spec`'s: no id and no address.
+pub(super) fn shape(spec: &MachineSpec, nic: &NicAttachment, version: Version) -> Config {
+    let nobody = MachineSpec {
+        vm: VmId::from_random([0; 8]),
+        boot: BootId::from_random([0; 8]),
+        nic: NicSpec { mac: String::new(), ..spec.nic.clone() },
+        ..spec.clone()
+    };
+    config(&nobody, nic, version)
+}
+
 /// The configuration of `spec`'s machine.
 pub(super) fn config(spec: &MachineSpec, nic: &NicAttachment, version: Version) -> Config {
     let has_tap = matches!(nic, NicAttachment::Tap { .. });
@@ -109,7 +121,8 @@ pub(super) fn config(spec: &MachineSpec, nic: &NicAttachment, version: Version) 
             vcpu_count: spec.vcpus,
             mem_size_mib: spec.memory_mib,
             smt: false,
-            track_dirty_pages: false,
+            // What was not written since it began or was saved last, is not written when it is saved.
+            track_dirty_pages: true,
         },
         network_interfaces: nic.into_iter().collect(),
         // Relative to the directory Firecracker runs in, so that a saved machine finds it in another jail too.

@@ -61,6 +61,8 @@ pub enum Feature {
     HugePages,
     /// Devices are found through ACPI.
     Acpi,
+    /// What was written since a machine was saved last can be written into a copy of what was saved then.
+    MergedDiffs,
     /// A restored machine's NIC may be another tap than the saved one's.
     NetworkOverrides,
     /// Devices on a PCI bus.
@@ -79,9 +81,10 @@ pub enum Feature {
 
 impl Feature {
     /// All of them, by version.
-    pub const ALL: [Feature; 9] = [
+    pub const ALL: [Feature; 10] = [
         Feature::HugePages,
         Feature::Acpi,
+        Feature::MergedDiffs,
         Feature::NetworkOverrides,
         Feature::Pci,
         Feature::SparseSnapshots,
@@ -97,6 +100,7 @@ impl Feature {
         match self {
             Feature::HugePages => Version::new(1, 7),
             Feature::Acpi => Version::new(1, 8),
+            Feature::MergedDiffs => Version::new(1, 9),
             Feature::NetworkOverrides => Version::new(1, 12),
             Feature::Pci | Feature::SparseSnapshots => Version::new(1, 13),
             Feature::FreePageReporting | Feature::SerialFile => Version::new(1, 14),
@@ -111,6 +115,7 @@ impl Feature {
         match self {
             Feature::HugePages => "huge pages",
             Feature::Acpi => "devices that ordinary distributions' kernels find (ACPI)",
+            Feature::MergedDiffs => "forks that stop their source for less long",
             Feature::NetworkOverrides => "snapshots whose network may change",
             Feature::Pci => "PCI devices",
             Feature::SparseSnapshots => "snapshots of written memory only",

@@ -14,7 +14,9 @@
 //! | `/kernel /initramfs /rootfs /modules` | read-only |
 //! | `/disk` | the VM's own disk |
 //! | `/metrics` | what Firecracker counts |
-//! | `/config.json` | what it is to run |
+//! | `/config.json` | what it is to run, unless it goes on from a saved machine |
+//! | `/memory /devices` | the saved machine it goes on from; read-only |
+//! | `/saves` | where it leaves what it saves |
 //! | `/run` | where it runs: its API's socket, its vsock's; shared with the daemon |
 //! | `/dev/kvm /dev/net/tun /dev/urandom` | the devices |
 //! | `/lib …` | read-only, for a Firecracker that is not static |
@@ -60,6 +62,12 @@ pub(super) const INITRAMFS: &str = "/initramfs";
 pub(super) const METRICS: &str = "/metrics";
 /// What Firecracker is to run, in the jail.
 pub(super) const CONFIG: &str = "/config.json";
+/// The memory of the machine that it goes on from, in the jail.
+pub(super) const MEMORY: &str = "/memory";
+/// Its processors and devices, in the jail.
+pub(super) const STATE: &str = "/devices";
+/// Where Firecracker leaves what it saves, in the jail.
+pub(super) const SAVES: &str = "/saves";
 /// Where Firecracker runs, in the jail.
 pub(super) const RUN: &str = "/run";
 /// The devices of a jail.
@@ -89,12 +97,22 @@ pub(super) struct Jail {
     pub(super) files: Vec<Shown>,
     /// The boot's directory.
     pub(super) boot_dir: PathBuf,
+    /// Where on the host it leaves what it saves.
+    #[serde(default)]
+    pub(super) saves: Option<PathBuf>,
     /// Receives what it prints, which is the guest's console.
     pub(super) console: PathBuf,
     /// Whether there is a tap.
     pub(super) has_tap: bool,
     /// Where the tap's frames go; nowhere when none.
     pub(super) uplink: Option<PathBuf>,
+}
+
+impl Jail {
+    /// What of the host is at this place in the jail.
+    pub(super) fn shown(&self, at: &str) -> Option<&Path> {
+        self.files.iter().find(|shown| shown.at == at).map(|shown| shown.path.as_path())
+    }
 }
 
 /// A file of the host, in a jail.
@@ -196,6 +214,10 @@ fn confined(jail: &Jail, console: File) -> Result<(), Failure> {
     if let Some(uplink) = &uplink {
         rustix::io::fcntl_setfd(uplink, rustix::io::FdFlags::empty()).map_err(during("keep the way out"))?;
     }
+    if jail.shown(MEMORY).is_some() {
+        // Its memory is a file's: large pages would go to the VMM's own stacks alone, two MiB each.
+        rustix::thread::disable_transparent_huge_pages(true).map_err(during("keep to small pages"))?;
+    }
     let libraries = if is_static(&jail.program)? { &[][..] } else { &LIBRARIES[..] };
     let writable = build_root(jail, libraries)?;
     landlock::restrict(&writable, &DEVICES).map_err(during("restrict the VMM's files"))?;
@@ -216,6 +238,7 @@ fn build_root(jail: &Jail, libraries: &[&str]) -> Result<Vec<String>, Failure> {
     confine::keep_mounts_private().map_err(during("keep mounts private"))?;
     // Opened before anything is mounted over them.
     let shared = open(&crate::vmm::shared_dir(&jail.boot_dir))?;
+    let saves = jail.saves.as_deref().map(open).transpose()?;
     let files = jail.files.iter().map(|shown| Ok((shown, open(&shown.path)?))).collect::<Result<Vec<_>, Failure>>()?;
     confine::mount_memory(&root, ROOT_BYTES, ROOT_FILES).map_err(during("mount the VMM's root"))?;
     let inside = |at: &str| root.join(at.trim_start_matches('/'));
@@ -235,6 +258,10 @@ fn build_root(jail: &Jail, libraries: &[&str]) -> Result<Vec<String>, Failure> {
         show(place, access, &inside(&shown.at)).map_err(during(format!("give the VMM {}", shown.path.display())))?;
     }
     show(&shared, MountAccess::ReadWrite, &inside(RUN)).map_err(during("give the VMM its directory"))?;
+    if let Some(saves) = &saves {
+        make_dir(&inside(SAVES))?;
+        show(saves, MountAccess::ReadWrite, &inside(SAVES)).map_err(during("give the VMM where to save"))?;
+    }
     for library in libraries {
         show_library(library, &inside(library))?;
     }
@@ -244,7 +271,8 @@ fn build_root(jail: &Jail, libraries: &[&str]) -> Result<Vec<String>, Failure> {
     }
     enter(&root)?;
     let writable = jail.files.iter().filter(|shown| shown.is_writable).map(|shown| shown.at.clone());
-    Ok(writable.chain([RUN.to_owned()]).collect())
+    let saves = jail.saves.iter().map(|_| SAVES.to_owned());
+    Ok(writable.chain([RUN.to_owned()]).chain(saves).collect())
 }
 
 /// Makes `root` the root, leaves nothing of the old one, and has nothing be made in it any more.

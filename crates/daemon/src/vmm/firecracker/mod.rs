@@ -6,8 +6,11 @@
 //! | `config` | what it is asked to run: pure, checked against its OpenAPI |
 //! | `api` | requests to one that runs |
 //! | [`jail`] | what it runs in |
+//! | [`jailer`] | the driver for jails that a helper makes |
 //! | `landlock` | the jail's second wall |
 //! | `controls` | pause, resume, a larger disk |
+//! | `snapshot` | machines saved, and going on from what was saved |
+//! | `tracking` | what the memory that a machine has written is told from |
 //!
 //! The guest's console is what Firecracker prints; its own words are among it, and its last ones in the VMM's log.
 
@@ -16,9 +19,12 @@ mod config;
 mod controls;
 pub mod features;
 pub mod jail;
+pub mod jailer;
 mod landlock;
 #[cfg(test)]
 mod schema;
+mod snapshot;
+mod tracking;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -27,10 +33,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sys::kvm::Kvm;
 
-use super::{AgentChannel, Controls, Launch, Vmm, VmmDriver, VmmError, metrics_file, process, shared_dir};
+use super::{AgentChannel, Controls, Launch, Snapshots, Vmm, VmmDriver, VmmError, metrics_file, process, shared_dir};
 use crate::model::machine::{DriveRole, MachineSpec, NicAttachment};
 use features::Version;
 use jail::{Jail, Shown};
+use tracking::Saves;
 
 /// The program.
 pub const PROGRAM: &str = "firecracker";
@@ -127,15 +134,25 @@ impl Firecracker {
             Shown { is_writable, ..read(&drive.path, &jail::drive(drive.serial)) }
         }));
         files.push(Shown { is_writable: true, ..read(&metrics_file(&spec.vmm_log), jail::METRICS) });
-        let arguments = ["--id", spec.vm.as_str(), "--api-sock", API_SOCKET, "--config-file", jail::CONFIG];
-        let arguments =
-            arguments.into_iter().chain(["--level", "Warning", "--show-level"]).map(str::to_owned).collect();
+        let config = match &spec.saved {
+            Some(saved) => {
+                files.extend([read(&saved.memory, jail::MEMORY), read(&saved.devices, jail::STATE)]);
+                None
+            }
+            None => Some(config::config(spec, nic, version)),
+        };
+        let mut arguments =
+            vec!["--id", spec.vm.as_str(), "--api-sock", API_SOCKET, "--level", "Warning", "--show-level"];
+        if config.is_some() {
+            arguments.extend(["--config-file", jail::CONFIG]);
+        }
         Ok(Jail {
             program: program.to_path_buf(),
-            arguments,
-            config: Some(config::config(spec, nic, version)),
+            arguments: arguments.into_iter().map(str::to_owned).collect(),
+            config,
             files,
             boot_dir: spec.boot_dir.clone(),
+            saves: Saves::of(spec).map(|saves| saves.shared()),
             console: spec.console_log.clone(),
             has_tap,
             uplink,
@@ -193,9 +210,6 @@ impl VmmDriver for Firecracker {
         if spec.vcpus > VCPUS_MAX {
             return Err(refused(format!("a VM has 1 to {VCPUS_MAX} processors, not {}", spec.vcpus)));
         }
-        if spec.saved.is_some() {
-            return Err(refused("it goes on from no saved machine".to_owned()));
-        }
         super::check_memory(spec.memory_mib)?;
         super::check_files(Firecracker::NAME, spec)?;
         let jail = self.jail(spec, nic)?;
@@ -206,6 +220,7 @@ impl VmmDriver for Firecracker {
             boot_dir: spec.boot_dir.clone(),
             vmm_log: spec.vmm_log.clone(),
             console_log: spec.console_log.clone(),
+            // Its jail names the files: nothing of them is inherited.
             saved: None,
             agent: AgentChannel::Await,
         };
@@ -223,18 +238,36 @@ impl VmmDriver for Firecracker {
             sys::fs::create_private_dir(dir)?;
         }
         sys::fs::append(&metrics_file(&launch.vmm_log), 0o600)?;
+        let jail = jail_of(launch).ok_or_else(|| refused("it did not plan this".to_owned()))?;
+        let from = jail.shown(jail::MEMORY);
+        if let Some(saves) = Saves::in_jail(&jail) {
+            saves.begin(from)?;
+        }
         let mut held = process::spawn(launch)?;
         let socket = api_socket(&launch.boot_dir);
-        let is_up = || async { matches!(api::describe(&socket).await, Ok(info) if info.state == "Running") };
+        let awaited = if from.is_some() { "Not started" } else { "Running" };
+        let is_up = || async { matches!(api::describe(&socket).await, Ok(info) if info.state == awaited) };
         process::wait_until_up(&mut held, launch, UP_WITHIN, is_up).await?;
         // From here on the launcher only waits.
         held.aim(launch)?;
+        if from.is_some()
+            && let Err(error) = snapshot::load(&socket, self.version()).await
+        {
+            held.kill().await?;
+            self.ensure_gone(launch).await?;
+            return Err(error);
+        }
         Ok(Box::new(held))
     }
 
     async fn adopt(&self, launch: &Launch) -> Result<Option<Box<dyn Vmm>>, VmmError> {
-        // One that has not come as far as its API has not begun either: it is started again.
-        if tokio::net::UnixStream::connect(api_socket(&launch.boot_dir)).await.is_err() {
+        // One that has not come as far as its API, or to what was saved, has not begun either: it is started again.
+        let socket = api_socket(&launch.boot_dir);
+        let has_begun = match tokio::net::UnixStream::connect(&socket).await {
+            Ok(_) => !matches!(api::describe(&socket).await, Ok(info) if info.state == "Not started"),
+            Err(_) => false,
+        };
+        if !has_begun {
             self.ensure_gone(launch).await?;
             return Ok(None);
         }
@@ -242,12 +275,15 @@ impl VmmDriver for Firecracker {
     }
 
     fn lost_disk(&self, launch: &Launch) -> Option<PathBuf> {
-        let disk = jail::drive(DriveRole::Disk);
-        let shown = jail_of(launch)?.files.into_iter().find(|shown| shown.at == disk)?;
-        Some(shown.path).filter(|disk| process::has_open(launch, disk) == Some(false))
+        let disk = jail_of(launch)?.shown(&jail::drive(DriveRole::Disk))?.to_path_buf();
+        Some(disk).filter(|disk| process::has_open(launch, disk) == Some(false))
     }
 
     fn controls(&self) -> Option<&dyn Controls> {
+        Some(self)
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
         Some(self)
     }
 
@@ -256,6 +292,9 @@ impl VmmDriver for Firecracker {
         // A root that was being made is the launcher's alone, and went with it.
         for dir in [shared_dir(&launch.boot_dir), jail::root_dir(&launch.boot_dir)] {
             sys::fs::remove_tree(&dir)?;
+        }
+        if let Some(saves) = jail_of(launch).as_ref().and_then(Saves::in_jail) {
+            saves.end()?;
         }
         Ok(())
     }

@@ -87,6 +87,7 @@ pub(super) fn shape(spec: &MachineSpec, nic: &NicAttachment, host: &Host) -> Str
         console_log: PathBuf::new(),
         vmm_log: PathBuf::new(),
         saved: None,
+        slot: None,
         ..*spec
     };
     let nic = match nic {

@@ -38,6 +38,10 @@ pub(crate) enum Behaviour {
     SilentWhenSaved,
     /// Boots as it should; going on from what was saved it answers, and does not become another machine.
     CannotRenew,
+    /// Its channel breaks when it is configured: before it hears of that, and again before it has answered.
+    LosesChannel,
+    /// Ends when it is configured.
+    DiesConfigured,
 }
 
 pub(crate) struct Machine {
@@ -57,6 +61,8 @@ pub(crate) struct Machine {
     exit: watch::Sender<Option<ExitReason>>,
     says: watch::Sender<Option<Event>>,
     is_configured: AtomicBool,
+    /// How often it was asked to be configured.
+    pub(crate) asked: AtomicU32,
     is_paused: AtomicBool,
     /// What its filesystem was grown to last.
     pub(crate) disk_bytes: AtomicU64,
@@ -91,6 +97,7 @@ impl Machine {
             exit: watch::Sender::new(None),
             says: watch::Sender::new(None),
             is_configured: AtomicBool::new(is_saved),
+            asked: AtomicU32::new(0),
             is_paused: AtomicBool::new(false),
             disk_bytes: AtomicU64::new(0),
             clock_ns: AtomicU64::new(0),
@@ -202,7 +209,8 @@ impl Machine {
         let tag = Tag::of(&nonce);
         let stage = if self.is_configured.load(Ordering::SeqCst) { Stage::Serving } else { Stage::Unconfigured };
         let [vm, boot] = self.named.lock().unwrap().clone();
-        let hello = Hello { generation: GENERATION, version: "fake".into(), vm, boot, stage, uptime_ms: 1 };
+        let hello =
+            Hello { generation: GENERATION, version: "fake".into(), vm, boot, stage, uptime_ms: 1, secret: None };
         let mut out = preamble_reply(&nonce).to_vec();
         put(&mut out, Kind::Hello, 0, &hello, tag);
         if socket.write_all(&out).await.is_err() {
@@ -227,7 +235,17 @@ impl Machine {
                     // Asked when it still ran.
                     continue;
                 }
+                let is_asked = matches!(request, Request::Configure(_));
+                let asked = if is_asked { self.asked.fetch_add(1, Ordering::SeqCst) + 1 } else { 0 };
+                match (self.behaviour, asked) {
+                    (Behaviour::LosesChannel, 1) => return,
+                    (Behaviour::DiesConfigured, 1) => return self.end(ExitReason::Ended { code: Some(0) }),
+                    _ => {}
+                }
                 let (reply, ends) = self.answer(request);
+                if (self.behaviour, asked) == (Behaviour::LosesChannel, 2) {
+                    return;
+                }
                 put(&mut out, Kind::Reply, frame.head.stream, &reply, tag);
                 if let Some(how) = ends {
                     put(&mut out, Kind::Event, 0, &Event::Ending { how }, tag);
@@ -266,9 +284,12 @@ impl Machine {
                 (Reply::Done { bytes: 0 }, None)
             }
             Request::Configure(config) => {
-                assert!(!self.is_configured.swap(true, Ordering::SeqCst), "configured twice");
-                self.write(BOOTED);
-                *self.config.lock().unwrap() = Some(*config);
+                if !self.is_configured.swap(true, Ordering::SeqCst) {
+                    self.write(BOOTED);
+                    *self.config.lock().unwrap() = Some(*config);
+                } else {
+                    assert_eq!(self.behaviour, Behaviour::LosesChannel, "configured twice");
+                }
                 let warnings = vec!["no /etc/ssh in the image".to_owned()];
                 (
                     Reply::Configured(Configured { init: Some("/sbin/init".into()), warnings, ..Default::default() }),
@@ -280,6 +301,7 @@ impl Machine {
                 self.is_frozen.store(quiesce, Ordering::SeqCst);
                 (Reply::Done { bytes: 0 }, None)
             }
+            Request::Hold => (Reply::Done { bytes: 0 }, None),
             Request::Renew(_) if self.behaviour == Behaviour::CannotRenew => {
                 (Reply::Failed(Failure::Refused { why: "its clock stands still".into() }), None)
             }

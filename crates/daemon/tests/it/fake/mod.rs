@@ -417,6 +417,10 @@ impl NetworkDriver for Drivers {
         Ok(())
     }
 
+    async fn ensure_plugged(&self, _: &NicAttachment, _: &Path) -> Result<(), NetworkError> {
+        Ok(())
+    }
+
     async fn ensure_detached(&self, _: &NicAttachment, boot_dir: &Path) -> Result<(), NetworkError> {
         self.0.attached.lock().unwrap().remove(boot_dir);
         Ok(())

@@ -25,6 +25,7 @@ pub(in crate::vmm::firecracker) fn spec() -> MachineSpec {
         console_log: "/state/vms/a/logs/f.console.log".into(),
         vmm_log: "/state/vms/a/logs/f.vmm.log".into(),
         saved: None,
+        slot: None,
         vm,
     }
 }
