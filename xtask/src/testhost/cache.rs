@@ -4,7 +4,7 @@
 //! ${BANGER_TEST_CACHE:-$XDG_CACHE_HOME/banger-test}/testhost/
 //!     lock                      one builder at a time
 //!     debs/  wheels/            what was downloaded and verified
-//!     image-<recipe hash>/      disk.ext4, vmlinuz, initrd, the client's key, known_hosts, build.log
+//!     image-<recipe hash>/      disk.ext4, vmlinuz, initrd, qemu/, the client's key, known_hosts, build.log
 //!     parts-<key>.ext4          what guests inside boot from, made of a banger home
 //!     hosts/<name>/             a running test host: pid, port, image, console.log, qemu.log, mailbox
 //! ```

@@ -20,6 +20,7 @@ use sys::process::{Identity, Tie};
 
 use super::build::check_room;
 use super::cache::Cache;
+use super::emulator;
 use super::machine::Machine;
 use super::ssh;
 
@@ -266,7 +267,7 @@ impl Host {
 
 fn spawn(machine: &Machine, dir: &Path, keep: Keep) -> Result<(Child, Identity)> {
     let log = File::create(dir.join("qemu.log")).context("cannot make qemu.log")?;
-    let mut command = Command::new("qemu-system-x86_64");
+    let mut command = emulator::command(&machine.image);
     command.args(machine.arguments()).current_dir(dir).stdin(Stdio::null());
     command.stdout(log.try_clone().context("cannot share qemu.log")?).stderr(log);
     // The file that takes what the machine writes is made here, and has no name from then on.

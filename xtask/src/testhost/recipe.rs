@@ -19,6 +19,8 @@ pub(super) struct Recipe {
     /// Size of the host's disk in GiB; the file is sparse.
     pub(super) disk_gib: u64,
     pub(super) packages: Vec<String>,
+    /// More of them, from the suite's backports.
+    pub(super) backports: Vec<String>,
     /// Units that never start.
     pub(super) mask: Vec<String>,
     pub(super) wheel: Wheel,
@@ -75,6 +77,7 @@ pub(super) fn read(root: &Path) -> Result<Source> {
     }
     // How an image is built is part of what it is.
     files.push(("build.rs".to_owned(), false, include_bytes!("build.rs").to_vec()));
+    files.push(("emulator.rs".to_owned(), false, include_bytes!("emulator.rs").to_vec()));
     Ok(Source { dir, recipe, hash: hash(&files) })
 }
 

@@ -11,7 +11,7 @@ const PLACES: &[&str] = &["/usr/sbin/depmod", "/sbin/depmod", "/usr/bin/depmod",
 pub(super) fn run(base: &Path, release: &str) -> Result<(), KernelError> {
     let program = PLACES.iter().map(Path::new).find(|place| place.exists()).ok_or(KernelError::NoDepmod)?;
     let mut depmod = sys::process::command(program);
-    depmod.arg("-b").arg(base).arg(release);
+    depmod.env("LC_ALL", "C").arg("-b").arg(base).arg(release);
     sys::process::run(&mut depmod).map_err(KernelError::Depmod)?;
     Ok(())
 }

@@ -31,7 +31,7 @@ pub(super) fn arguments(spec: &MachineSpec, nic: &NicAttachment, host: &Host) ->
     let mut option = |name: &str, value: String| argv.extend([name.to_owned(), value]);
     option("-name", format!("guest=banger-{},debug-threads=on", spec.vm));
     option("-M", machine(spec));
-    option("-accel", accel(host.accel).to_owned());
+    option("-accel", accel(host).to_owned());
     option("-cpu", cpu(host.accel).to_owned());
     option("-smp", spec.vcpus.to_string());
     option("-m", format!("{}M", spec.memory_mib));
@@ -100,10 +100,11 @@ pub(super) fn shape(spec: &MachineSpec, nic: &NicAttachment, host: &Host) -> Str
     arguments(&nobody, &nic, &host).join(" ")
 }
 
-fn accel(accel: Accel) -> &'static str {
-    match accel {
-        Accel::Kvm => "kvm",
-        Accel::Tcg => "tcg,thread=multi",
+fn accel(host: &Host) -> &'static str {
+    match (host.accel, host.is_parallel) {
+        (Accel::Kvm, _) => "kvm",
+        (Accel::Tcg, true) => "tcg,thread=multi",
+        (Accel::Tcg, false) => "tcg,thread=single",
     }
 }
 

@@ -6,6 +6,7 @@
 //! | `qmp` | whether a started QEMU has come up, and commands to it |
 //! | `controls` | pause, resume, a larger disk |
 //! | `snapshot` | machines saved, and going on from what was saved |
+//! | [`translation`] | whether processors may be translated side by side |
 //!
 //! Facts about QEMU, the kernel's options and their prices are from QEMU 7.2 with Debian's 6.1 cloud kernel.
 
@@ -13,9 +14,10 @@ mod argv;
 mod controls;
 mod qmp;
 mod snapshot;
+pub mod translation;
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -46,6 +48,8 @@ pub enum Accel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Host {
     accel: Accel,
+    /// Whether translated processors may run at the same time, or take turns.
+    is_parallel: bool,
     /// The time stamp counter's frequency, which the guest sees too.
     tsc_khz: Option<u64>,
 }
@@ -58,17 +62,26 @@ pub struct Qemu {
     kvm: Kvm,
     tsc: Measurement,
     tsc_khz: OnceLock<Option<u64>>,
+    is_parallel: Arc<OnceLock<bool>>,
 }
 
 impl Qemu {
     /// The name of this driver.
     pub const NAME: &'static str = "qemu";
 
-    /// Looks for the program in `path` (the value of `PATH`), for KVM, and begins to measure the TSC.
+    /// Looks for the program in `path` (the value of `PATH`), for KVM, and begins to measure the TSC and to ask the program
+    /// for its version.
     #[must_use]
     pub fn probe(path: Option<&std::ffi::OsStr>) -> Qemu {
         let program = path.and_then(|path| sys::process::find_program(PROGRAM, path));
-        Qemu { program, kvm: sys::kvm::probe(), tsc: Measurement::begin(), tsc_khz: OnceLock::new() }
+        let (tsc_khz, is_parallel) = (OnceLock::new(), Arc::default());
+        let qemu = Qemu { program, kvm: sys::kvm::probe(), tsc: Measurement::begin(), tsc_khz, is_parallel };
+        if let (Accel::Tcg, Some(program)) = (qemu.accel(), qemu.program.clone()) {
+            let is_parallel = qemu.is_parallel.clone();
+            // Whoever needs it first waits for this thread, or does the same.
+            std::thread::spawn(move || *is_parallel.get_or_init(|| translation::may_be_parallel(&program)));
+        }
+        qemu
     }
 
     /// Where the program is; none when it is not installed.
@@ -93,7 +106,16 @@ impl Qemu {
     }
 
     fn host(&self) -> Host {
-        Host { accel: self.accel(), tsc_khz: *self.tsc_khz.get_or_init(|| self.tsc.khz()) }
+        Host {
+            accel: self.accel(),
+            is_parallel: self.accel() == Accel::Kvm || self.is_parallel(),
+            tsc_khz: *self.tsc_khz.get_or_init(|| self.tsc.khz()),
+        }
+    }
+
+    fn is_parallel(&self) -> bool {
+        let ask = || self.program.as_ref().is_some_and(|program| translation::may_be_parallel(program));
+        *self.is_parallel.get_or_init(ask)
     }
 }
 

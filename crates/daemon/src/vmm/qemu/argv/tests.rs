@@ -36,21 +36,31 @@ fn lines(argv: &[String]) -> String {
 #[test]
 fn a_closed_guest_under_tcg() {
     let nic = NicAttachment::QemuUser { publish: vec![Publish { host_port: 8080, guest_port: 80 }] };
-    let host = Host { accel: Accel::Tcg, tsc_khz: Some(2_900_000) };
+    let host = Host { accel: Accel::Tcg, is_parallel: true, tsc_khz: Some(2_900_000) };
     insta::assert_snapshot!(lines(&arguments(&spec(), &nic, &host)));
 }
 
 #[test]
 fn an_open_guest_under_kvm() {
     let nic = NicAttachment::StreamSocket { path: "/run/boots/fedcba98/passt.sock".into() };
-    let host = Host { accel: Accel::Kvm, tsc_khz: None };
+    let host = Host { accel: Accel::Kvm, is_parallel: true, tsc_khz: None };
     insta::assert_snapshot!(lines(&arguments(&spec(), &nic, &host)));
+}
+
+#[test]
+fn processors_take_turns_where_they_must() {
+    let nic = NicAttachment::QemuUser { publish: Vec::new() };
+    let host = |accel, is_parallel| Host { accel, is_parallel, tsc_khz: None };
+    let said = |host: Host| arguments(&spec(), &nic, &host)[8].clone();
+    assert_eq!(said(host(Accel::Tcg, false)), "tcg,thread=single");
+    assert_eq!(said(host(Accel::Tcg, true)), "tcg,thread=multi");
+    assert_eq!(said(host(Accel::Kvm, true)), "kvm");
 }
 
 #[test]
 fn another_measurement_is_no_other_machine() {
     let nic = NicAttachment::QemuUser { publish: Vec::new() };
-    let host = |tsc_khz| Host { accel: Accel::Tcg, tsc_khz };
+    let host = |tsc_khz| Host { accel: Accel::Tcg, is_parallel: true, tsc_khz };
     let one = shape(&spec(), &nic, &host(Some(2_600_000)));
     assert_eq!(one, shape(&spec(), &nic, &host(Some(2_599_999))));
     assert_ne!(one, shape(&spec(), &nic, &host(None)));
@@ -63,7 +73,7 @@ fn another_measurement_is_no_other_machine() {
 
 #[test]
 fn nothing_typed_reaches_the_kernel() {
-    let host = Host { accel: Accel::Tcg, tsc_khz: Some(1) };
+    let host = Host { accel: Accel::Tcg, is_parallel: true, tsc_khz: Some(1) };
     let line = command_line(&spec(), &host);
     let ours: Vec<&str> = line.split(' ').filter(|word| word.starts_with("banger.")).collect();
     assert_eq!(ours, ["banger.vm=00112233445566aa", "banger.boot=fedcba9876543210", "banger.transport=virtio-serial"]);
@@ -72,7 +82,7 @@ fn nothing_typed_reaches_the_kernel() {
 #[test]
 fn the_disk_is_found_again() {
     let nic = NicAttachment::QemuUser { publish: Vec::new() };
-    let host = Host { accel: Accel::Tcg, tsc_khz: None };
+    let host = Host { accel: Accel::Tcg, is_parallel: true, tsc_khz: None };
     let argv = arguments(&spec(), &nic, &host);
     assert_eq!(disk(&argv), Some("/state/vms/a,b/disk.ext4".into()));
     assert_eq!(disk(&argv[..4]), None);
