@@ -208,6 +208,9 @@ pub enum ConfigError {
         /// As written.
         path: String,
     },
+    /// Jails of the helper around a VMM that it does not start.
+    #[error("config.toml says mode = \"system\" and vmm = \"qemu\": the helper makes jails for Firecracker only")]
+    SystemQemu,
     /// An entry of `file_sync` that is refused.
     #[error("file_sync entry {index} in config.toml: {why}")]
     FileSync {
@@ -250,6 +253,9 @@ impl Config {
         limits::check(vcpus, memory_mib, disk_bytes).map_err(ConfigError::Limit)?;
         if let Some(after_ms) = self.stop_after_ms()?.filter(|after_ms| *after_ms > 0) {
             limits::check_stop_after(after_ms).map_err(ConfigError::StopAfter)?;
+        }
+        if (self.mode, self.vmm) == (Some(ModeChoice::System), Some(VmmChoice::Qemu)) {
+            return Err(ConfigError::SystemQemu);
         }
         if let Some(path) = self.ssh_key_path.as_ref().filter(|path| !is_rooted(path)) {
             return Err(ConfigError::Path { key: "ssh_key_path", path: path.clone() });

@@ -12,6 +12,15 @@ fn load(text: &str) -> Result<Config, ConfigError> {
 }
 
 #[test]
+fn the_helper_makes_no_jail_for_qemu() {
+    let refused = load("mode = \"system\"\nvmm = \"qemu\"").unwrap_err();
+    assert!(matches!(refused, ConfigError::SystemQemu), "{refused}");
+    for fine in ["mode = \"auto\"\nvmm = \"qemu\"", "mode = \"system\"", "mode = \"system\"\nvmm = \"auto\""] {
+        load(fine).unwrap();
+    }
+}
+
+#[test]
 fn sizes_come_from_config_then_host_then_floor() {
     let small = HostSize { cpus: 2, memory_mib: 2048, is_emulated: true };
     let large = HostSize { cpus: 64, memory_mib: 262_144, is_emulated: false };

@@ -8,7 +8,7 @@ use daemon::doctor;
 use daemon::network::user::Nics;
 use daemon::vmm::VmmDriver;
 use daemon::vmm::firecracker::Firecracker;
-use daemon::vmm::firecracker::features::Version;
+use daemon::vmm::firecracker::features::{Feature, Version};
 use daemon::vmm::firecracker::jailer::Jailer;
 use daemon::vmm::fleet::Fleet;
 use daemon::vmm::qemu::Qemu;
@@ -43,6 +43,9 @@ pub(super) fn machines(surroundings: &Surroundings, qemu: Qemu, choice: VmmChoic
     let (is_chosen, words) = match (choice, usable) {
         (VmmChoice::Qemu, _) => (false, unused("the configuration says vmm = \"qemu\"")),
         (VmmChoice::Auto, Err(why)) if !is_jailers => (false, doctor::Firecracker::Unused { why }),
+        (VmmChoice::Auto, Ok((_, version))) if !is_jailers && !version.has(Feature::Acpi) => {
+            (false, unused(&version.why_unasked()))
+        }
         (VmmChoice::Auto | VmmChoice::Firecracker, Err(why)) => (true, doctor::Firecracker::Unusable { why }),
         (VmmChoice::Auto | VmmChoice::Firecracker, Ok((program, version))) => {
             (true, used(program, version, is_jailers))

@@ -38,7 +38,11 @@ impl Daemon {
 
     /// Asks, each time after `prepare`, for as long as no answer comes, and goes away one step later each time. How often
     /// it went away.
-    async fn asked_by_who_goes_away(&self, prepare: impl AsyncFn(), ask: impl AsyncFn() -> Result<Begun, Cause>) -> usize {
+    async fn asked_by_who_goes_away(
+        &self,
+        prepare: impl AsyncFn(),
+        ask: impl AsyncFn() -> Result<Begun, Cause>,
+    ) -> usize {
         for times in 1.. {
             prepare().await;
             let answer = polled_at_most(times, ask()).await;
@@ -78,7 +82,9 @@ async fn what_a_client_began_before_it_went_away_is_driven() {
     // A store that happens to answer before it is looked at saves a step: each of them alone may be over soon.
     let steps = daemon.asked_by_who_goes_away(is_gone, async || engine.create(request("web", false)).await).await
         + daemon.asked_by_who_goes_away(async || daemon.has_web(false).await, async || engine.start("web").await).await
-        + daemon.asked_by_who_goes_away(async || daemon.has_web(true).await, async || engine.stop("web", None).await).await
+        + daemon
+            .asked_by_who_goes_away(async || daemon.has_web(true).await, async || engine.stop("web", None).await)
+            .await
         + daemon.asked_by_who_goes_away(async || daemon.has_web(true).await, async || engine.delete("web").await).await;
     assert!(steps > 4, "they were answered at once: {steps}");
     assert_clean_slate(&daemon).await;

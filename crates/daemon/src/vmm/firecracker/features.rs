@@ -3,6 +3,7 @@
 //! The versions are those of its changelog. One that is newer than all of them is taken to do what they do.
 
 use std::fmt;
+use std::path::Path;
 
 /// A Firecracker's version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +34,21 @@ impl Version {
         let (major, minor) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
         let patch = numbers.next().and_then(Result::ok).unwrap_or(0);
         Some(Version { major, minor, patch })
+    }
+
+    /// Whether it is used at all; else why not, in words.
+    pub(super) fn check(self, program: &Path) -> Result<(), String> {
+        if self < OLDEST {
+            return Err(format!("{} is version {self}, and {OLDEST} is the oldest that is used", program.display()));
+        }
+        Ok(())
+    }
+
+    /// Why one without [`Feature::Acpi`] is used only where it is asked for: it tells the kernel of devices on its command
+    /// line, and Debian's does not listen (`CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES`).
+    #[must_use]
+    pub fn why_unasked(self) -> String {
+        format!("version {self} is installed, and Debian's kernels find devices from {} on", Feature::Acpi.since())
     }
 
     /// Whether it can do this.
@@ -141,6 +157,17 @@ mod tests {
             assert_eq!(parse(other), None, "{other}");
         }
         assert!(Version::new(1, 5) < Version::new(1, 12) && Version::new(1, 16) < Version::new(2, 0));
+    }
+
+    #[test]
+    fn what_most_kernels_find_no_disk_on_is_to_be_asked_for() {
+        let program = Path::new("/x/firecracker");
+        assert_eq!(
+            Version::new(1, 4).check(program).unwrap_err(),
+            "/x/firecracker is version 1.4.0, and 1.5.0 is the oldest that is used"
+        );
+        assert!(OLDEST.check(program).is_ok() && !OLDEST.has(Feature::Acpi) && Version::new(1, 8).has(Feature::Acpi));
+        assert!(OLDEST.why_unasked().ends_with("find devices from 1.8.0 on"));
     }
 
     #[test]

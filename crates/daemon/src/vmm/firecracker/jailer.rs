@@ -29,7 +29,7 @@ use super::api::{self, ApiError};
 use super::config::{self, Config};
 use super::controls::{self, failed};
 use super::features::Version;
-use super::{PROGRAM, UP_WITHIN, VCPUS_MAX, api_socket, features, version_of};
+use super::{PROGRAM, UP_WITHIN, VCPUS_MAX, api_socket, version_of};
 use crate::model::machine::{DriveRole, ExitReason, MachineSpec, NicAttachment};
 use crate::privileged::{Helper, PrivilegedError, Spawn, open_file};
 use crate::vmm::{
@@ -242,13 +242,7 @@ fn look(helper: &Helper, state: &Path, cache: &Path) -> Result<Ground, String> {
         return Err(why.to_string());
     }
     let version = version_of(&program)?;
-    if version < features::OLDEST {
-        return Err(format!(
-            "{} is version {version}, and {} is the oldest that is used",
-            program.display(),
-            features::OLDEST
-        ));
-    }
+    version.check(&program)?;
     Ok(Ground { program, version, state: state.to_path_buf(), cache: cache.to_path_buf(), run })
 }
 

@@ -106,13 +106,7 @@ impl Firecracker {
             return Err(why.to_string());
         }
         let version = self.version.clone()?;
-        if version < features::OLDEST {
-            return Err(format!(
-                "{} is version {version}, and {} is the oldest that is used",
-                program.display(),
-                features::OLDEST
-            ));
-        }
+        version.check(program)?;
         if let Err(why) = &self.jail {
             return Err(format!("there is no jail for it: {why}"));
         }
