@@ -6,6 +6,9 @@
 //! 4. Runs the scenarios there as root; what they print is printed here as it comes.
 //! 5. Brings out JUnit, journal, consoles and `banger doctor` into `target/e2e/`, and powers the host off.
 //!
+//! Where it is the host that fails and its processor is emulated, steps 3 to 5 are done once more in a new one: see
+//! `docs/testhost.md`.
+//!
 //! Status: 0 all passed, 1 a scenario or the host failed (which of both is said), 2 called wrongly, 77 this machine cannot
 //! run a test host.
 
@@ -15,8 +18,10 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use sys::kvm::Kvm;
+
 use crate::coverage::{self, Tools};
-use crate::testhost::{self, Cache, Host, Keep, PREFIX, STATUS_SKIPPED, ShapeArgs, Unavailable};
+use crate::testhost::{self, Cache, Host, HostFailed, Keep, PREFIX, STATUS_SKIPPED, ShapeArgs, Unavailable};
 use crate::{dist, root};
 
 /// Where the scenarios' program is in the host, and where it leaves things.
@@ -25,6 +30,9 @@ const ARTIFACTS: &str = "/var/lib/e2e";
 
 /// What the names of scenarios that run the product's black-box tests begin with.
 const BLACK_BOX: &str = "black_box.";
+
+/// How many hosts may fail before the command does.
+const HOSTS_MAX: u32 = 3;
 
 /// What is brought out: a file here, and the line of shell that prints it there.
 const BROUGHT: [(&str, &str); 4] = [
@@ -77,7 +85,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         programs.push((build_black_box(&root, &target)?, "black-box"));
     }
 
-    let outcome = in_host(args, &root, &target, &programs, filter.as_deref());
+    let mut outcome = in_host(args, &root, &target, &programs, filter.as_deref());
+    for _ in 1..HOSTS_MAX {
+        let Err(error) = &outcome else { break };
+        if !error.is::<HostFailed>() || sys::kvm::probe() == Kvm::Usable {
+            break;
+        }
+        eprintln!("e2e: {error:#}\ne2e: an emulated processor lets that happen: once more in a new host");
+        outcome = in_host(args, &root, &target, &programs, filter.as_deref());
+    }
     match outcome {
         Ok(code) => Ok(code),
         Err(error) => match error.downcast_ref::<Unavailable>() {
@@ -102,7 +118,7 @@ fn in_host(
     let tree = testhost::built_tree(args.coverage)?;
     let shape = args.shape.clone().with_home(guest_home(root, &tree)?);
 
-    let failed = "the test host failed, which says nothing about the scenarios";
+    let failed = HostFailed;
     let cache = Cache::open()?;
     let image = testhost::image(&cache).context(failed)?;
     let host = Host::up(&cache, &testhost::tied_name(), &image, &shape.shape(&cache)?, Keep::Tied).context(failed)?;

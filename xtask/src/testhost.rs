@@ -33,7 +33,7 @@ use clap::Subcommand;
 
 use crate::{dist, root};
 pub(crate) use cache::Cache;
-pub(crate) use failure::{STATUS_SKIPPED, Unavailable};
+pub(crate) use failure::{HostFailed, STATUS_SKIPPED, Unavailable};
 pub(crate) use host::{Host, Keep, tied_name};
 pub(crate) use ssh::quoted;
 

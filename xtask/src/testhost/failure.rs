@@ -6,6 +6,16 @@ use std::fmt;
 /// The status of a run that this machine cannot do, by the convention of test runners.
 pub(crate) const STATUS_SKIPPED: u8 = 77;
 
+/// The test host failed: nothing is said about what ran in it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HostFailed;
+
+impl fmt::Display for HostFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the test host failed, which says nothing about the scenarios")
+    }
+}
+
 /// This machine lacks something that a test host needs: nothing was tried, and nothing is wrong with the product.
 #[derive(Debug)]
 pub(crate) struct Unavailable {

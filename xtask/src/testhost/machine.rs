@@ -57,8 +57,11 @@ impl Machine {
     }
 
     fn command_line(&self) -> String {
-        // Each character on the serial line costs an exit: quiet until something is wrong.
-        let mut line = "root=/dev/vda rw fsck.mode=skip console=ttyS0 quiet systemd.show_status=no panic=-1".to_owned();
+        // Each character on the serial line costs an exit: quiet until something is wrong. A host whose kernel has lost a
+        // thread says nothing about the guest any more that it was: it ends.
+        let words =
+            ["root=/dev/vda rw fsck.mode=skip console=ttyS0 quiet systemd.show_status=no", "panic=-1 oops=panic"];
+        let mut line = words.join(" ");
         if let (false, Some(khz)) = (self.is_accelerated, self.tsc_khz) {
             line.push_str(&format!(" tsc=reliable tsc_early_khz={khz}"));
         }
@@ -104,7 +107,7 @@ mod tests {
         for part in [
             "-accel tcg,thread=multi,tb-size=512 -cpu EPYC,+svm,+npt -smp 2 -m 4096",
             "-kernel /c/image-1/vmlinuz -initrd /c/image-1/initrd",
-            "tsc=reliable tsc_early_khz=2000000",
+            "panic=-1 oops=panic tsc=reliable tsc_early_khz=2000000",
             "file=/c/image-1/disk.ext4,snapshot=on,cache=unsafe",
             "file=/c/parts,,1.ext4,readonly=on",
             "hostfwd=tcp:127.0.0.1:2222-:22",
