@@ -3,6 +3,7 @@
 //! [`probe`] looks, changing nothing; [`report`] judges what was found and is pure.
 
 pub mod autostart;
+mod machines;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -11,8 +12,9 @@ use sys::process::find_program;
 use wire::api::{Check, CheckStatus, DoctorReport};
 use wire::size::human;
 
+pub use machines::{Firecracker, Mode};
+
 use crate::model::autostart::Autostart;
-use crate::vmm::qemu::translation;
 
 /// Room below which a build or a first boot is likely to fail.
 const FREE_BYTES_COMFORT: u64 = 6 << 30;
@@ -63,49 +65,6 @@ pub struct TemplateFacts {
     pub uses: u64,
     /// How many booted instead, because one could not be used.
     pub fell_back: u64,
-}
-
-/// Who makes the jails of new boots.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mode {
-    /// The helper.
-    System,
-    /// The daemon, without root.
-    Session {
-        /// Why not the helper; none where nobody looked.
-        why: Option<String>,
-    },
-    /// Nobody: the helper is asked for and does not.
-    Refused {
-        /// Why.
-        why: String,
-    },
-}
-
-/// Firecracker on this host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Firecracker {
-    /// It runs new boots.
-    Used {
-        /// Where it is.
-        program: PathBuf,
-        /// Its version.
-        version: String,
-        /// What newer versions would bring, each with its version.
-        news: Vec<(String, &'static str)>,
-        /// What it runs in.
-        jail: &'static str,
-    },
-    /// Something else does.
-    Unused {
-        /// Why.
-        why: String,
-    },
-    /// It is asked for and cannot run.
-    Unusable {
-        /// Why.
-        why: String,
-    },
 }
 
 /// A program that some part of banger runs.
@@ -220,7 +179,8 @@ fn meminfo_mib(key: &str) -> u64 {
 /// Judges what was found.
 #[must_use]
 pub fn report(found: &Findings) -> DoctorReport {
-    let mut checks = vec![architecture(&found.arch), mode(&found.mode), kvm(&found.kvm), vmm(found)];
+    let mut checks =
+        vec![architecture(&found.arch), machines::mode(&found.mode), machines::kvm(&found.kvm), machines::vmm(found)];
     checks.extend(found.programs.iter().map(|(need, is_there)| program(need, *is_there)));
     checks.push(memory(found.memory_available_mib));
     checks.push(state(&found.state));
@@ -250,64 +210,6 @@ fn architecture(arch: &str) -> Check {
         check("architecture", CheckStatus::Pass, arch)
     } else {
         check("architecture", CheckStatus::Fail, format!("{arch}: only x86_64 is supported"))
-    }
-}
-
-fn mode(mode: &Mode) -> Check {
-    match mode {
-        Mode::System => {
-            check("mode", CheckStatus::Pass, "system: the helper makes the jails, and each VM has a user id of its own")
-        }
-        Mode::Session { why: None } => check("mode", CheckStatus::Pass, "session: nothing runs as root"),
-        Mode::Session { why: Some(why) } => {
-            check("mode", CheckStatus::Pass, format!("session: nothing runs as root ({why})"))
-        }
-        Mode::Refused { why } => {
-            let text = format!("system mode is asked for and cannot be: {why}");
-            fixed_by(check("mode", CheckStatus::Fail, text), "mode = \"auto\" in config.toml goes without the helper")
-        }
-    }
-}
-
-fn kvm(kvm: &Result<(), String>) -> Check {
-    match kvm {
-        Ok(()) => check("kvm", CheckStatus::Pass, "hardware-backed and usable"),
-        Err(why) => fixed_by(
-            check("kvm", CheckStatus::Warn, format!("{why}: guests run in software, several times slower")),
-            "use a machine with hardware virtualisation and join the group kvm",
-        ),
-    }
-}
-
-fn vmm(found: &Findings) -> Check {
-    let why_not = match &found.firecracker {
-        Firecracker::Used { program, version, news, jail } => {
-            let mut text = format!("firecracker {version}, {}, {jail}", program.display());
-            if let Some((newest, _)) = news.last() {
-                let brings: Vec<&str> = news.iter().map(|(_, brings)| *brings).collect();
-                text.push_str(&format!("; version {newest} would bring {}", brings.join(", ")));
-            }
-            return check("vmm", CheckStatus::Pass, text);
-        }
-        Firecracker::Unusable { why } => {
-            let text = format!("firecracker is asked for and cannot run: {why}");
-            return fixed_by(check("vmm", CheckStatus::Fail, text), "vmm = \"qemu\" in config.toml lets QEMU stand in");
-        }
-        Firecracker::Unused { why } => why,
-    };
-    match &found.qemu {
-        Some((program, version)) => {
-            let text = format!("qemu (microvm): {version}, {}; not firecracker: {why_not}", program.display());
-            if found.kvm.is_err() && !translation::locks_pages(version) {
-                let text = format!("{text}; without KVM a guest's processors take turns in versions before 8.2");
-                return check("vmm", CheckStatus::Pass, text);
-            }
-            check("vmm", CheckStatus::Pass, text)
-        }
-        None => fixed_by(
-            check("vmm", CheckStatus::Fail, "qemu-system-x86_64 is not installed: no VM can run"),
-            install("qemu-system-x86"),
-        ),
     }
 }
 
@@ -394,7 +296,7 @@ fn stuck(operation: &str) -> Check {
 mod tests {
     use super::*;
 
-    fn healthy() -> Findings {
+    pub(super) fn healthy() -> Findings {
         Findings {
             arch: "x86_64".into(),
             kvm: Ok(()),
@@ -458,45 +360,6 @@ mod tests {
         let message = templates(Some(facts)).message;
         assert_eq!(message, "2 of 300 MiB, 7 VMs went on from them; 1 VMs booted instead");
         assert!(templates(None).message.contains("config.toml"));
-    }
-
-    #[test]
-    fn the_vmm_is_named_with_the_reason() {
-        let words = |firecracker, qemu| {
-            let found = Findings { firecracker, qemu, ..healthy() };
-            vmm(&found).message
-        };
-        let news = vec![("1.13.0".to_owned(), "PCI devices"), ("1.14.0".to_owned(), "more")];
-        let (program, version, jail) = ("/x/firecracker".into(), "1.12.1".into(), "in a jail without root");
-        let used = Firecracker::Used { program, version, news, jail };
-        assert_eq!(
-            words(used, None),
-            "firecracker 1.12.1, /x/firecracker, in a jail without root; version 1.14.0 would bring PCI devices, more"
-        );
-        let unused = Firecracker::Unused { why: "it is not installed".into() };
-        assert!(words(unused, healthy().qemu).ends_with("; not firecracker: it is not installed"));
-    }
-
-    #[test]
-    fn processors_that_take_turns_are_told_of() {
-        let takes_turns = |kvm: Result<(), String>, version: &str| {
-            let qemu = Some(("/usr/bin/qemu-system-x86_64".into(), version.to_owned()));
-            let firecracker = Firecracker::Unused { why: "there is no KVM".into() };
-            vmm(&Findings { kvm, qemu, firecracker, ..healthy() }).message.contains("take turns")
-        };
-        let none = || Err("no /dev/kvm".to_owned());
-        assert!(takes_turns(none(), "QEMU emulator version 7.2.22"));
-        assert!(!takes_turns(none(), "QEMU emulator version 10.0.2"));
-        assert!(!takes_turns(Ok(()), "QEMU emulator version 7.2.22"));
-    }
-
-    #[test]
-    fn the_mode_is_told_with_the_reason() {
-        let words = |mode| report(&Findings { mode, ..healthy() }).checks[1].message.clone();
-        assert!(words(Mode::System).starts_with("system: the helper makes the jails"));
-        let none = Mode::Session { why: Some("no helper is installed".into()) };
-        assert_eq!(words(none), "session: nothing runs as root (no helper is installed)");
-        assert_eq!(words(Mode::Session { why: None }), "session: nothing runs as root");
     }
 
     #[test]

@@ -220,7 +220,7 @@ impl Surroundings {
         let host = HostSize {
             cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             memory_mib: daemon::doctor::memory_total_mib(),
-            is_emulated: *kvm != Kvm::Usable,
+            is_emulated: *kvm != Kvm::Usable || sys::kvm::is_translated(),
         };
         let log_level = self.log_level.as_deref().and_then(|level| LogLevel::of(&level.to_ascii_lowercase()));
         let vmm = match self.vmm {

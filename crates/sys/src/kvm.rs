@@ -1,5 +1,6 @@
 //! Whether the host can run guests in hardware.
 
+use std::arch::x86_64::__cpuid;
 use std::fmt;
 use std::fs::OpenOptions;
 
@@ -59,6 +60,19 @@ pub fn processor() -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// Whether the processor that this runs on is itself a program: QEMU's translator (TCG), which says so in CPUID leaf
+/// 0x40000000 (`cpu_x86_cpuid` in target/i386/cpu.c of QEMU) where the bit for hypervisors is set.
+#[must_use]
+pub fn is_translated() -> bool {
+    const HYPERVISOR: u32 = 1 << 31;
+    if __cpuid(1).ecx & HYPERVISOR == 0 {
+        return false;
+    }
+    let leaf = __cpuid(0x4000_0000);
+    let signature = [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes).concat();
+    signature == b"TCGTCGTCGTCG"
+}
+
 fn judge(cpuinfo: &str, device: &Result<(), std::io::ErrorKind>) -> Kvm {
     let absent = *device == Err(std::io::ErrorKind::NotFound);
     if !has_virtualisation(cpuinfo) {
@@ -80,6 +94,13 @@ fn has_virtualisation(cpuinfo: &str) -> bool {
 mod tests {
     use super::*;
     use std::io::ErrorKind;
+
+    #[test]
+    fn a_translated_processor_is_one_under_a_hypervisor() {
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+        let has_hypervisor = cpuinfo.lines().any(|line| line.starts_with("flags") && line.contains(" hypervisor"));
+        assert!(has_hypervisor || !is_translated());
+    }
 
     #[test]
     fn a_device_node_alone_is_not_trusted() {

@@ -8,6 +8,7 @@
 //! | [`vm`] | what a VM is doing: the state machine |
 //! | [`limits`], [`nickname`] | how big a VM may be; names for VMs whose owner gave none |
 //! | [`idle`], [`restart`], [`autostart`] | what is done to VMs unasked: when, and where it can be |
+//! | [`translation`] | whether an emulator may translate for several processors at once |
 //! | [`progress`] | how a long act reports, and how it is told to stop |
 
 #![warn(clippy::wildcard_enum_match_arm)]
@@ -22,4 +23,5 @@ pub mod machine;
 pub mod nickname;
 pub mod progress;
 pub mod restart;
+pub mod translation;
 pub mod vm;

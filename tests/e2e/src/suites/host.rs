@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use super::session::NAME;
 use crate::command::{self, shell};
 use crate::home::{Home, UID, as_user};
+use crate::runner;
 
 /// What the full disk's filler is called.
 const FILLER: &str = "/var/tmp/e2e-filler";
@@ -18,6 +19,12 @@ pub(super) fn kvm() -> Result<()> {
     let checks = report["checks"].as_array().context("doctor has checks")?;
     let kvm = checks.iter().find(|check| check["name"] == "kvm").context("doctor looks at KVM")?;
     ensure!(kvm["status"] == "pass", "{kvm}");
+    // A guest on a processor that is itself a program gets the patience of one without KVM.
+    let settings: serde_json::Value = serde_json::from_str(&home.ok(&["config", "show", "--format", "json"])?)?;
+    let patience =
+        settings["settings"].as_array().and_then(|all| all.iter().find(|one| one["key"] == "boot_timeout_s"));
+    let patience = patience.context("config shows boot_timeout_s")?;
+    ensure!(patience["value"] == if runner::is_emulated()? { "90" } else { "30" }, "{patience}");
     home.end()
 }
 

@@ -290,10 +290,20 @@ impl Host {
         copy
     }
 
-    /// How many guests run: their VMMs, or the agents that stand in for them.
+    /// The processes that guests run in: VMMs, or the agents that stand in for them.
+    pub(crate) fn vmms(&self) -> Vec<u32> {
+        let mark = match self.vmm.as_str() {
+            "sim" => "--serve",
+            // The launcher of the jail, which ends with it; what is inside has no word of the home.
+            "firecracker" => "bangerd vmm-jail",
+            _ => "qemu-system",
+        };
+        self.processes().into_iter().filter(|(_, line)| line.contains(mark)).map(|(pid, _)| pid).collect()
+    }
+
+    /// How many guests run.
     pub(crate) fn guests(&self) -> usize {
-        let mark = if self.vmm == "sim" { "--serve" } else { "qemu-system" };
-        self.processes().into_iter().filter(|(_, line)| line.contains(mark)).count()
+        self.vmms().len()
     }
 
     /// Ends the daemon and starts one that kills itself at `fault`, which is `<operation>/<step>:<point>`.

@@ -49,8 +49,8 @@ fn a_guest_that_never_answers_is_given_up_with_its_console() {
         steps.into_iter().any(|step| step["name"] == "await_agent" && step["state"] == "running")
     });
     // It stands still before it has any.
-    let vmm = host.processes().into_iter().find(|(_, line)| line.contains("qemu-system")).expect("it runs");
-    kill(vmm.0, Signal::STOP);
+    let vmm = host.vmms()[0];
+    kill(vmm, Signal::STOP);
     let ran = run.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&ran.stderr);
     assert_eq!(ran.status.code(), Some(125), "{said}");

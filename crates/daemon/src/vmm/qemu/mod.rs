@@ -6,7 +6,6 @@
 //! | `qmp` | whether a started QEMU has come up, and commands to it |
 //! | `controls` | pause, resume, a larger disk |
 //! | `snapshot` | machines saved, and going on from what was saved |
-//! | [`translation`] | whether processors may be translated side by side |
 //!
 //! Facts about QEMU, the kernel's options and their prices are from QEMU 7.2 with Debian's 6.1 cloud kernel.
 
@@ -14,7 +13,6 @@ mod argv;
 mod controls;
 mod qmp;
 mod snapshot;
-pub mod translation;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -26,6 +24,7 @@ use sys::tsc::Measurement;
 
 use super::{AgentChannel, Controls, Launch, Snapshots, Vmm, VmmDriver, VmmError, process};
 use crate::model::machine::{MachineSpec, NicAttachment};
+use crate::model::translation;
 
 /// The program.
 pub const PROGRAM: &str = "qemu-system-x86_64";
@@ -79,7 +78,7 @@ impl Qemu {
         if let (Accel::Tcg, Some(program)) = (qemu.accel(), qemu.program.clone()) {
             let is_parallel = qemu.is_parallel.clone();
             // Whoever needs it first waits for this thread, or does the same.
-            std::thread::spawn(move || *is_parallel.get_or_init(|| translation::may_be_parallel(&program)));
+            std::thread::spawn(move || *is_parallel.get_or_init(|| may_be_parallel(&program)));
         }
         qemu
     }
@@ -114,9 +113,15 @@ impl Qemu {
     }
 
     fn is_parallel(&self) -> bool {
-        let ask = || self.program.as_ref().is_some_and(|program| translation::may_be_parallel(program));
+        let ask = || self.program.as_ref().is_some_and(|program| may_be_parallel(program));
         *self.is_parallel.get_or_init(ask)
     }
+}
+
+/// Whether this program may have a thread for each translated processor of a guest. Runs it: some tens of milliseconds.
+fn may_be_parallel(program: &Path) -> bool {
+    let said = sys::process::run(sys::process::command(program).arg("--version"));
+    said.is_ok_and(|said| translation::locks_pages(&String::from_utf8_lossy(&said)))
 }
 
 #[async_trait]

@@ -1,4 +1,4 @@
-//! Whether a guest's processors may be translated side by side.
+//! Whether QEMU may translate for a guest's processors side by side: pure.
 //!
 //! Linux changes its own code while it runs: a breakpoint stands in place of an instruction until every processor knows
 //! of the change (`text_poke_bp` in arch/x86/kernel/alternative.c). Before 8.2, a QEMU thread that translates such a place
@@ -6,18 +6,10 @@
 //! that guest, which run into it for ever ("soft lockup"). It takes a host that is busy, and more than one thread. Since
 //! then QEMU locks the pages that it translates ("accel/tcg: Always lock pages before translation").
 
-use std::path::Path;
-
 /// The first minor version that locks what it translates.
 const LOCKS_SINCE: (u32, u32) = (8, 2);
 
-/// Whether this program may have a thread for each processor of a guest. Runs it: some tens of milliseconds.
-pub(super) fn may_be_parallel(program: &Path) -> bool {
-    let said = sys::process::run(sys::process::command(program).arg("--version"));
-    said.is_ok_and(|said| locks_pages(&String::from_utf8_lossy(&said)))
-}
-
-/// The same of what `--version` says: `QEMU emulator version 7.2.22 (Debian ...)`.
+/// Whether it does, by what `--version` says: `QEMU emulator version 7.2.22 (Debian ...)`.
 #[must_use]
 pub fn locks_pages(version: &str) -> bool {
     let Some(numbers) = version.trim_start().strip_prefix("QEMU emulator version ") else {
