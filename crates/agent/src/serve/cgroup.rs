@@ -1,7 +1,9 @@
 //! A cgroup for every command: what it started can be found and ended, whatever sessions or groups it went into.
 //!
-//! Directories of finished commands are used again, because making one costs more than starting a small program.
+//! Directories of commands that ended by themselves are used again, because making one costs more than starting a small
+//! program.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,6 +19,9 @@ const SPARE_MAX: usize = 4;
 pub struct Cgroup {
     path: PathBuf,
     directory: OwnedFd,
+    /// Never used again then: kernels that count kills (`kill_seq`: 6.1.129, 6.6.78, 6.12.14 and later) kill whatever is
+    /// born into such a cgroup from one that was not killed as often.
+    was_killed: Cell<bool>,
 }
 
 impl Cgroup {
@@ -28,6 +33,7 @@ impl Cgroup {
     /// Kills everything in it. A kernel without `cgroup.kill` (before 5.14) kills nothing: the caller signals the process
     /// group as well.
     pub fn kill(&self) {
+        self.was_killed.set(true);
         if let Ok(file) = rustix::fs::openat(&self.directory, "cgroup.kill", OFlags::WRONLY, Mode::empty()) {
             let _: std::io::Result<()> = File::from(file).write_all(b"1");
         }
@@ -85,7 +91,7 @@ impl Cgroups {
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(&path, flags, Mode::empty()).ok()?;
-        Some(Cgroup { path, directory })
+        Some(Cgroup { path, directory, was_killed: Cell::new(false) })
     }
 
     /// Takes back the one of a command that has ended.
@@ -94,7 +100,7 @@ impl Cgroups {
         for cgroup in std::mem::take(&mut self.lingering) {
             if !cgroup.is_empty() {
                 self.lingering.push(cgroup);
-            } else if self.spare.len() < SPARE_MAX {
+            } else if self.spare.len() < SPARE_MAX && !cgroup.was_killed.get() {
                 self.spare.push(cgroup);
             } else if rustix::fs::rmdir(&cgroup.path).is_err() {
                 self.lingering.push(cgroup);

@@ -47,6 +47,7 @@ fn sessions_outlive_the_daemon_and_hold_up_nobody() {
     goes_on_without_the_daemon(&host);
     is_looked_at_by_several(&host);
     is_ended_with_all_it_started(&host);
+    a_kill_reaches_nothing_later(&host);
     floods(&host);
     host.ok(&["vm", "restart", "web", "--wait", "agent"]);
     assert_eq!(host.ok(&["session", "list", "--format", "name", "web"]), "", "none outlives its boot");
@@ -109,6 +110,27 @@ fn is_ended_with_all_it_started(host: &Host) {
     let sleeps = ["exec", "web", "--", "sh", "-c", "grep -lsx 'sleep' /proc/[0-9]*/comm | wc -l"];
     eventually("nothing of it is left", || host.ok(&sleeps) == "0");
     host.ok(&["session", "delete", "web", "stubborn"]);
+}
+
+/// Kernels that count the kills of a cgroup kill whatever is born in it later.
+fn a_kill_reaches_nothing_later(host: &Host) {
+    let names = ["killed-1", "killed-2", "killed-3"];
+    for name in names {
+        host.ok(&["exec", "-d", "--name", name, "web", "--", "sh", "-c", "trap '' TERM; while :; do sleep 1; done"]);
+    }
+    for name in names {
+        host.ok(&["session", "stop", "-t", "100ms", "web", name]);
+        assert_eq!(record(host, "web", name)["exit_status"], 137);
+    }
+    host.ok(&["session", "delete", "web", names[0], names[1], names[2]]);
+    // More at once than there are cgroups at hand.
+    let at_once: Vec<_> = (0..6)
+        .map(|_| host.command(&["exec", "web", "--", "sh", "-c", "sleep 2; echo fine"]).spawn().unwrap())
+        .collect();
+    for child in at_once {
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), b"fine\n".as_slice()));
+    }
 }
 
 fn floods(host: &Host) {
