@@ -158,7 +158,11 @@ async fn make(cx: &Cx<'_, ForkPlan, Host>, plan: &CreatePlan) -> Result<(), Caus
     if matches!(present, Some(VmState::Running { .. } | VmState::Paused { .. })) {
         return Ok(());
     }
-    create::create_started().run_all(&cx.of(plan)).await
+    let made = create::create_started().run_all(&cx.of(plan)).await;
+    made.map_err(|cause| match cause.is_cancellation() {
+        true => cause,
+        false => Cause { message: format!("{}: {}", plan.vm.name, cause.message), ..cause },
+    })
 }
 
 /// Takes back every step of one VM, the last first; all of them, whatever fails.

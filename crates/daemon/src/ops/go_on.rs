@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 use wire::agent::renewal::{Renewal, SERVICES};
-use wire::api::ErrorCode;
+use wire::api::{ErrorCode, chain};
 
 use super::failure::{caused, refused};
 use super::origin::{Origin, OriginKind};
@@ -189,7 +189,9 @@ async fn renew<P: Booting + Sync>(cx: &Cx<'_, P, Host>, origin: &Origin, guest: 
         services: if is_same { Vec::new() } else { SERVICES.map(str::to_owned).to_vec() },
     };
     let renewed = tokio::select! {
-        renewed = guest.renew(renewal) => renewed.map_err(|error| caused(ErrorCode::OperationFailed, &error))?,
+        renewed = guest.renew(renewal) => renewed.map_err(|error| {
+            with_console(plan, ErrorCode::OperationFailed, format!("it did not become a machine of its own: {}", chain(&error)))
+        })?,
         () = cx.cancelled() => return Err(Cause::cancelled()),
     };
     keep(&secret, guest, plan)?;

@@ -39,7 +39,8 @@ fn eight_forks_under_write_load_are_machines_of_their_own() {
         host.ok(&["exec", vm, "--", "sh", "-c", &format!("echo {vm} >/root/name; sync")]);
         host.ok(&["session", "stop", vm, "writer"]);
         host.ok(&["exec", vm, "--", "sh", "-c", CHECK]);
-        host.ok(&["stop", vm]);
+        // Beside eight busy guests, on an emulated processor, its services take longer to end than a guest is given.
+        host.ok(&["stop", "--timeout", "10m", vm]);
         disk_is_clean(&host, vm);
     }
     // One of a fork, whose memory is mapped already, and of which the saved file is gone.
