@@ -56,7 +56,7 @@ pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
     let plan = match verb {
         "make template" => {
             let start = daemon.planned().await;
-            Plan::TemplateMake(Box::new(template_make::plan(host, &start, id).unwrap()))
+            Plan::TemplateMake(Box::new(template_make::plan(host, &start, id).await.unwrap()))
         }
         "start from template" | "start from a bad template" => {
             daemon.make(&daemon.planned().await).await;
