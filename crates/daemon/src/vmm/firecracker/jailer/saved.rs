@@ -105,3 +105,6 @@ impl Snapshots for Jailer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
