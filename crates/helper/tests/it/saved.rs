@@ -28,7 +28,8 @@ fn template(ground: &Ground) -> PathBuf {
 fn files(ground: &Ground, machine: &Machine) -> (Vec<JailFile>, Vec<OwnedFd>) {
     let template = template(ground);
     fs::write(&template, vec![b'm'; 8192]).unwrap();
-    own(&template, 0o644);
+    // Anybody may write to it: what holds is how it is mounted.
+    own(&template, 0o666);
     for file in FROM.iter().chain(&TO) {
         let path = place(ground, machine, file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -36,7 +37,7 @@ fn files(ground: &Ground, machine: &Machine) -> (Vec<JailFile>, Vec<OwnedFd>) {
             Access::Shared => fs::hard_link(&template, &path).unwrap(),
             Access::Private => fs::write(&path, "").unwrap(),
         }
-        own(&path, if file.access() == Access::Shared { 0o644 } else { 0o660 });
+        own(&path, if file.access() == Access::Shared { 0o666 } else { 0o660 });
     }
     let (mut files, mut fds) = ground.files(machine);
     for file in FROM.into_iter().chain(TO) {
@@ -127,7 +128,7 @@ fn only_what_is_saved_is_written() {
     }
     assert_eq!(fs::read(template(&ground)).unwrap(), vec![b'm'; 8192]);
     let meta = fs::metadata(template(&ground)).unwrap();
-    assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (OWNER.0, OWNER.1, 0o644), "no VM's group has it");
+    assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (OWNER.0, OWNER.1, 0o666), "no VM's group has it");
     client.destroy(&machine).unwrap();
     ground.assert_clean();
 }
