@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use wire::helper::*;
 use wire::naming;
 
-use crate::ground::{Ground, Machine, OWNER, is_root, own, processes_of};
+use crate::ground::{Ground, Machine, OWNER, Probe, is_root, own, processes_of};
 
 const FROM: [JailFile; 2] = [JailFile::Memory {}, JailFile::Devices {}];
 const TO: [JailFile; 2] = [JailFile::SaveMemory {}, JailFile::SaveDevices {}];
@@ -51,6 +51,25 @@ fn open(path: &Path, access: Access) -> OwnedFd {
     OpenOptions::new().read(true).write(access == Access::Private).open(path).unwrap().into()
 }
 
+/// What it goes on from is not changed, by whatever way.
+fn is_only_read(probe: &mut Probe, name: &str) {
+    for flags in [libc::O_RDWR, libc::O_WRONLY | libc::O_CREAT, libc::O_RDONLY | libc::O_TRUNC] {
+        assert_eq!(probe.open(&format!("/{name}"), flags), Err(libc::EROFS), "{name} {flags}");
+    }
+    let (at, remount) = (libc::AT_FDCWD, libc::MS_REMOUNT | libc::MS_BIND);
+    for (what, number, arguments) in [
+        ("cut", libc::SYS_truncate, format!("s:/{name} 0")),
+        ("another mode", libc::SYS_fchmodat, format!("{at} s:/{name} 0666")),
+        ("removed", libc::SYS_unlinkat, format!("{at} s:/{name} 0")),
+        ("moved", libc::SYS_rename, format!("s:/{name} s:/other")),
+        ("remounted", libc::SYS_mount, format!("s:none s:/{name} s:none {remount} 0")),
+        ("unmounted", libc::SYS_umount2, format!("s:/{name} 2")),
+    ] {
+        let result = probe.call(number, &arguments);
+        assert!(result.is_err(), "{name} {what}: {result:?}");
+    }
+}
+
 #[test]
 fn only_what_is_saved_is_written() {
     if !is_root() {
@@ -72,23 +91,8 @@ fn only_what_is_saved_is_written() {
     let given = ["devices", "disk", "firecracker", "firecracker.pid", "image", "memory", "run"];
     assert_eq!(names, [&["dev"][..], &given, &["save-devices", "save-memory", "sock"]].concat());
 
-    // What it goes on from is read, by whatever way, and mapped for itself alone.
     for name in ["memory", "devices"] {
-        for flags in [libc::O_RDWR, libc::O_WRONLY | libc::O_CREAT, libc::O_RDONLY | libc::O_TRUNC] {
-            assert_eq!(probe.open(&format!("/{name}"), flags), Err(libc::EROFS), "{name} {flags}");
-        }
-        let remount = libc::MS_REMOUNT | libc::MS_BIND;
-        for (what, number, arguments) in [
-            ("cut", libc::SYS_truncate, format!("s:/{name} 0")),
-            ("another mode", libc::SYS_fchmodat, format!("{at} s:/{name} 0666")),
-            ("removed", libc::SYS_unlinkat, format!("{at} s:/{name} 0")),
-            ("moved", libc::SYS_rename, format!("s:/{name} s:/other")),
-            ("remounted", libc::SYS_mount, format!("s:none s:/{name} s:none {remount} 0")),
-            ("unmounted", libc::SYS_umount2, format!("s:/{name} 2")),
-        ] {
-            let result = probe.call(number, &arguments);
-            assert!(result.is_err(), "{name} {what}: {result:?}");
-        }
+        is_only_read(&mut probe, name);
     }
     let memory = probe.open("/memory", libc::O_RDONLY).unwrap();
     let (read_write, private, shared) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE, libc::MAP_SHARED);

@@ -95,6 +95,10 @@ fn every_file_has_a_place_and_a_name_of_its_own() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), files.len());
+    let mut places: Vec<_> = files.iter().map(|file| file.place(&vm, &boot).1).collect();
+    places.sort_unstable();
+    places.dedup();
+    assert_eq!(places.len(), files.len());
     for file in files {
         let (_, place) = file.place(&vm, &boot);
         assert!(place.components().all(|part| matches!(part, std::path::Component::Normal(_))), "{}", place.display());

@@ -57,6 +57,8 @@ pub(crate) struct World {
     pub(crate) behaviour: Mutex<Behaviour>,
     /// Whether its driver can save machines.
     pub(crate) saves_machines: AtomicBool,
+    /// Whether each machine needs a number of its own.
+    pub(crate) takes_slots: AtomicBool,
     /// In how many files its guests hold work, or why they cannot tell.
     pub(crate) work: Mutex<Result<u64, wire::api::ErrorCode>>,
     /// Which boot of the host this is.
@@ -88,6 +90,7 @@ impl World {
             attached: Mutex::default(),
             behaviour: Mutex::new(Behaviour::Answers),
             saves_machines: AtomicBool::new(false),
+            takes_slots: AtomicBool::new(false),
             work: Mutex::new(Ok(0)),
             boots: AtomicU32::new(1),
             autostart: Mutex::new(Autostart { has_systemd: true, has_system_unit: true, ..Autostart::default() }),
@@ -306,6 +309,10 @@ pub(crate) struct Drivers(Arc<World>);
 impl VmmDriver for Drivers {
     fn name(&self) -> &'static str {
         "fake"
+    }
+
+    fn takes_slot(&self) -> bool {
+        self.0.takes_slots.load(Ordering::SeqCst)
     }
 
     fn plan(&self, spec: &MachineSpec, _: &NicAttachment) -> Result<Launch, VmmError> {
