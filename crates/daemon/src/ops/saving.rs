@@ -74,8 +74,10 @@ pub(super) async fn plan(host: &Host, vm: &VmRecord, name: String, dir: PathBuf)
     let shape = power.shape(&machine, &running.attachment)?;
     let by = &running.launch.driver;
     if shape.driver != *by {
-        let why =
-            format!("{} runs on {by}, and would go on on {}, which cannot read what that saves", vm.name, shape.driver);
+        let why = format!(
+            "{} runs on {by}, and {}, which runs new boots, cannot read what that saves",
+            vm.name, shape.driver
+        );
         let hint = format!("banger restart {} puts it there", vm.name);
         return Err(refused(ErrorCode::Unsupported, why).with_hint(hint));
     }

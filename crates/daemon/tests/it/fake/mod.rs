@@ -57,6 +57,8 @@ pub(crate) struct World {
     pub(crate) behaviour: Mutex<Behaviour>,
     /// Whether its driver can save machines.
     pub(crate) saves_machines: AtomicBool,
+    /// Whether another driver than the one of what runs would have to let saved machines go on.
+    pub(crate) has_other_driver: AtomicBool,
     /// Whether each machine needs a number of its own.
     pub(crate) takes_slots: AtomicBool,
     /// In how many files its guests hold work, or why they cannot tell.
@@ -90,6 +92,7 @@ impl World {
             attached: Mutex::default(),
             behaviour: Mutex::new(Behaviour::Answers),
             saves_machines: AtomicBool::new(false),
+            has_other_driver: AtomicBool::new(false),
             takes_slots: AtomicBool::new(false),
             work: Mutex::new(Ok(0)),
             boots: AtomicU32::new(1),
