@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Mode;
 use sys::confine::{attach_mount, deny_escapes, keep_mounts_private, limit_to_jailer, mount_memory};
 use sys::spawn::c_string;
-use wire::helper::{Act, Failure};
+use wire::helper::{Act, Failure, JailFile};
 use wire::id::BootId;
 use wire::naming;
 
@@ -87,6 +87,10 @@ fn become_jailer(plan: &Plan<'_>) -> Result<Infallible, (Act, io::Error)> {
         sys::tap::ensure(naming::TAP_IN_JAIL, plan.uid).map_err(of(Act::MakeTap))?;
     }
     furnish(plan).map_err(of(Act::Mount))?;
+    if plan.mounts.iter().any(|(name, _)| *name == (JailFile::Memory {}).name_in_jail()) {
+        // A guest's memory that is a file's: large pages would go to the VMM's own stacks alone, two MiB each.
+        rustix::thread::disable_transparent_huge_pages(true).map_err(|errno| (Act::Restrict, errno.into()))?;
+    }
     connect(plan).map_err(of(Act::Restrict))?;
     rustix::process::umask(Mode::from_raw_mode(UMASK));
     limit_to_jailer().map_err(of(Act::Restrict))?;

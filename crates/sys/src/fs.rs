@@ -115,6 +115,23 @@ pub fn open(path: &Path) -> Result<File, FsError> {
     File::open(path).map_err(failed("open", path))
 }
 
+/// Opens a regular file that is there, for reading and writing: nothing that a link at `path` leads to, and nothing else that
+/// has a name.
+///
+/// # Errors
+/// When it is not there, is no regular file, or may not be opened.
+pub fn open_itself(path: &Path) -> Result<File, FsError> {
+    // A FIFO would be waited for.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).expect("flags are an int");
+    let opened = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
+    let opened = opened.and_then(|file| Ok((file.metadata()?.is_file(), file)));
+    match opened.map_err(failed("open", path))? {
+        (true, file) => Ok(file),
+        (false, _) => Err(failed("open", path)(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))),
+    }
+}
+
 /// Opens a file for appending, making it when missing.
 ///
 /// # Errors
@@ -237,11 +254,9 @@ pub fn fill_up(path: &Path, bytes: u64) -> Result<(), FsError> {
 /// When `to` exists or anything fails; what was made of `to` is then removed.
 pub fn copy_sparse(from: &Path, to: &Path, mode: u32) -> Result<(), FsError> {
     let source = File::open(from).map_err(failed("open", from))?;
+    let length = source.metadata().map_err(failed("look at", from))?.len();
     let target = create_new(to, mode)?;
-    if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
-        return Ok(());
-    }
-    match copy_data(&source, &target) {
+    match copy_into(&source, &target, length) {
         Ok(()) => Ok(()),
         Err(error) => {
             remove_file(to)?;
@@ -250,8 +265,20 @@ pub fn copy_sparse(from: &Path, to: &Path, mode: u32) -> Result<(), FsError> {
     }
 }
 
-fn copy_data(source: &File, target: &File) -> io::Result<()> {
-    let length = source.metadata()?.len();
+/// Makes `target` a copy of the first `length` bytes of `source`, in the same way, for when somebody else may still write to
+/// `source`: however long that is by now, `target` is as long as was asked.
+///
+/// # Errors
+/// When anything fails.
+pub fn copy_into(source: &File, target: &File, length: u64) -> io::Result<()> {
+    target.set_len(0)?;
+    if rustix::fs::ioctl_ficlone(target, source).is_err() {
+        return copy_data(source, target, length);
+    }
+    target.set_len(length)
+}
+
+fn copy_data(source: &File, target: &File, length: u64) -> io::Result<()> {
     target.set_len(length)?;
     let mut at = 0;
     while at < length {
@@ -260,7 +287,7 @@ fn copy_data(source: &File, target: &File) -> io::Result<()> {
             Err(rustix::io::Errno::NXIO) => break,
             Err(errno) => return Err(errno.into()),
         };
-        let end = seek(source, SeekFrom::Hole(data))?;
+        let end = seek(source, SeekFrom::Hole(data))?.min(length);
         copy_extent(source, target, data, end)?;
         at = end;
     }
@@ -378,6 +405,40 @@ mod tests {
         assert_eq!(copy.metadata().unwrap().len(), 1 << 30);
         assert!(allocated_bytes(&to) < 1 << 20);
         assert!(copy_sparse(&from, &to, 0o600).is_err(), "an existing target is kept");
+    }
+
+    #[test]
+    fn a_copy_is_as_long_as_was_asked_whatever_becomes_of_its_source() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, bytes: &[u8]| {
+            let path = dir.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            open_itself(&path).unwrap()
+        };
+        let (source, target) = (file("from", &[7; 8192]), file("to", &[1; 20_000]));
+        copy_into(&source, &target, 8192).unwrap();
+        assert_eq!(fs::read(dir.path().join("to")).unwrap(), [7; 8192], "what was there is gone");
+        // Grown since somebody looked: a petabyte of nothing, with something at its end.
+        source.set_len(1 << 40).unwrap();
+        source.write_all_at(b"end", (1 << 40) - 3).unwrap();
+        copy_into(&source, &target, 8192).unwrap();
+        assert_eq!(fs::read(dir.path().join("to")).unwrap(), [7; 8192]);
+        source.set_len(4096).unwrap();
+        copy_into(&source, &target, 8192).unwrap();
+        assert_eq!(fs::read(dir.path().join("to")).unwrap(), [[7; 4096], [0; 4096]].concat());
+    }
+
+    #[test]
+    fn only_a_file_itself_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("file"), "x").unwrap();
+        std::os::unix::fs::symlink(path("file"), path("link")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, path("fifo"), Mode::from_raw_mode(0o600)).unwrap();
+        assert!(open_itself(&path("file")).is_ok());
+        for other in [path("link"), path("fifo"), path("missing"), dir.path().to_path_buf()] {
+            assert!(open_itself(&other).is_err(), "{}", other.display());
+        }
     }
 
     #[test]

@@ -18,11 +18,20 @@ const BUFFER_BYTES: usize = 1 << 20;
 /// When either cannot be read or written.
 pub fn write_sparsely(from: &Path, to: &File, at: u64) -> Result<u64, FsError> {
     let failed = |source| FsError { act: "copy", path: from.to_path_buf(), source };
-    File::open(from).and_then(|from| copy(&from, to, at)).map_err(failed)
+    let copied = || {
+        let from = File::open(from)?;
+        let length = from.metadata()?.len();
+        copy_sparsely(&from, to, at, length)?;
+        Ok(length)
+    };
+    copied().map_err(failed)
 }
 
-fn copy(from: &File, to: &File, at: u64) -> io::Result<u64> {
-    let length = from.metadata()?.len();
+/// The same of the first `length` bytes of a file that is open; what it is longer by is not looked at.
+///
+/// # Errors
+/// When it is shorter, or either cannot be read or written.
+pub fn copy_sparsely(from: &File, to: &File, at: u64, length: u64) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut done = 0;
     while done < length {
@@ -33,7 +42,7 @@ fn copy(from: &File, to: &File, at: u64) -> io::Result<u64> {
         }
         done += count as u64;
     }
-    Ok(length)
+    Ok(())
 }
 
 /// Where there is more than zeros, in whole blocks, neighbours as one: begin and end.

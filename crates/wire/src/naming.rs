@@ -154,6 +154,33 @@ pub fn vmm_metrics(state: &Path, vm: &VmId, boot: &BootId) -> PathBuf {
     vmm_log(state, vm, boot).with_extension("metrics")
 }
 
+/// In a VM's directory: what its VMM is saved into and goes on from, for as long as it runs.
+pub const SAVES_DIR: &str = "saves";
+
+/// In [`SAVES_DIR`]: what the VMM writes when it is saved.
+pub const SAVED_TO: &str = "shared";
+
+/// In [`SAVES_DIR`]: names of its own for what the VMM goes on from.
+pub const GONE_ON_FROM: &str = "from";
+
+/// The memory of a machine that is saved, in the directory it is in.
+pub const MEMORY_FILE: &str = "memory";
+
+/// Its processors and devices.
+pub const DEVICES_FILE: &str = "devices";
+
+/// See [`SAVED_TO`].
+#[must_use]
+pub fn vm_saved_to(state: &Path, vm: &VmId) -> PathBuf {
+    vm_dir(state, vm).join(SAVES_DIR).join(SAVED_TO)
+}
+
+/// See [`GONE_ON_FROM`].
+#[must_use]
+pub fn vm_gone_on_from(state: &Path, vm: &VmId) -> PathBuf {
+    vm_dir(state, vm).join(SAVES_DIR).join(GONE_ON_FROM)
+}
+
 /// Where the directories of all images are, each called by its image's id.
 #[must_use]
 pub fn images_dir(state: &Path) -> PathBuf {

@@ -296,6 +296,15 @@ impl Plan {
         }
     }
 
+    /// The machine that it makes and ends itself, and that is no VM on record.
+    #[must_use]
+    pub fn private_vm(&self) -> Option<&VmId> {
+        match self {
+            Plan::TemplateMake(plan) => Some(&plan.machine.vm),
+            _ => None,
+        }
+    }
+
     /// The start in it.
     #[must_use]
     pub fn starting(&self) -> Option<&StartPlan> {

@@ -71,12 +71,22 @@ pub(super) async fn plan(host: &Host, vm: &VmRecord, name: String, dir: PathBuf)
     let running = BootRef::of(&record).map_err(|error| caused(ErrorCode::Internal, &error))?;
     let (image, kernel) = start::parts_of(host, vm).await?;
     let (machine, _) = start::machine_of(host, vm, &image, &kernel).await?;
+    let shape = power.shape(&machine, &running.attachment)?;
+    let by = &running.launch.driver;
+    if shape.driver != *by {
+        let why = format!(
+            "{} runs on {by}, and {}, which runs new boots, cannot read what that saves",
+            vm.name, shape.driver
+        );
+        let hint = format!("banger restart {} puts it there", vm.name);
+        return Err(refused(ErrorCode::Unsupported, why).with_hint(hint));
+    }
     let manifest = Manifest {
         name,
         vm: vm.id.clone(),
         boot: boot.clone(),
         init: record.init,
-        shape: power.shape(&machine, &running.attachment)?,
+        shape,
         vcpus: vm.spec.vcpus,
         memory_mib: vm.spec.memory_mib,
         created_at_ms: (host.now_ms)(),

@@ -1,6 +1,7 @@
 //! Makes a template: a fresh machine boots, is saved as soon as its system is up, and ends.
 //!
-//! The machine is nobody's VM. It has names of its own and none of anybody's keys and files; who goes on from it gets theirs.
+//! The machine is nobody's VM. It has names of its own and none of anybody's keys and files; who goes on from it gets theirs. Its
+//! files are where a VM's are, for a driver that looks nowhere else, and its disk becomes the template's.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use crate::vmm::Launch;
 #[must_use]
 pub fn template_make() -> Saga<TemplatePlan, Host> {
     Saga::named("template.make")
-        .then(MakeStaging) // undo: remove it
+        .then(MakeStaging) // undo: remove it, free the machine's number
         .then(BootAndSave) // undo: kill the machine, detach, remove its directory
         .commit(Publish) // undo: nothing, a template is a cache
 }
@@ -64,35 +65,40 @@ impl TemplatePlan {
     pub fn key(&self) -> String {
         self.manifest.ingredients.key()
     }
+
+    /// The machine's disk, as long as it runs.
+    fn disk(&self, host: &Host) -> PathBuf {
+        naming::vm_disk(&host.dirs.state, &self.machine.vm)
+    }
 }
 
 /// Decides the template that `start` wanted.
 ///
 /// # Errors
 /// When a driver refuses.
-pub fn plan(host: &Host, start: &StartPlan, operation: &OpId) -> Result<TemplatePlan, Cause> {
+pub async fn plan(host: &Host, start: &StartPlan, operation: &OpId) -> Result<TemplatePlan, Cause> {
     let ingredients =
         start.wants.clone().ok_or_else(|| refused(ErrorCode::Internal, "a start that wants no template"))?;
     let staging = host.templates.dir().join(staging_name(operation));
     let (vm, boot) = (VmId::from_random(sys::rand::bytes()), BootId::from_random(sys::rand::bytes()));
     let boot_dir = naming::boot_dir(&host.dirs.run, &boot);
     let drive = |drive: &DriveSpec| match drive.serial {
-        DriveRole::Disk => DriveSpec { path: staging.join(DISK), ..drive.clone() },
+        DriveRole::Disk => DriveSpec { path: naming::vm_disk(&host.dirs.state, &vm), ..drive.clone() },
         DriveRole::Rootfs | DriveRole::Modules => drive.clone(),
     };
     let nic = NicSpec { mac: NicSpec::mac_of(&vm), nat: start.machine.nic.nat, publish: Vec::new() };
     let attachment = host.network.plan(&nic, &boot_dir)?;
+    let slot = if host.vmm.takes_slot() { host.store.ensure_slot(&vm).await? } else { None };
     let machine = MachineSpec {
         drives: start.machine.drives.iter().map(drive).collect(),
-        console_log: staging.join("console.log"),
-        vmm_log: staging.join("vmm.log"),
+        console_log: naming::console_log(&host.dirs.state, &vm, &boot),
+        vmm_log: naming::vmm_log(&host.dirs.state, &vm, &boot),
         vm: vm.clone(),
         boot: boot.clone(),
         nic,
         boot_dir,
         saved: None,
-        // In system mode no machine is saved.
-        slot: None,
+        slot,
         ..start.machine.clone()
     };
     let launch = host.vmm.plan(&machine, &attachment)?;
@@ -118,8 +124,14 @@ impl Engine {
     /// Every refusal, as when it is being made already; nothing has begun then.
     pub async fn make_template(self: &Arc<Self>, start: &StartPlan) -> Result<Begun, Cause> {
         let operation = OpId::from_random(sys::rand::bytes());
-        let plan = plan(self.host(), start, &operation)?;
-        self.begin_as(operation, Plan::TemplateMake(Box::new(plan))).await
+        let plan = plan(self.host(), start, &operation).await?;
+        let vm = plan.machine.vm.clone();
+        let begun = self.begin_as(operation, Plan::TemplateMake(Box::new(plan))).await;
+        if begun.is_err() {
+            // Nobody else gives it back, as when the template is being made already.
+            self.host().store.free_slot(&vm).await?;
+        }
+        begun
     }
 }
 
@@ -137,7 +149,8 @@ impl Step<TemplatePlan, Host> for MakeStaging {
     }
 
     async fn undo(&self, cx: &Cx<'_, TemplatePlan, Host>) -> Result<(), Cause> {
-        Ok(sys::fs::remove_tree(&cx.plan.staging)?)
+        sys::fs::remove_tree(&cx.plan.staging)?;
+        Ok(cx.world.store.free_slot(&cx.plan.machine.vm).await?)
     }
 }
 
@@ -176,13 +189,22 @@ async fn boot_and_save(plan: &TemplatePlan, host: &Host) -> Result<(), Cause> {
     // What an earlier daemon got to may be there.
     sys::fs::remove_tree(&plan.staging)?;
     sys::fs::create_private_dir(&plan.staging)?;
-    host.storage.blank(&plan.staging.join(DISK), plan.manifest.ingredients.disk_bytes).await?;
+    if let Some(logs) = machine.vmm_log.parent() {
+        sys::fs::create_private_dir(logs)?;
+    }
+    host.storage.blank(&plan.disk(host), plan.manifest.ingredients.disk_bytes).await?;
     sys::fs::create_private_dir(&machine.boot_dir)?;
     host.network.ensure_attached(&machine.nic, &plan.attachment, &machine.boot_dir).await?;
     host.network.ensure_plugged(&plan.attachment, &machine.boot_dir).await?;
     let vmm = host.vmm.spawn(&plan.launch).await?;
     // People's own machines come first.
-    vmm.identity().yield_to_others().map_err(|error| caused(ErrorCode::OperationFailed, &error))?;
+    match vmm.identity().yield_to_others() {
+        // Another user's process, in a jail of the helper's.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            tracing::debug!(%error, "a template's machine does not yield to others");
+        }
+        done => done.map_err(|error| caused(ErrorCode::OperationFailed, &error))?,
+    }
     let guest = supervise::meet(&plan.launch, Instant::now() + timeout).await.map_err(failed)?;
     let config = BootConfig {
         hostname: "banger".to_owned(),
@@ -203,6 +225,10 @@ async fn boot_and_save(plan: &TemplatePlan, host: &Host) -> Result<(), Cause> {
         let written = wire::size::human(written);
         return Err(refused(ErrorCode::Unsupported, format!("the machine has written {written} of its memory")));
     }
+    // From here on it is nobody's who had a part in the machine.
+    let disk = plan.staging.join(DISK);
+    sys::fs::rename(&plan.disk(host), &disk)?;
+    sys::fs::set_mode(&disk, 0o600)?;
     let manifest = Manifest { init: configured.init, ..plan.manifest.clone() };
     let json = serde_json::to_vec(&manifest).map_err(|error| caused(ErrorCode::Internal, &error))?;
     Ok(sys::fs::write_atomic(&plan.staging.join(PENDING), &json, 0o600)?)
@@ -211,12 +237,13 @@ async fn boot_and_save(plan: &TemplatePlan, host: &Host) -> Result<(), Cause> {
 /// The manifest of what is not a template yet.
 const PENDING: &str = "pending.json";
 
-/// Kills the machine, and removes all that is left of it but what was saved.
+/// Kills the machine, and removes all that is left of it but what was saved, and its number.
 async fn end(plan: &TemplatePlan, host: &Host) -> Result<(), Cause> {
     let boot_dir = &plan.machine.boot_dir;
     host.vmm.ensure_gone(&plan.launch).await?;
     host.network.ensure_detached(&plan.attachment, boot_dir).await?;
-    Ok(sys::fs::remove_tree(boot_dir)?)
+    sys::fs::remove_tree(boot_dir)?;
+    Ok(sys::fs::remove_tree(&naming::vm_dir(&host.dirs.state, &plan.machine.vm))?)
 }
 
 /// Makes what was saved a template, and lets older ones go that are too many then.
@@ -233,6 +260,7 @@ impl Step<TemplatePlan, Host> for Publish {
     }
 
     async fn run(&self, cx: &Cx<'_, TemplatePlan, Host>) -> Result<(), Cause> {
+        cx.world.store.free_slot(&cx.plan.machine.vm).await?;
         let (templates, staging) = (cx.world.templates.clone(), cx.plan.staging.clone());
         let (store, of) = (&cx.world.store, &cx.plan.manifest.ingredients);
         // Deleted meanwhile, they took their templates with them.
@@ -248,9 +276,7 @@ impl Step<TemplatePlan, Host> for Publish {
             let manifest: Manifest =
                 serde_json::from_slice(&json).map_err(|error| caused(ErrorCode::Internal, &error))?;
             let saved = SavedMachine::in_dir(&staging);
-            for file in [PENDING, "console.log", "vmm.log"] {
-                sys::fs::remove_file(&staging.join(file))?;
-            }
+            sys::fs::remove_file(&staging.join(PENDING))?;
             // A power cut must not leave a template with half of its memory.
             for file in [&saved.memory, &saved.devices, &staging.join(DISK)] {
                 sys::fs::sync(file)?;

@@ -183,8 +183,15 @@ async fn close_unknown(host: &Host, boot_dir: &Path) -> Result<(), Cause> {
 async fn sweep_vms(host: &Host, swept: &mut Swept) -> Result<(), StoreError> {
     let found = entries(&host.dirs.state.join("vms"));
     let known = host.store.vms().await?;
+    let mut ids: HashSet<VmId> = known.iter().map(|vm| vm.id.clone()).collect();
+    let (open, stuck) = (host.store.open_operations().await?, host.store.stuck_operations().await?);
+    for operation in open.into_iter().chain(stuck) {
+        // One that another version began is not understood, and is not gone on with.
+        let plan = serde_json::from_value::<Plan>(operation.plan).ok();
+        ids.extend(plan.and_then(|plan| plan.private_vm().cloned()));
+    }
     for (name, path) in found {
-        if name.parse::<VmId>().is_ok_and(|id| known.iter().all(|vm| vm.id != id)) {
+        if name.parse::<VmId>().is_ok_and(|id| !ids.contains(&id)) {
             swept.remove(path);
         }
     }

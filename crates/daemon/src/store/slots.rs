@@ -40,6 +40,19 @@ impl Store {
         .await
     }
 
+    /// Frees the slot of a machine that is no VM. A VM's goes with its row.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn free_slot(&self, vm: &VmId) -> Result<(), StoreError> {
+        let vm = vm.clone();
+        self.write(move |connection| {
+            let free = "DELETE FROM slots WHERE vm = ?1 AND vm NOT IN (SELECT id FROM vms)";
+            connection.execute(free, [vm.as_str()]).map(drop).map_err(sql("free a machine's number"))
+        })
+        .await
+    }
+
     /// Frees the slots of VMs that do not exist. For a moment when nothing is being planned; while an operation is open, which
     /// may bring a VM into being, none is freed.
     ///

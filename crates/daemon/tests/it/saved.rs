@@ -176,6 +176,18 @@ async fn what_was_saved_elsewhere_is_refused_and_kept() {
 }
 
 #[tokio::test]
+async fn what_nobody_could_go_on_with_is_not_saved() {
+    let world = World::new();
+    let daemon = Daemon::start(&world, "").await.with_artifacts().await;
+    daemon.runs().await;
+    world.has_other_driver.store(true, Ordering::SeqCst);
+    let refused = daemon.engine.suspend("web").await.unwrap_err();
+    assert_eq!(refused.message, "web runs on fake, and other, which runs new boots, cannot read what that saves");
+    assert_eq!(refused.hint.as_deref(), Some("banger restart web puts it there"));
+    assert_eq!(daemon.state("web").await, wire::api::VmState::Running);
+}
+
+#[tokio::test]
 async fn a_snapshot_brings_its_disk_back_as_often_as_asked() {
     let world = World::new();
     let daemon = Daemon::start(&world, "").await.with_artifacts().await;

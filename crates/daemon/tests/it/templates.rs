@@ -3,10 +3,12 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use daemon::model::machine::MachineShape;
+use daemon::model::machine::{DriveRole, MachineShape};
 use daemon::ops::start::StartPlan;
 use daemon::ops::{Host, Plan, create, start, template_make};
 use daemon::reconcile;
+use daemon::store;
+use daemon::store::records::OperationRecord;
 use daemon::template::{DISK, Ingredients, Manifest};
 use wire::api::{OperationState, VmState};
 use wire::id::{BootId, ImageId, KernelId, OpId, VmId};
@@ -55,8 +57,9 @@ pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
     world.saves_machines.store(true, Ordering::SeqCst);
     let plan = match verb {
         "make template" => {
+            world.takes_slots.store(true, Ordering::SeqCst);
             let start = daemon.planned().await;
-            Plan::TemplateMake(Box::new(template_make::plan(host, &start, id).unwrap()))
+            Plan::TemplateMake(Box::new(template_make::plan(host, &start, id).await.unwrap()))
         }
         "start from template" | "start from a bad template" => {
             daemon.make(&daemon.planned().await).await;
@@ -129,6 +132,10 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
         _ => &[0],
     };
     assert!(allowed.contains(&count), "{case}: {count} templates");
+    if verb == "make template" {
+        let next = daemon.host.store.ensure_slot(&VmId::from_random([5; 8])).await.unwrap().map(u16::from);
+        assert_eq!(next, Some(1), "{case}: only the VM has a number");
+    }
     let is_bad = verb.contains("bad template");
     assert!(is_bad || fell_back == 0, "{case}: {fell_back}");
     if !verb.contains("template") || verb == "make template" {
@@ -276,6 +283,43 @@ async fn a_vm_that_was_up_keeps_its_disk_when_its_start_is_taken_back() {
     // It was its user's for a moment.
     assert_eq!(daemon.marks("web").await, format!("disk{BOOTED}{RENEWED}"));
     assert_clean_slate(&daemon).await;
+}
+
+#[tokio::test]
+async fn what_a_template_is_made_of_is_nobodys_and_is_left_alone() {
+    let world = World::new();
+    let daemon = Daemon::start(&world, "").await.with_artifacts().await;
+    world.saves_machines.store(true, Ordering::SeqCst);
+    world.takes_slots.store(true, Ordering::SeqCst);
+    let (start, id) = (daemon.planned().await, OpId::from_random([1; 8]));
+    let plan = template_make::plan(&daemon.host, &start, &id).await.unwrap();
+    let (machine, state) = (&plan.machine, &daemon.host.dirs.state);
+    let disk = machine.drives.iter().find(|drive| drive.serial == DriveRole::Disk).unwrap();
+    assert_eq!(disk.path, wire::naming::vm_disk(state, &machine.vm), "where a helper looks");
+    assert_eq!(machine.vmm_log, wire::naming::vmm_log(state, &machine.vm, &machine.boot));
+    assert!(machine.slot.is_some() && machine.slot != start.machine.slot);
+
+    // As if it were being made: a sweep knows whose it is.
+    let dir = wire::naming::vm_dir(state, &machine.vm);
+    std::fs::create_dir_all(&dir).unwrap();
+    let plan = Plan::TemplateMake(Box::new(plan));
+    let operation = OperationRecord {
+        id: id.clone(),
+        kind: plan.kind().to_owned(),
+        subject: plan.subject(),
+        holds: None,
+        plan: serde_json::to_value(&plan).unwrap(),
+        state: store::OperationState::Open,
+        error: None,
+        started_at_ms: 1,
+        ended_at_ms: None,
+    };
+    daemon.host.store.begin_operation(operation).await.unwrap();
+    reconcile::sweep(&daemon.host).await.unwrap();
+    assert!(dir.exists());
+    daemon.host.store.end_operation(&id, store::OperationState::Unwound, None, 2).await.unwrap();
+    reconcile::sweep(&daemon.host).await.unwrap();
+    assert!(!dir.exists(), "nobody goes on with it");
 }
 
 #[tokio::test]

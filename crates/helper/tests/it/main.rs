@@ -12,4 +12,5 @@ mod ground;
 mod host;
 mod jails;
 mod lives;
+mod saved;
 mod taps;

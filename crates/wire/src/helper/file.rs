@@ -82,6 +82,14 @@ pub enum JailFile {
     Log {},
     /// What the VMM counts during this boot.
     Metrics {},
+    /// The memory of the saved machine that the VMM goes on from.
+    Memory {},
+    /// That machine's processors and devices.
+    Devices {},
+    /// Where the VMM writes its machine's memory when it is saved.
+    SaveMemory {},
+    /// The same of processors and devices.
+    SaveDevices {},
 }
 
 /// Which of the helper's fixed directories a file lies beneath.
@@ -105,6 +113,10 @@ impl JailFile {
             JailFile::Disk {} => "disk",
             JailFile::Log {} => "log",
             JailFile::Metrics {} => "metrics",
+            JailFile::Memory {} => "memory",
+            JailFile::Devices {} => "devices",
+            JailFile::SaveMemory {} => "save-memory",
+            JailFile::SaveDevices {} => "save-devices",
         }
     }
 
@@ -115,8 +127,14 @@ impl JailFile {
             JailFile::Kernel { .. }
             | JailFile::Modules { .. }
             | JailFile::Initramfs { .. }
-            | JailFile::Image { .. } => Access::Shared,
-            JailFile::Disk {} | JailFile::Log {} | JailFile::Metrics {} => Access::Private,
+            | JailFile::Image { .. }
+            | JailFile::Memory {}
+            | JailFile::Devices {} => Access::Shared,
+            JailFile::Disk {}
+            | JailFile::Log {}
+            | JailFile::Metrics {}
+            | JailFile::SaveMemory {}
+            | JailFile::SaveDevices {} => Access::Private,
         }
     }
 
@@ -132,6 +150,10 @@ impl JailFile {
             JailFile::Disk {} => (Root::State, naming::vm_disk(here, vm)),
             JailFile::Log {} => (Root::State, naming::vmm_log(here, vm, boot)),
             JailFile::Metrics {} => (Root::State, naming::vmm_metrics(here, vm, boot)),
+            JailFile::Memory {} => (Root::State, naming::vm_gone_on_from(here, vm).join(naming::MEMORY_FILE)),
+            JailFile::Devices {} => (Root::State, naming::vm_gone_on_from(here, vm).join(naming::DEVICES_FILE)),
+            JailFile::SaveMemory {} => (Root::State, naming::vm_saved_to(here, vm).join(naming::MEMORY_FILE)),
+            JailFile::SaveDevices {} => (Root::State, naming::vm_saved_to(here, vm).join(naming::DEVICES_FILE)),
         }
     }
 }

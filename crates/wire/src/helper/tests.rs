@@ -18,7 +18,9 @@ fn every_file() -> Vec<JailFile> {
     let modules = JailFile::Modules { kernel };
     let kernel = JailFile::Kernel { kernel: "0123456789abcdef".parse().unwrap() };
     let image = JailFile::Image { image };
-    vec![kernel, modules, JailFile::Initramfs { key }, image, JailFile::Disk {}, JailFile::Log {}, JailFile::Metrics {}]
+    let of_vm = [JailFile::Disk {}, JailFile::Log {}, JailFile::Metrics {}];
+    let saved = [JailFile::Memory {}, JailFile::Devices {}, JailFile::SaveMemory {}, JailFile::SaveDevices {}];
+    [kernel, modules, JailFile::Initramfs { key }, image].into_iter().chain(of_vm).chain(saved).collect()
 }
 
 fn bytes(request: Request) -> Vec<u8> {
@@ -93,12 +95,33 @@ fn every_file_has_a_place_and_a_name_of_its_own() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), files.len());
+    let mut places: Vec<_> = files.iter().map(|file| file.place(&vm, &boot).1).collect();
+    places.sort_unstable();
+    places.dedup();
+    assert_eq!(places.len(), files.len());
     for file in files {
         let (_, place) = file.place(&vm, &boot);
         assert!(place.components().all(|part| matches!(part, std::path::Component::Normal(_))), "{}", place.display());
         if file.access() == Access::Private {
             assert!(place.starts_with("vms/0101010101010101"), "a private file is this VM's: {}", place.display());
         }
+    }
+}
+
+#[test]
+fn a_saved_machine_is_read_and_another_is_written() {
+    let (vm, boot) = (VmId::from_random([1; 8]), boot());
+    for (file, name, access, place) in [
+        (JailFile::Memory {}, "memory", Access::Shared, "vms/0101010101010101/saves/from/memory"),
+        (JailFile::Devices {}, "devices", Access::Shared, "vms/0101010101010101/saves/from/devices"),
+        (JailFile::SaveMemory {}, "save-memory", Access::Private, "vms/0101010101010101/saves/shared/memory"),
+        (JailFile::SaveDevices {}, "save-devices", Access::Private, "vms/0101010101010101/saves/shared/devices"),
+    ] {
+        assert_eq!(file.place(&vm, &boot), (Root::State, place.into()));
+        assert_eq!((file.name_in_jail(), file.access()), (name, access));
+        let json = serde_json::to_string(&file).unwrap();
+        assert_eq!(json, format!(r#"{{"file":"{}"}}"#, name.replace('-', "_")));
+        assert_eq!(serde_json::from_str::<JailFile>(&json).unwrap(), file);
     }
 }
 

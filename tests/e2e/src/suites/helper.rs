@@ -1,5 +1,7 @@
 //! System mode: VMs in jails that the helper makes, each with a user id of its own.
 
+pub(super) mod saved;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -218,7 +220,7 @@ fn sees_its_own(vmm: &Process) -> Result<()> {
     let names: BTreeSet<String> =
         entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<Result<_>>()?;
     // What it was given; what the jailer makes in memory: devices, its copy of the program and that one's number.
-    let given = ["disk", "image", "initramfs", "kernel", "metrics", "modules", "sock"];
+    let given = ["disk", "image", "initramfs", "kernel", "metrics", "modules", "save-devices", "save-memory", "sock"];
     let made = ["dev", "firecracker", "firecracker.pid", "run"];
     let known: BTreeSet<String> = given.into_iter().chain(made).map(str::to_owned).collect();
     ensure!(names == known, "{names:?} instead of {known:?}");

@@ -135,6 +135,24 @@ pub(crate) static ALL: &[Scenario] = &[
         class: Class::Alone(helper::crashes),
     },
     Scenario {
+        name: "helper.saved",
+        about: "system mode: a VM is suspended and resumed, brought back to a snapshot, and forked; every fork maps one file",
+        tags: BOOTS,
+        class: Class::Alone(helper::saved::saved),
+    },
+    Scenario {
+        name: "helper.fork_killed",
+        about: "system mode: the daemon is killed around steps of a fork: the source goes on, forks are whole or not there",
+        tags: BOOTS,
+        class: Class::Alone(helper::saved::fork_killed),
+    },
+    Scenario {
+        name: "helper.template",
+        about: "system mode: a template is made of a machine that leaves nothing, and VMs go on from it",
+        tags: BOOTS,
+        class: Class::Alone(helper::saved::template),
+    },
+    Scenario {
         name: "host.full_disk",
         about: "on a disk without a free byte a VM is stopped and deleted",
         tags: &[],

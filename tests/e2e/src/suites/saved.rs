@@ -64,14 +64,21 @@ fn manifest(home: &Path) -> Result<PathBuf> {
 
 pub(super) fn fork_killed() -> Result<()> {
     let home = running()?;
-    let token = home.ok(&["exec", NAME, "--", "sh", "-c", "cat /proc/sys/kernel/random/uuid | tee /dev/shm/token"])?;
+    forks_are_whole(&home, NAME, &STEPS)?;
+    home.ok(&["delete", "--quiet", NAME])?;
+    home.end()
+}
+
+/// A fork of `vm` is whole or not there when the daemon is killed around any of these steps, and the source is what it was.
+pub(super) fn forks_are_whole(home: &Home, vm: &str, steps: &[&str]) -> Result<()> {
+    let token = home.ok(&["exec", vm, "--", "sh", "-c", "cat /proc/sys/kernel/random/uuid | tee /dev/shm/token"])?;
     let told = |vm: &str| home.ok(&["exec", vm, "--", "cat", "/dev/shm/token"]);
-    for step in STEPS {
+    for step in steps {
         for at in ["kill-before", "kill-after"] {
             home.arm(&format!("vm.fork/{step}:{at}"))?;
             let daemon = home.daemon()?;
             // Whoever asked hears that the daemon has died, or of what the next one made of it.
-            home.banger(&["fork", "--quiet", NAME, "--name", "try"])?;
+            home.banger(&["fork", "--quiet", vm, "--name", "try"])?;
             ensure!(!daemon.is_alive(), "{step}:{at}: {daemon:?} is alive");
             wait::until("nothing is under way", SETTLED_MAX, || {
                 let said = home.ok(&["op", "list", "--format", "json"])?;
@@ -80,7 +87,7 @@ pub(super) fn fork_killed() -> Result<()> {
                 ensure!(operations.iter().all(|operation| !operation["ended_at_ms"].is_null()), "{operations:?}");
                 Ok(())
             })?;
-            ensure!(told(NAME)? == token, "{step}:{at}: the source is what it was");
+            ensure!(told(vm)? == token, "{step}:{at}: the source is what it was");
             let vms = home.ok(&["list", "--format", "name"])?;
             if vms.lines().any(|vm| vm == "try") {
                 ensure!(told("try")? == token, "{step}:{at}: the fork has its source's memory");
@@ -92,6 +99,5 @@ pub(super) fn fork_killed() -> Result<()> {
             ensure!(left.is_empty(), "{step}:{at}: {left:?}");
         }
     }
-    home.ok(&["delete", "--quiet", NAME])?;
-    home.end()
+    Ok(())
 }

@@ -45,7 +45,7 @@ use sys::seclusion;
 
 use super::config::{Config, TAP};
 use super::landlock;
-use crate::model::machine::DriveRole;
+use crate::model::machine::{DriveRole, SavedMachine};
 
 /// What `bangerd` is called with to be this.
 pub const VERB: &str = "vmm-jail";
@@ -112,6 +112,12 @@ impl Jail {
     /// What of the host is at this place in the jail.
     pub(super) fn shown(&self, at: &str) -> Option<&Path> {
         self.files.iter().find(|shown| shown.at == at).map(|shown| shown.path.as_path())
+    }
+
+    /// What the machine goes on from.
+    pub(super) fn saved(&self) -> Option<SavedMachine> {
+        let (memory, devices) = (self.shown(MEMORY)?.to_path_buf(), self.shown(STATE)?.to_path_buf());
+        Some(SavedMachine { memory, devices })
     }
 }
 

@@ -5,10 +5,13 @@
 //! |---|---|
 //! | `/kernel /initramfs /image /modules` | read-only, VMs share them |
 //! | `/disk /metrics` | the VM's own |
+//! | `/memory /devices /save-memory /save-devices` | machines that were saved: [`saved`] |
 //! | `/sock` | its API's socket, its vsock's; the boot's directory has a link to it |
 //!
 //! The helper starts a Firecracker that knows nothing; what it is to run is said over its API. A VMM belongs to another user than
 //! the daemon, which finds it again by its record and its socket, and has the helper end it.
+
+mod saved;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -30,11 +33,11 @@ use super::config::{self, Config};
 use super::controls::{self, failed};
 use super::features::Version;
 use super::{PROGRAM, UP_WITHIN, VCPUS_MAX, api_socket, version_of};
-use crate::model::machine::{DriveRole, ExitReason, MachineSpec, NicAttachment};
+use crate::model::machine::{DriveRole, ExitReason, MachineSpec, NicAttachment, SavedMachine};
 use crate::privileged::{Helper, PrivilegedError, Spawn, open_file};
 use crate::vmm::{
-    AgentChannel, Controls, Launch, VSOCK_SOCKET, Vmm, VmmDriver, VmmError, check_files, check_memory, check_size,
-    check_socket, metrics_file, process, shared_dir,
+    AgentChannel, Controls, Launch, Snapshots, VSOCK_SOCKET, Vmm, VmmDriver, VmmError, check_files, check_memory,
+    check_size, check_socket, metrics_file, process, shared_dir,
 };
 
 /// What stands in a launch's arguments behind the program: nobody calls it so.
@@ -70,6 +73,9 @@ struct Jailed {
     config: Config,
     /// Its disk on the host.
     disk: PathBuf,
+    /// What it goes on from; none when it boots.
+    #[serde(default)]
+    saved: Option<SavedMachine>,
     /// The directories that its files are below, and where its jail is.
     state: PathBuf,
     cache: PathBuf,
@@ -136,6 +142,7 @@ impl Jailer {
                 }
             });
         }
+        files.extend(saved::files(spec.saved.as_ref()));
         Ok(Jailed {
             vm: spec.vm.clone(),
             boot: spec.boot.clone(),
@@ -144,6 +151,7 @@ impl Jailer {
             has_tap,
             config: in_jail(config::config(spec, nic, ground.version)),
             disk: disk.ok_or_else(|| refused("it has no disk".to_owned()))?,
+            saved: spec.saved.clone(),
             state: ground.state.clone(),
             cache: ground.cache.clone(),
             run: ground.run.clone(),
@@ -159,6 +167,7 @@ impl Jailer {
         let jail = CreateJail { vm: jailed.vm.clone(), boot: jailed.boot.clone(), slot: jailed.slot };
         self.helper.call(None, jail).await.map_err(during("make the VM's jail"))?;
         sys::fs::append(&metrics_file(&launch.vmm_log), 0o600)?;
+        saved::begin(jailed).await?;
         let roots = (&*jailed.state, &*jailed.cache);
         let open = |file: &JailFile| Ok((file.clone(), open_file(roots, &jailed.vm, &jailed.boot, file)?));
         let opened: Result<_, PrivilegedError> = jailed.files.iter().map(open).collect();
@@ -261,17 +270,19 @@ fn in_jail(mut config: Config) -> Config {
     for nic in &mut config.network_interfaces {
         naming::TAP_IN_JAIL.clone_into(&mut nic.host_dev_name);
     }
-    // No machine is saved here.
-    config.machine_config.track_dirty_pages = false;
     config.vsock.uds_path = format!("{}/{VSOCK_SOCKET}", naming::SOCKETS_IN_JAIL);
     config
+}
+
+/// As on the command line without a jailer.
+fn logger() -> (String, Value) {
+    ("/logger".to_owned(), json!({"level": "Warning", "show_level": true}))
 }
 
 /// What Firecracker is asked, one after the other, to run a machine.
 fn requests(config: &Config) -> Result<Vec<(String, Value)>, serde_json::Error> {
     let mut all = vec![
-        // As on the command line without a jailer.
-        ("/logger".to_owned(), json!({"level": "Warning", "show_level": true})),
+        logger(),
         ("/metrics".to_owned(), serde_json::to_value(&config.metrics)?),
         ("/machine-config".to_owned(), serde_json::to_value(&config.machine_config)?),
         ("/boot-source".to_owned(), serde_json::to_value(&config.boot_source)?),
@@ -316,9 +327,6 @@ impl VmmDriver for Jailer {
         if spec.vcpus > VCPUS_MAX {
             return Err(refused(format!("a VM has 1 to {VCPUS_MAX} processors, not {}", spec.vcpus)));
         }
-        if spec.saved.is_some() {
-            return Err(refused("in system mode no VM goes on from a saved machine yet".to_owned()));
-        }
         check_memory(spec.memory_mib)?;
         check_files(Jailer::NAME, spec)?;
         let jailed = self.jailed(spec, nic)?;
@@ -345,6 +353,9 @@ impl VmmDriver for Jailer {
         let started = async {
             let is_up = || async { api::describe(&socket).await.is_ok() };
             process::until_up(&mut running, launch, UP_WITHIN, is_up).await?;
+            if jailed.saved.is_some() {
+                return saved::load(&socket, &jailed, self.usable().ok().map(|(_, version)| version)).await;
+            }
             for (path, body) in requests(&jailed.config).map_err(|error| refused(error.to_string()))? {
                 api::put(&socket, &path, &body).await.map_err(failed("tell the VMM what to run"))?;
             }
@@ -376,6 +387,10 @@ impl VmmDriver for Jailer {
         Some(self)
     }
 
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
+    }
+
     /// Each of them is to end it. It is another user's process, and the first of its namespace, which takes no other than KILL.
     fn signal(&self, launch: &Launch, _signal: KillSignal) -> Result<(), VmmError> {
         match boot_of(launch) {
@@ -402,7 +417,8 @@ impl VmmDriver for Jailer {
             self.helper.call(None, DestroyJail { boot }).await.map_err(during("remove the VM's jail"))?;
         }
         process::ensure_gone(launch).await?;
-        Ok(sys::fs::remove_tree(&shared_dir(&launch.boot_dir))?)
+        sys::fs::remove_tree(&shared_dir(&launch.boot_dir))?;
+        saved::end(launch)
     }
 }
 

@@ -11,6 +11,7 @@
 //! | `controls` | pause, resume, a larger disk |
 //! | `snapshot` | machines saved, and going on from what was saved |
 //! | `tracking` | what the memory that a machine has written is told from |
+//! | `tray` | where it is left, and how it is taken |
 //!
 //! The guest's console is what Firecracker prints; its own words are among it, and its last ones in the VMM's log.
 
@@ -25,6 +26,7 @@ mod landlock;
 mod schema;
 mod snapshot;
 mod tracking;
+mod tray;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -233,9 +235,9 @@ impl VmmDriver for Firecracker {
         }
         sys::fs::append(&metrics_file(&launch.vmm_log), 0o600)?;
         let jail = jail_of(launch).ok_or_else(|| refused("it did not plan this".to_owned()))?;
-        let from = jail.shown(jail::MEMORY);
+        let from = jail.saved();
         if let Some(saves) = Saves::in_jail(&jail) {
-            saves.begin(from)?;
+            saves.begin(from.as_ref())?;
         }
         let mut held = process::spawn(launch)?;
         let socket = api_socket(&launch.boot_dir);

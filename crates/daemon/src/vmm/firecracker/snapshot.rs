@@ -1,8 +1,7 @@
 //! Machines saved, and going on from what was saved.
 //!
-//! Firecracker writes into a directory that its jail shares with the daemon, which takes the files from there; a machine goes on
-//! in a new Firecracker whose jail shows it the files, and nobody else, read-only. What is written is told by
-//! [`super::tracking`].
+//! Firecracker writes where its jail and the daemon both see it ([`super::tray`]); a machine goes on in a new Firecracker whose
+//! jail shows it the files, and nobody else, read-only. What is written is told by [`super::tracking`].
 //!
 //! Whoever is saved loses its vsock connections when it goes on: Firecracker resets them for the machine that is restored, and
 //! for the one that was saved as well (`send_transport_reset_event`). The guest's agent connects again.
@@ -15,9 +14,9 @@ use serde_json::json;
 use super::controls::failed;
 use super::features::{Feature, Version};
 use super::tracking::{Saves, Since};
-use super::{Firecracker, api, api_socket, config, jail, jail_of, refused};
+use super::{Firecracker, api, api_socket, config, controls, jail, jail_of, refused};
 use crate::model::machine::{MachineShape, MachineSpec, NicAttachment, SavedMachine};
-use crate::vmm::{Controls, Launch, Snapshots, VmmError};
+use crate::vmm::{Launch, Snapshots, VmmError};
 
 /// More memory than this is in two pieces, beside the devices' addresses; in MiB.
 const ONE_PIECE_MIB: u64 = 3 << 10;
@@ -49,33 +48,96 @@ pub(super) async fn load(socket: &Path, version: Option<Version>) -> Result<(), 
     loaded.await.map_err(failed("read the saved machine"))
 }
 
+/// What a launch without saves is told.
+pub(super) fn not_savable() -> VmmError {
+    VmmError::Control { act: "save the machine", why: "it was started before it could be: restart it".to_owned() }
+}
+
 fn saves_of(launch: &Launch) -> Result<Saves, VmmError> {
-    let saves = jail_of(launch).as_ref().and_then(Saves::in_jail);
-    saves.ok_or_else(|| VmmError::Control {
-        act: "save the machine",
-        why: "it was started before it could be: restart it".to_owned(),
-    })
+    jail_of(launch).as_ref().and_then(Saves::in_jail).ok_or_else(not_savable)
 }
 
 /// Work on files, beside everything else.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, sys::fs::FsError> + Send + 'static,
 ) -> Result<T, VmmError> {
     let done = tokio::task::spawn_blocking(work).await;
     Ok(done.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))?)
 }
 
+/// What a machine of this configuration needs of whoever lets it go on.
+pub(super) fn shape(
+    driver: &'static str,
+    version: Version,
+    config: &config::Config,
+) -> Result<MachineShape, serde_json::Error> {
+    Ok(MachineShape {
+        driver: driver.to_owned(),
+        vmm: format!("Firecracker {version}"),
+        cpu: sys::kvm::processor(),
+        machine: serde_json::to_string(config)?,
+    })
+}
+
+/// Readies `saves` for a Firecracker of this version.
+pub(super) async fn make_ready(saves: Saves, version: Option<Version>) -> Result<(), VmmError> {
+    // An older one writes over what is there.
+    if version.is_some_and(|version| version.has(Feature::MergedDiffs)) {
+        return blocking(move || saves.make_ready()).await;
+    }
+    Ok(())
+}
+
+/// Saves a machine that stands still, by way of `saves`.
+pub(super) async fn save(
+    launch: &Launch,
+    saves: Saves,
+    version: Version,
+    memory_mib: u64,
+    to: &SavedMachine,
+) -> Result<(), VmmError> {
+    let bytes = memory_mib << 20;
+    let merges = version.has(Feature::MergedDiffs) || saves.since() == Since::Zeros;
+    let whole = !(merges && writes_diffs(version, memory_mib) && saves.is_ready(bytes));
+    saves.open(whole)?;
+    let [memory, devices] = saves.seen_in_jail();
+    let body = json!({
+        "snapshot_type": if whole { "Full" } else { "Diff" },
+        "snapshot_path": devices,
+        "mem_file_path": memory,
+    });
+    let written = api::put(&api_socket(&launch.boot_dir), "/snapshot/create", &body).await;
+    let taken = match written {
+        Ok(()) => {
+            let (saves, to) = (saves.clone(), to.clone());
+            blocking(move || saves.close(whole, bytes, &to)).await
+        }
+        Err(error) => Err(failed("save the machine")(error)),
+    };
+    if taken.is_err()
+        && let Err(error) = saves.give_up()
+    {
+        tracing::warn!(%error, "what was saved in vain takes room until the VMM ends");
+    }
+    taken
+}
+
+/// Lets a machine that was loaded go on.
+pub(super) async fn go_on(launch: &Launch) -> Result<(), VmmError> {
+    let info = api::describe(&api_socket(&launch.boot_dir)).await;
+    match info.map_err(failed("let the saved machine go on"))?.state.as_str() {
+        // It has gone on: a daemon died before it could say so.
+        "Running" => Ok(()),
+        _ => controls::resume(launch).await,
+    }
+}
+
 #[async_trait]
 impl Snapshots for Firecracker {
     fn shape(&self, spec: &MachineSpec, nic: &NicAttachment) -> Result<MachineShape, VmmError> {
         let (_, version) = self.usable().map_err(refused)?;
-        let config = serde_json::to_string(&config::shape(spec, nic, version));
-        Ok(MachineShape {
-            driver: Firecracker::NAME.to_owned(),
-            vmm: format!("Firecracker {version}"),
-            cpu: sys::kvm::processor(),
-            machine: config.map_err(|error| refused(error.to_string()))?,
-        })
+        let shape = shape(Firecracker::NAME, version, &config::shape(spec, nic, version));
+        shape.map_err(|error| refused(error.to_string()))
     }
 
     fn breaks_channel(&self, _launch: &Launch) -> bool {
@@ -83,39 +145,16 @@ impl Snapshots for Firecracker {
     }
 
     async fn make_ready(&self, launch: &Launch) -> Result<(), VmmError> {
-        let saves = saves_of(launch)?;
-        // An older one writes over what is there.
-        if self.version().is_some_and(|version| version.has(Feature::MergedDiffs)) {
-            return blocking(move || saves.make_ready()).await;
-        }
-        Ok(())
+        make_ready(saves_of(launch)?, self.version()).await
     }
 
     async fn save(&self, launch: &Launch, memory_mib: u64, to: &SavedMachine) -> Result<(), VmmError> {
-        let saves = saves_of(launch)?;
-        let (_, version) = self.usable().map_err(refused)?;
-        let bytes = memory_mib << 20;
-        let merges = version.has(Feature::MergedDiffs) || saves.since() == Since::Zeros;
-        let whole = !(merges && writes_diffs(version, memory_mib) && saves.is_ready(bytes));
-        saves.open(whole)?;
-        let body = json!({
-            "snapshot_type": if whole { "Full" } else { "Diff" },
-            "snapshot_path": format!("{}/devices", jail::SAVES),
-            "mem_file_path": format!("{}/memory", jail::SAVES),
-        });
-        let written = api::put(&api_socket(&launch.boot_dir), "/snapshot/create", &body).await;
-        written.map_err(failed("save the machine"))?;
-        let to = to.clone();
-        blocking(move || saves.close(whole, bytes, &to)).await
+        let (saves, (_, version)) = (saves_of(launch)?, self.usable().map_err(refused)?);
+        save(launch, saves, version, memory_mib, to).await
     }
 
     async fn go_on(&self, launch: &Launch) -> Result<(), VmmError> {
-        let info = api::describe(&api_socket(&launch.boot_dir)).await;
-        match info.map_err(failed("let the saved machine go on"))?.state.as_str() {
-            // It has gone on: a daemon died before it could say so.
-            "Running" => Ok(()),
-            _ => self.resume(launch).await,
-        }
+        go_on(launch).await
     }
 
     async fn plug(&self, _launch: &Launch) -> Result<(), VmmError> {

@@ -5,7 +5,9 @@
 //! saves/            beside the VM's disk
 //!   tracking.json   what the pages that were not written since are in: Since
 //!   base            the memory file they are in, by another name of that same file: it stays when its own goes
-//!   shared/         /saves in the jail: where Firecracker writes
+//!   from/           what the machine goes on from, by names of this machine's own, until it has read it; where a helper
+//!                   makes the jail
+//!   shared/         where Firecracker writes, and the jail sees it: Tray
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -13,7 +15,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sys::fs::FsError;
 
+use wire::naming::{GONE_ON_FROM, SAVES_DIR};
+
 use super::jail::Jail;
+use super::tray::{Kind, Tray};
 use crate::model::machine::{DriveRole, MachineSpec, SavedMachine};
 
 /// What holds the pages of a machine that were not written since Firecracker began to keep track.
@@ -32,27 +37,43 @@ pub(super) enum Since {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Saves {
     dir: PathBuf,
+    tray: Tray,
 }
-
-/// The names of what Firecracker writes.
-const MEMORY: &str = "memory";
-const DEVICES: &str = "devices";
 
 impl Saves {
     /// Beside the disk, on whose filesystem what is saved stays; none for a machine without one.
     pub(super) fn of(spec: &MachineSpec) -> Option<Saves> {
         let disk = spec.drives.iter().find(|drive| drive.serial == DriveRole::Disk)?;
-        Some(Saves { dir: disk.path.parent()?.join("saves") })
+        Some(Saves::beside(&disk.path, Kind::Directory))
+    }
+
+    /// Beside the disk at `disk`.
+    pub(super) fn beside(disk: &Path, kind: Kind) -> Saves {
+        Saves::at(disk.with_file_name(SAVES_DIR), kind)
+    }
+
+    fn at(dir: PathBuf, kind: Kind) -> Saves {
+        Saves { tray: Tray::of(&dir, kind), dir }
     }
 
     /// Those that a jail has.
     pub(super) fn in_jail(jail: &Jail) -> Option<Saves> {
-        Some(Saves { dir: jail.saves.as_deref()?.parent()?.to_path_buf() })
+        Some(Saves::at(jail.saves.as_deref()?.parent()?.to_path_buf(), Kind::Directory))
     }
 
     /// What the jail sees of it.
     pub(super) fn shared(&self) -> PathBuf {
-        self.dir.join("shared")
+        self.tray.dir()
+    }
+
+    /// What Firecracker is told to write memory and devices to.
+    pub(super) fn seen_in_jail(&self) -> [String; 2] {
+        self.tray.in_jail()
+    }
+
+    /// Holds what the machine goes on from, by names of its own.
+    fn from(&self) -> PathBuf {
+        self.dir.join(GONE_ON_FROM)
     }
 
     fn base(&self) -> PathBuf {
@@ -63,15 +84,36 @@ impl Saves {
         self.dir.join("tracking.json")
     }
 
-    /// A machine begins, from this memory or from nothing.
-    pub(super) fn begin(&self, memory: Option<&Path>) -> Result<(), FsError> {
+    /// A machine begins, from what was saved or from nothing. Blocks for as long as a copy takes, where what was saved has to
+    /// be copied.
+    pub(super) fn begin(&self, saved: Option<&SavedMachine>) -> Result<(), FsError> {
         self.end()?;
         sys::fs::create_private_dir(&self.dir)?;
-        sys::fs::create_private_dir(&self.shared())?;
-        match memory {
-            Some(memory) => self.know(memory),
+        self.tray.make()?;
+        match saved {
             None => self.note(Since::Zeros),
+            Some(saved) if self.tray.kind() == Kind::Files => self.know(&self.name(saved)?.memory),
+            Some(saved) => self.know(&saved.memory),
         }
+    }
+
+    /// Gives what was saved names of this machine's own, by which a helper finds it. Machines share what it takes in the
+    /// host's memory as long as it is one file.
+    fn name(&self, saved: &SavedMachine) -> Result<SavedMachine, FsError> {
+        let named = SavedMachine::in_dir(&self.from());
+        sys::fs::create_private_dir(&self.from())?;
+        for (file, name) in [(&saved.memory, &named.memory), (&saved.devices, &named.devices)] {
+            if let Err(error) = sys::fs::link(file, name) {
+                tracing::info!(%error, "what a machine goes on from is copied for it");
+                sys::fs::copy_sparse(file, name, 0o600)?;
+            }
+        }
+        Ok(named)
+    }
+
+    /// The machine has what it goes on from.
+    pub(super) fn loaded(&self) -> Result<(), FsError> {
+        sys::fs::remove_tree(&self.from())
     }
 
     /// It has ended.
@@ -105,25 +147,16 @@ impl Saves {
 
     /// Puts what was not written since where Firecracker writes the rest into; blocks for as long as a copy takes.
     pub(super) fn make_ready(&self) -> Result<(), FsError> {
-        let shared = self.shared().join(MEMORY);
-        sys::fs::remove_file(&shared)?;
-        if self.since() != Since::Base {
-            return Ok(());
-        }
-        let ready = self.dir.join("ready");
-        sys::fs::remove_file(&ready)?;
-        sys::fs::copy_sparse(&self.base(), &ready, 0o600)?;
-        // Firecracker syncs it, while the machine stands still: there is to be little left to do.
-        sys::fs::sync(&ready)?;
-        sys::fs::rename(&ready, &shared)
+        self.tray.clear_memory()?;
+        if self.since() == Since::Base { self.tray.fill(&self.base()) } else { Ok(()) }
     }
 
     /// A machine is about to be saved: `whole` when everything of it is.
     pub(super) fn open(&self, whole: bool) -> Result<(), FsError> {
         if whole {
-            sys::fs::remove_file(&self.shared().join(MEMORY))?;
+            self.tray.clear_memory()?;
         }
-        sys::fs::remove_file(&self.shared().join(DEVICES))?;
+        self.tray.clear_devices()?;
         // Firecracker begins to keep track anew with this, whether or not what it writes gets anywhere.
         self.note(Since::Unknown)
     }
@@ -132,38 +165,22 @@ impl Saves {
     pub(super) fn is_ready(&self, memory_bytes: u64) -> bool {
         match self.since() {
             Since::Zeros => true,
-            Since::Base => is_file_of(&self.shared().join(MEMORY), memory_bytes),
+            Since::Base => self.tray.is_filled(memory_bytes),
             Since::Unknown => false,
         }
     }
 
-    /// Takes what Firecracker wrote, which nobody in a jail reaches any more then; blocks for as long as a copy takes when it is
-    /// `whole`.
+    /// Takes what Firecracker wrote; blocks for as long as a copy takes where it has to be one.
     pub(super) fn close(&self, whole: bool, memory_bytes: u64, to: &SavedMachine) -> Result<(), FsError> {
-        sys::fs::rename(&self.shared().join(DEVICES), &to.devices)?;
-        let taken = if whole { self.dir.join("whole") } else { to.memory.clone() };
-        sys::fs::rename(&self.shared().join(MEMORY), &taken)?;
-        // Whoever took the VMM over may have put anything there: a name of a file of ours, say.
-        if !is_file_of(&taken, memory_bytes) || !is_file(&to.devices) {
-            let source = std::io::Error::other("the VMM did not write what it said");
-            return Err(FsError { act: "take what was saved from", path: self.shared(), source });
-        }
-        if whole {
-            let file = sys::fs::create_new(&to.memory, 0o600)?;
-            file.set_len(memory_bytes).map_err(|source| FsError { act: "extend", path: to.memory.clone(), source })?;
-            sys::holes::write_sparsely(&taken, &file, 0)?;
-            sys::fs::remove_file(&taken)?;
-        }
+        self.tray.take(whole, memory_bytes, to)?;
         self.know(&to.memory)
     }
-}
 
-fn is_file(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file())
-}
-
-fn is_file_of(path: &Path, bytes: u64) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == bytes)
+    /// Nobody takes what Firecracker wrote: it may be all that a full disk had room for.
+    pub(super) fn give_up(&self) -> Result<(), FsError> {
+        self.tray.clear_memory()?;
+        self.tray.clear_devices()
+    }
 }
 
 #[cfg(test)]
@@ -172,35 +189,46 @@ mod tests {
 
     const BYTES: u64 = 3 * 4096;
 
+    /// Both ways of taking what was written.
+    const KINDS: [Kind; 2] = [Kind::Directory, Kind::Files];
+
     struct World {
         dir: tempfile::TempDir,
         saves: Saves,
     }
 
     impl World {
-        fn begun(memory: Option<&[u8]>) -> World {
+        fn begun(kind: Kind, memory: Option<&[u8]>) -> World {
             let dir = tempfile::tempdir().unwrap();
-            let saves = Saves { dir: dir.path().join("saves") };
+            let saves = Saves::beside(&dir.path().join("disk.ext4"), kind);
             let from = memory.map(|bytes| {
-                let path = dir.path().join("from");
-                std::fs::write(&path, bytes).unwrap();
-                path
+                let saved = SavedMachine::in_dir(dir.path());
+                std::fs::write(&saved.memory, bytes).unwrap();
+                std::fs::write(&saved.devices, "state").unwrap();
+                saved
             });
-            saves.begin(from.as_deref()).unwrap();
+            saves.begin(from.as_ref()).unwrap();
             World { dir, saves }
+        }
+
+        fn memory(&self) -> PathBuf {
+            self.saves.tray.memory()
+        }
+
+        fn devices(&self) -> PathBuf {
+            self.saves.shared().join(wire::naming::DEVICES_FILE)
         }
 
         /// As Firecracker writes: only `pages`, each of one byte; all there are when `whole`.
         fn write(&self, pages: &[(u64, u8)]) {
             use std::os::unix::fs::FileExt;
 
-            let path = self.saves.shared().join(MEMORY);
-            let file = std::fs::File::options().create(true).truncate(false).write(true).open(path).unwrap();
+            let file = std::fs::File::options().create(true).truncate(false).write(true).open(self.memory()).unwrap();
             file.set_len(BYTES).unwrap();
             for (page, byte) in pages {
                 file.write_all_at(&[*byte; 4096], page * 4096).unwrap();
             }
-            std::fs::write(self.saves.shared().join(DEVICES), "state").unwrap();
+            std::fs::write(self.devices(), "state").unwrap();
         }
 
         fn to(&self, name: &str) -> SavedMachine {
@@ -216,7 +244,12 @@ mod tests {
 
     #[test]
     fn what_was_not_written_is_in_what_was_saved_before() {
-        let world = World::begun(None);
+        for kind in KINDS {
+            saves_twice(&World::begun(kind, None));
+        }
+    }
+
+    fn saves_twice(world: &World) {
         let saves = &world.saves;
         assert!(saves.since() == Since::Zeros && saves.is_ready(BYTES));
         saves.make_ready().unwrap();
@@ -225,7 +258,8 @@ mod tests {
         world.write(&[(1, 7)]);
         let first = world.to("first");
         saves.close(false, BYTES, &first).unwrap();
-        assert_eq!(pages(&first), [0, 7, 0]);
+        assert_eq!((pages(&first), std::fs::read(&first.devices).unwrap()), (vec![0, 7, 0], b"state".to_vec()));
+        assert_eq!(sys::fs::allocated_bytes(&world.memory()), 0, "what was taken takes no more room");
 
         // The first save is removed by its owner: the second one has it all the same, and does not change it.
         let kept = std::fs::File::open(&first.memory).unwrap();
@@ -247,44 +281,112 @@ mod tests {
 
     #[test]
     fn a_machine_that_went_on_is_told_from_what_it_went_on_from() {
-        let world = World::begun(Some(&[5; 3 * 4096]));
-        assert_eq!(world.saves.since(), Since::Base);
-        world.saves.make_ready().unwrap();
-        world.saves.open(false).unwrap();
-        world.write(&[(0, 1)]);
-        let to = world.to("to");
-        world.saves.close(false, BYTES, &to).unwrap();
-        assert_eq!(pages(&to), [1, 5, 5]);
+        for kind in KINDS {
+            let world = World::begun(kind, Some(&[5; 3 * 4096]));
+            assert_eq!(world.saves.since(), Since::Base);
+            world.saves.loaded().unwrap();
+            world.saves.make_ready().unwrap();
+            world.saves.open(false).unwrap();
+            world.write(&[(0, 1)]);
+            let to = world.to("to");
+            world.saves.close(false, BYTES, &to).unwrap();
+            assert_eq!(pages(&to), [1, 5, 5]);
+        }
     }
 
     #[test]
     fn a_save_that_got_nowhere_makes_the_next_one_whole() {
-        let world = World::begun(None);
-        world.saves.open(false).unwrap();
-        world.write(&[(0, 1)]);
-        assert!(!world.saves.is_ready(BYTES));
-        world.saves.open(true).unwrap();
-        world.write(&[(0, 1), (1, 0), (2, 3)]);
-        let to = world.to("to");
-        world.saves.close(true, BYTES, &to).unwrap();
-        assert_eq!(pages(&to), [1, 0, 3]);
-        assert_eq!(sys::fs::allocated_bytes(&to.memory), 2 * 4096, "zeros take no room");
-        assert_eq!(world.saves.since(), Since::Base);
+        for kind in KINDS {
+            let world = World::begun(kind, None);
+            world.saves.open(false).unwrap();
+            world.write(&[(0, 1)]);
+            world.saves.give_up().unwrap();
+            assert_eq!(sys::fs::allocated_bytes(&world.memory()), 0, "its room is given back");
+            world.write(&[(0, 1)]);
+            assert!(!world.saves.is_ready(BYTES));
+            world.saves.open(true).unwrap();
+            world.write(&[(0, 1), (1, 0), (2, 3)]);
+            let to = world.to("to");
+            world.saves.close(true, BYTES, &to).unwrap();
+            assert_eq!(pages(&to), [1, 0, 3]);
+            assert_eq!(sys::fs::allocated_bytes(&to.memory), 2 * 4096, "zeros take no room");
+            assert_eq!(world.saves.since(), Since::Base);
+        }
     }
 
     #[test]
     fn what_is_no_memory_is_not_taken() {
-        let world = World::begun(None);
-        let secret = world.dir.path().join("secret");
-        std::fs::write(&secret, vec![1; usize::try_from(BYTES).unwrap()]).unwrap();
-        world.saves.open(false).unwrap();
-        std::os::unix::fs::symlink(&secret, world.saves.shared().join(MEMORY)).unwrap();
-        std::fs::write(world.saves.shared().join(DEVICES), "").unwrap();
-        let error = world.saves.close(false, BYTES, &world.to("link")).unwrap_err();
-        assert!(wire::api::chain(&error).contains("did not write what it said"), "{error}");
-        std::fs::write(world.saves.shared().join(MEMORY), "short").unwrap();
-        std::fs::write(world.saves.shared().join(DEVICES), "").unwrap();
-        assert!(world.saves.close(false, BYTES, &world.to("short")).is_err());
-        assert_eq!(world.saves.since(), Since::Unknown);
+        for kind in KINDS {
+            let world = World::begun(kind, None);
+            let saves = &world.saves;
+            let secret = world.dir.path().join("secret");
+            std::fs::write(&secret, vec![1; usize::try_from(BYTES).unwrap()]).unwrap();
+            saves.open(false).unwrap();
+            // No jail can do the first where it has files only.
+            std::fs::write(world.devices(), "state").unwrap();
+            sys::fs::remove_file(&world.memory()).unwrap();
+            std::os::unix::fs::symlink(&secret, world.memory()).unwrap();
+            assert!(saves.close(false, BYTES, &world.to("link")).is_err());
+            std::fs::remove_file(world.memory()).ok();
+            std::fs::write(world.memory(), "short").unwrap();
+            std::fs::write(world.devices(), "state").unwrap();
+            let error = saves.close(false, BYTES, &world.to("short")).unwrap_err();
+            assert!(wire::api::chain(&error).contains("did not write what it said"), "{error}");
+            std::fs::remove_file(world.memory()).ok();
+            assert!(saves.close(false, BYTES, &world.to("missing")).is_err());
+            assert_eq!(saves.since(), Since::Unknown);
+        }
+    }
+
+    #[test]
+    fn what_the_vmm_keeps_is_taken_as_it_was_said_to_be() {
+        let world = World::begun(Kind::Files, None);
+        let take = |name: &str, devices: &[u8]| {
+            world.write(&[(0, 1)]);
+            std::fs::write(world.devices(), devices).unwrap();
+            world.saves.close(false, BYTES, &world.to(name)).map_err(|error| wire::api::chain(&error))
+        };
+        assert!(take("nothing", b"").unwrap_err().contains("did not write what it said"));
+        take("something", b"state").unwrap();
+        // What it writes later is nobody's.
+        let to = SavedMachine::in_dir(&world.dir.path().join("something"));
+        world.write(&[(0, 9)]);
+        assert_eq!(pages(&to), [1, 0, 0]);
+        let devices = std::fs::File::options().write(true).open(world.devices()).unwrap();
+        devices.set_len(1 << 40).unwrap();
+        assert!(world.saves.close(false, BYTES, &world.to("endless")).is_err());
+    }
+
+    #[test]
+    fn a_copy_that_was_broken_off_is_not_written_into() {
+        let world = World::begun(Kind::Files, Some(&[5; 3 * 4096]));
+        // As long as it has to be, and not complete.
+        sys::fs::set_len(&world.memory(), BYTES).unwrap();
+        assert!(!world.saves.is_ready(BYTES));
+        world.saves.make_ready().unwrap();
+        assert!(world.saves.is_ready(BYTES));
+        world.saves.open(true).unwrap();
+        assert!(!world.saves.is_ready(BYTES));
+    }
+
+    #[test]
+    fn what_is_gone_on_from_has_names_of_its_own_until_it_is_read() {
+        use std::os::unix::fs::MetadataExt;
+
+        let world = World::begun(Kind::Files, Some(&[5; 3 * 4096]));
+        let (named, saved) = (SavedMachine::in_dir(&world.saves.from()), SavedMachine::in_dir(world.dir.path()));
+        let inode = |path: &Path| std::fs::metadata(path).unwrap().ino();
+        assert_eq!((inode(&named.memory), inode(&named.devices)), (inode(&saved.memory), inode(&saved.devices)));
+        world.saves.loaded().unwrap();
+        assert!(!world.saves.from().exists() && saved.memory.exists());
+        // Begun anew, nothing of before is there; where no name can be given there is a copy.
+        let Ok(memory) = tempfile::tempdir_in("/dev/shm") else { return };
+        let elsewhere = SavedMachine::in_dir(memory.path());
+        std::fs::copy(&saved.memory, &elsewhere.memory).unwrap();
+        std::fs::copy(&saved.devices, &elsewhere.devices).unwrap();
+        std::fs::write(world.memory(), "left").unwrap();
+        world.saves.begin(Some(&elsewhere)).unwrap();
+        assert_eq!(std::fs::read(&named.memory).unwrap(), [5; 3 * 4096]);
+        assert_eq!((world.saves.since(), std::fs::read(world.memory()).unwrap()), (Since::Base, Vec::new()));
     }
 }

@@ -57,6 +57,10 @@ pub(crate) struct World {
     pub(crate) behaviour: Mutex<Behaviour>,
     /// Whether its driver can save machines.
     pub(crate) saves_machines: AtomicBool,
+    /// Whether another driver than the one of what runs would have to let saved machines go on.
+    pub(crate) has_other_driver: AtomicBool,
+    /// Whether each machine needs a number of its own.
+    pub(crate) takes_slots: AtomicBool,
     /// In how many files its guests hold work, or why they cannot tell.
     pub(crate) work: Mutex<Result<u64, wire::api::ErrorCode>>,
     /// Which boot of the host this is.
@@ -88,6 +92,8 @@ impl World {
             attached: Mutex::default(),
             behaviour: Mutex::new(Behaviour::Answers),
             saves_machines: AtomicBool::new(false),
+            has_other_driver: AtomicBool::new(false),
+            takes_slots: AtomicBool::new(false),
             work: Mutex::new(Ok(0)),
             boots: AtomicU32::new(1),
             autostart: Mutex::new(Autostart { has_systemd: true, has_system_unit: true, ..Autostart::default() }),
@@ -306,6 +312,10 @@ pub(crate) struct Drivers(Arc<World>);
 impl VmmDriver for Drivers {
     fn name(&self) -> &'static str {
         "fake"
+    }
+
+    fn takes_slot(&self) -> bool {
+        self.0.takes_slots.load(Ordering::SeqCst)
     }
 
     fn plan(&self, spec: &MachineSpec, _: &NicAttachment) -> Result<Launch, VmmError> {

@@ -16,7 +16,8 @@ fn gone() -> VmmError {
 impl Snapshots for Drivers {
     fn shape(&self, spec: &MachineSpec, _: &NicAttachment) -> Result<MachineShape, VmmError> {
         let machine = format!("{} vCPUs, {} MiB, NAT {}", spec.vcpus, spec.memory_mib, spec.nic.nat);
-        Ok(MachineShape { driver: "fake".into(), vmm: "1".into(), cpu: "any".into(), machine })
+        let driver = if self.0.has_other_driver.load(Ordering::SeqCst) { "other" } else { "fake" }.to_owned();
+        Ok(MachineShape { driver, vmm: "1".into(), cpu: "any".into(), machine })
     }
 
     async fn save(&self, launch: &Launch, memory_mib: u64, to: &SavedMachine) -> Result<(), VmmError> {

@@ -14,12 +14,12 @@ fn ground(dir: &Path) -> Ground {
     }
 }
 
-fn driver(dir: &Path) -> Jailer {
+pub(super) fn driver(dir: &Path) -> Jailer {
     Jailer { helper: Helper::at(Path::new("/none")), ground: Ok(ground(dir)) }
 }
 
 /// A machine whose files are where the helper looks.
-fn machine(dir: &Path) -> MachineSpec {
+pub(super) fn machine(dir: &Path) -> MachineSpec {
     let mut spec = config::tests::spec();
     let (state, cache) = (dir.join("state"), dir.join("cache"));
     let (kernel, image) = ("0123456789abcdef".parse().unwrap(), "fedcba9876543210".parse().unwrap());
@@ -42,7 +42,7 @@ fn machine(dir: &Path) -> MachineSpec {
     spec
 }
 
-const NOWHERE: NicAttachment = NicAttachment::Tap { uplink: None };
+pub(super) const NOWHERE: NicAttachment = NicAttachment::Tap { uplink: None };
 
 #[test]
 fn a_launch_says_what_the_helper_is_asked() {
@@ -51,13 +51,14 @@ fn a_launch_says_what_the_helper_is_asked() {
     let launch = driver(dir.path()).plan(&spec, &NOWHERE).unwrap();
     let jailed = jailed_of(&launch).unwrap();
     let names: Vec<&str> = jailed.files.iter().map(JailFile::name_in_jail).collect();
-    assert_eq!(names, ["kernel", "initramfs", "metrics", "image", "disk", "modules"]);
+    assert_eq!(names, ["kernel", "initramfs", "metrics", "image", "disk", "modules", "save-memory", "save-devices"]);
     assert_eq!((jailed.slot.to_string().as_str(), jailed.has_tap), ("7", true));
     assert_eq!(boot_of(&launch), Some(spec.boot.clone()));
     assert_eq!(launch.agent_socket(), spec.boot_dir.join("vmm/vsock_1024"));
     let sees: Vec<String> = jailed.config.drives.iter().map(|drive| drive.path_on_host.clone()).collect();
     assert_eq!(sees, ["/image", "/disk", "/modules"], "as the helper calls them");
     assert_eq!(jailed.config.vsock.uds_path, "/sock/vsock");
+    assert!(jailed.config.machine_config.track_dirty_pages, "or it would be saved whole every time");
 }
 
 #[test]
