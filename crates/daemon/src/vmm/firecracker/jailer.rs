@@ -32,6 +32,7 @@ use super::api::{self, ApiError};
 use super::config::{self, Config};
 use super::controls::{self, failed};
 use super::features::Version;
+use super::halt::EndsHalted;
 use super::{PROGRAM, UP_WITHIN, VCPUS_MAX, api_socket, version_of};
 use crate::model::machine::{DriveRole, ExitReason, MachineSpec, NicAttachment, SavedMachine};
 use crate::privileged::{Helper, PrivilegedError, Spawn, open_file};
@@ -365,7 +366,7 @@ impl VmmDriver for Jailer {
             self.ensure_gone(launch).await?;
             return Err(error);
         }
-        Ok(Box::new(running))
+        Ok(Box::new(EndsHalted::new(running, launch)))
     }
 
     async fn adopt(&self, launch: &Launch) -> Result<Option<Box<dyn Vmm>>, VmmError> {
@@ -380,7 +381,7 @@ impl VmmDriver for Jailer {
             self.ensure_gone(launch).await?;
             return Ok(None);
         };
-        Ok(Some(Box::new(self.running(held, &boot))))
+        Ok(Some(Box::new(EndsHalted::new(self.running(held, &boot), launch))))
     }
 
     fn controls(&self) -> Option<&dyn Controls> {

@@ -9,6 +9,7 @@
 //! | [`jailer`] | the driver for jails that a helper makes |
 //! | `landlock` | the jail's second wall |
 //! | `controls` | pause, resume, a larger disk |
+//! | `halt` | a guest that has switched itself off, which Firecracker does not notice |
 //! | `snapshot` | machines saved, and going on from what was saved |
 //! | `tracking` | what the memory that a machine has written is told from |
 //! | `tray` | where it is left, and how it is taken |
@@ -19,6 +20,7 @@ mod api;
 mod config;
 mod controls;
 pub mod features;
+mod halt;
 pub mod jail;
 pub mod jailer;
 mod landlock;
@@ -38,6 +40,7 @@ use sys::kvm::Kvm;
 use super::{AgentChannel, Controls, Launch, Snapshots, Vmm, VmmDriver, VmmError, metrics_file, process, shared_dir};
 use crate::model::machine::{DriveRole, MachineSpec, NicAttachment};
 use features::Version;
+use halt::EndsHalted;
 use jail::{Jail, Shown};
 use tracking::Saves;
 
@@ -253,7 +256,7 @@ impl VmmDriver for Firecracker {
             self.ensure_gone(launch).await?;
             return Err(error);
         }
-        Ok(Box::new(held))
+        Ok(Box::new(EndsHalted::new(held, launch)))
     }
 
     async fn adopt(&self, launch: &Launch) -> Result<Option<Box<dyn Vmm>>, VmmError> {
@@ -267,7 +270,7 @@ impl VmmDriver for Firecracker {
             self.ensure_gone(launch).await?;
             return Ok(None);
         }
-        Ok(process::adopt(launch)?.map(|held| Box::new(held) as Box<dyn Vmm>))
+        Ok(process::adopt(launch)?.map(|held| Box::new(EndsHalted::new(held, launch)) as Box<dyn Vmm>))
     }
 
     fn lost_disk(&self, launch: &Launch) -> Option<PathBuf> {
