@@ -157,7 +157,7 @@ pub(crate) fn of_a_vmm(host: Host) {
         let start = host.command(&["start", "web", "--wait", "agent"]).spawn().unwrap();
         let mut vmm = None;
         eventually("its VMM runs", || {
-            vmm = host.processes().into_iter().find(|(_, line)| line.contains("qemu-system")).map(|(pid, _)| pid);
+            vmm = host.vmms().first().copied();
             vmm.is_some()
         });
         kill(vmm.unwrap(), Signal::KILL);

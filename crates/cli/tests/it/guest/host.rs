@@ -296,7 +296,8 @@ impl Host {
             "sim" => "--serve",
             // The launcher of the jail, which ends with it; what is inside has no word of the home.
             "firecracker" => "bangerd vmm-jail",
-            _ => "qemu-system",
+            // Not one that is asked for its version: a daemon that starts does.
+            _ => " -nodefaults ",
         };
         self.processes().into_iter().filter(|(_, line)| line.contains(mark)).map(|(pid, _)| pid).collect()
     }
