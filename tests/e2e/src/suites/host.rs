@@ -14,6 +14,7 @@ const FILLER: &str = "/var/tmp/e2e-filler";
 
 pub(super) fn kvm() -> Result<()> {
     let home = Home::new("qemu")?;
+    home.configure("templates = false\n")?;
     let said = home.ok(&["doctor", "--format", "json"])?;
     let report: serde_json::Value = serde_json::from_str(&said).context("doctor prints JSON")?;
     let checks = report["checks"].as_array().context("doctor has checks")?;
