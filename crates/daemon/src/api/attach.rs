@@ -9,6 +9,8 @@
 //! ```
 //! A client that goes away takes its command with it: dropping the guest's stream resets it. A session is only left.
 
+use std::pin::pin;
+
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -38,15 +40,20 @@ pub(crate) enum RelayError {
     Window,
 }
 
-/// Relays until the command has ended or the client is gone.
+/// Relays until the command has ended or the client is gone. `begun` waits until the command runs, and gives up a guest that
+/// stands still; one that does so later ends nothing, because it may be paused on purpose.
 ///
 /// # Errors
 /// When the client went away or broke the protocol; the command is then given up.
-pub(crate) async fn relay(client: impl AsyncRead + AsyncWrite + Unpin, stream: &ExecStream) -> Result<(), RelayError> {
+pub(crate) async fn relay(
+    client: impl AsyncRead + AsyncWrite + Unpin,
+    stream: &ExecStream,
+    begun: impl Future<Output = Result<u32, GuestError>>,
+) -> Result<(), RelayError> {
     let (reader, mut writer) = tokio::io::split(client);
     let (grant, granted) = mpsc::channel::<u32>(INPUT_QUEUE);
     let outward = async {
-        let ended = output(&mut writer, stream, granted).await?;
+        let ended = output(&mut writer, stream, granted, begun).await?;
         finish(&mut writer, &ended).await
     };
     both(outward, stream, reader, &grant).await
@@ -102,8 +109,11 @@ async fn output(
     writer: &mut (impl AsyncWrite + Unpin),
     stream: &ExecStream,
     mut granted: mpsc::Receiver<u32>,
+    begun: impl Future<Output = Result<u32, GuestError>>,
 ) -> std::io::Result<Ended> {
     send(writer, Kind::InputCredit, Bytes::copy_from_slice(&WINDOW_BYTES.to_le_bytes())).await?;
+    let mut begun = pin!(begun);
+    let mut has_begun = false;
     let (mut is_out_open, mut is_error_open, mut is_input_open) = (true, true, true);
     while is_out_open || is_error_open {
         tokio::select! {
@@ -114,6 +124,11 @@ async fn output(
             bytes = stream.read_error(), if is_error_open => match bytes {
                 Ok(Some(bytes)) => send_all(writer, Kind::Error, bytes).await?,
                 Ok(None) | Err(_) => is_error_open = false,
+            },
+            pid = &mut begun, if !has_begun => match pid {
+                Err(error @ GuestError::Stuck { .. }) => return Ok(Ended::Failed { error: guest_error(&error) }),
+                // Why it does not run, if it does not, is told by its end.
+                Ok(_) | Err(_) => has_begun = true,
             },
             count = granted.recv(), if is_input_open => match count {
                 Some(count) => send(writer, Kind::InputCredit, Bytes::copy_from_slice(&count.to_le_bytes())).await?,
@@ -234,3 +249,6 @@ async fn control(stream: &ExecStream, control: Control) {
         tracing::debug!(%error, "a control came too late");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,13 +71,15 @@ pub async fn exec(State(api): State<Api>, Path(vm): Path<String>, mut request: R
         .map_err(|error| Refusal::bad(format!("cannot understand the command: {error}")))?;
     let record = api.host.store.find_vm(&vm).await?;
     let has_workspace = record.workspace.is_some();
-    let stream = guest(&api, &record).await?.exec(exec_request(spec, &record)).await?;
+    let guest = guest(&api, &record).await?;
+    let stream = guest.exec(exec_request(spec, &record)).await?;
     let busy = api.activity.begin();
     spawn(format!("exec in {}", record.name), async move {
         let _busy = busy;
         match upgrade.await {
             Ok(client) => {
-                if let Err(error) = relay::relay(TokioIo::new(client), &stream).await {
+                let begun = guest.while_it_answers(stream.started());
+                if let Err(error) = relay::relay(TokioIo::new(client), &stream, begun).await {
                     tracing::debug!(%error, vm = %record.id, "an exec was given up");
                 }
             }

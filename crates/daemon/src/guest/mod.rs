@@ -444,4 +444,4 @@ impl Guest {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

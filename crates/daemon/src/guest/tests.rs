@@ -23,7 +23,7 @@ mod workspace;
 const SOON: Duration = Duration::from_secs(20);
 
 /// The agent's end of a connection, by hand.
-struct Peer {
+pub(crate) struct Peer {
     socket: UnixStream,
     tag: Tag,
     decoder: Decoder,
@@ -55,7 +55,7 @@ impl Peer {
         let _sent: std::io::Result<()> = self.socket.write_all(&bytes).await;
     }
 
-    async fn reply(&mut self, stream: u32, reply: &Reply) {
+    pub(crate) async fn reply(&mut self, stream: u32, reply: &Reply) {
         self.send(Kind::Reply, Channel::Input, stream, &serde_json::to_vec(reply).unwrap()).await;
     }
 
@@ -63,7 +63,7 @@ impl Peer {
         self.send(Kind::Data, Channel::Output, stream, bytes).await;
     }
 
-    async fn next(&mut self) -> Frame {
+    pub(crate) async fn next(&mut self) -> Frame {
         let mut buffer = vec![0; DATA_MAX];
         loop {
             if let Some(frame) = self.decoder.next_frame().unwrap() {
@@ -76,7 +76,7 @@ impl Peer {
     }
 }
 
-async fn pair() -> (Guest, Peer) {
+pub(crate) async fn pair() -> (Guest, Peer) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (guest, peer) = tokio::join!(Guest::over(ours, Instant::now() + SOON), Peer::greet(theirs));
     (guest.unwrap(), peer)
