@@ -29,8 +29,8 @@ test: ## Run every test, real guests included
 soak: ## Run every test and those that take long; N=200 lives of a VM
 	@BANGER_SOAK=$(N) TEST_PROFILE=$(TEST_PROFILE) scripts/test.sh
 
-e2e: ## Run scenarios in a disposable test host: LIST=1 FILTER=a,b JOBS=N COVERAGE=1
-	@cargo xtask e2e $(if $(LIST),--list) $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs '$(JOBS)') $(if $(COVERAGE),--coverage)
+e2e: ## Run scenarios in a disposable test host: LIST=1 FILTER=a,b JOBS=N COVERAGE=1 TREE=target/dist
+	@cargo xtask e2e $(if $(LIST),--list) $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs '$(JOBS)') $(if $(COVERAGE),--coverage) $(if $(TREE),--tree '$(TREE)')
 
 testhost-build: ## Build the test host's image, once per recipe
 	@cargo xtask testhost build

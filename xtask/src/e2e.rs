@@ -61,6 +61,10 @@ pub(crate) struct Args {
     /// Report which code the real programs executed
     #[arg(long)]
     coverage: bool,
+    /// An installed tree of programs instead of a new build of the dev profile;
+    /// what breaks into the programs needs that profile
+    #[arg(long, value_name = "DIR", conflicts_with = "coverage")]
+    tree: Option<PathBuf>,
     #[command(flatten)]
     shape: ShapeArgs,
 }
@@ -115,7 +119,10 @@ fn in_host(
 ) -> Result<ExitCode> {
     testhost::check_tools()?;
     let tools = args.coverage.then(Tools::find).transpose()?;
-    let tree = testhost::built_tree(args.coverage)?;
+    let tree = match &args.tree {
+        Some(tree) => tree.clone(),
+        None => testhost::built_tree(args.coverage)?,
+    };
     let shape = args.shape.clone().with_home(guest_home(root, &tree)?);
 
     let failed = HostFailed;

@@ -13,7 +13,8 @@ pub(super) fn disk_is_clean(host: &Host, vm: &str) {
     let disk: PathBuf = host.state().join("vms").join(id).join("disk.ext4");
     let check = Command::new("e2fsck").arg("-fn").arg(&disk).output().unwrap();
     let said = String::from_utf8_lossy(&check.stdout).into_owned() + &String::from_utf8_lossy(&check.stderr);
-    assert!(check.status.success() && !said.contains("recover"), "{said}");
+    let is_clean = check.status.success() && !said.contains("recover");
+    assert!(is_clean, "{said}\n{}\n{}", host.ok(&["op", "list"]), host.ok(&["logs", vm]));
 }
 
 pub(super) fn state(host: &Host, vm: &str) -> String {
