@@ -195,7 +195,7 @@ mod tests {
         let boot_uuid = Some("0f0e0d0c-0b0a-4908-8706-050403020100".into());
         let mut report = Report::unlogged();
         let parent = BootConfig::default();
-        let place = Place { root, is_hosted: true, is_systemd: false, parent: &parent };
+        let place = Place { root, is_hosted: true, is_systemd: false, is_quiet: false, parent: &parent };
         renew(&place, &Renewal { boot_uuid, config, ..Renewal::default() }, &mut report).unwrap();
         report
     }

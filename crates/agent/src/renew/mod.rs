@@ -12,7 +12,8 @@
 //! disk           grown to its device                                serve::grow
 //! network        new MAC address, NIC up, new addresses and routes  nic.rs
 //! ```
-//! What is indented runs beside the rest, in a thread that has ended before the disk's turn.
+//! What is indented runs beside the rest, in a thread that has ended before the disk's turn; a machine that was cut off before
+//! it was saved, as every template is, needs none of it.
 //!
 //! The network comes last: nobody outside meets the guest as anything but what it is now, and the resets of connections
 //! that are destroyed reach nobody, who might be a peer of the parent.
@@ -47,17 +48,20 @@ pub struct Place<'a> {
     pub is_hosted: bool,
     /// Its init is systemd.
     pub is_systemd: bool,
+    /// It was cut off its network before it was saved: [`freeze`].
+    pub is_quiet: bool,
     /// What it was told to be before.
     pub parent: &'a BootConfig,
 }
 
-/// Readies the guest for being saved: everything is on the disk, and with `quiesce` it has no address any more.
+/// Readies the guest for being saved: everything is on the disk, and with `quiesce` it has neither addresses nor connections
+/// any more.
 ///
 /// # Errors
-/// When the NIC cannot be silenced.
+/// When it cannot be cut off its network.
 pub fn freeze(quiesce: bool) -> Result<(), Failure> {
     if quiesce {
-        nic::silence().map_err(|error| os("cannot take the network down", &error))?;
+        cut_off().0?;
     }
     rustix::fs::sync();
     Ok(())
@@ -87,14 +91,20 @@ fn renew_machine(place: &Place<'_>, renewal: &Renewal, entropy: &[u8], report: &
     reseed(entropy).map_err(|error| os("cannot renew the kernel's random generator", &error))?;
     report.reached("randomness");
     let told = std::thread::scope(|scope| {
-        let cut = std::thread::Builder::new().name("cut off".to_owned()).spawn_scoped(scope, cut_off);
-        let cut = cut.map_err(|error| os("cannot start a thread", &error))?;
+        let beside = || std::thread::Builder::new().name("cut off".to_owned()).spawn_scoped(scope, cut_off);
+        let cut =
+            if place.is_quiet { None } else { Some(beside().map_err(|error| os("cannot start a thread", &error))?) };
         identity::set_host_name(&renewal.config, report);
         let renamed = rename(place, renewal, report);
         let told = if place.is_systemd { services::tell(&renewal.services, report) } else { services::Told::default() };
-        let (cut, beside) =
-            cut.join().map_err(|_| os("cannot cut the network off", &io::Error::other("it panicked")))?;
-        report.merge(beside);
+        let cut = match cut.map(|thread| thread.join()) {
+            Some(Ok((cut, beside))) => {
+                report.merge(beside);
+                cut
+            }
+            Some(Err(_panic)) => Err(os("cannot cut the network off", &io::Error::other("it panicked"))),
+            None => Ok(()),
+        };
         renamed.and(cut).map(|()| told)
     })?;
     if let Some(bytes) = renewal.disk_bytes {

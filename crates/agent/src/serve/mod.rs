@@ -93,6 +93,8 @@ pub struct Server {
     asked: Option<(u32, Box<BootConfig>)>,
     /// What the host was told when that was done: it asks again where the channel broke before the answer was there.
     configured: Option<Configured>,
+    /// The machine was cut off its network to be saved, and is to stay so until it is renewed.
+    is_quiet: bool,
     /// The guest's root is being taken down: nothing starts any more.
     is_ending: bool,
     /// A hosted guest was asked to end: this process does, once the answer is out.
@@ -120,6 +122,7 @@ impl Server {
             hook: Hook::default(),
             asked: None,
             configured: None,
+            is_quiet: false,
             is_ending: false,
             is_over: false,
         }

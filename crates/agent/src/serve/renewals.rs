@@ -13,6 +13,8 @@ impl Server {
     /// Readies the guest for being saved, beside what else is served: writing to the disk takes as long as it takes.
     pub(super) fn freeze(&mut self, stream: u32, quiesce: bool) {
         let quiesce = quiesce && !self.guest.is_hosted();
+        // Whoever is told that it failed saves no machine.
+        self.is_quiet = quiesce;
         self.work(stream, Channels::Neither, move |_| renew::freeze(quiesce).map(|()| Reply::Done { bytes: 0 }));
     }
 
@@ -33,10 +35,12 @@ impl Server {
             root: &root,
             is_hosted: self.guest.is_hosted(),
             is_systemd: self.tells.is_systemd(),
+            is_quiet: self.is_quiet,
             parent: self.guest.config(),
         };
         let renewed = renew::renew(&place, &renewal)?;
         let Renewal { vm, boot, boot_uuid, config, .. } = renewal;
+        self.is_quiet = false;
         self.name = Name { vm, boot };
         self.tells.renewed();
         self.guest.renew(config, boot_uuid);

@@ -12,8 +12,8 @@ use wire::api::{ErrorCode, chain};
 
 use super::failure::{caused, refused};
 use super::origin::{Origin, OriginKind};
-use super::start::{Booting, StartPlan, await_guest, boot_config, keep, with_console};
-use super::world::Host;
+use super::start::{Booting, StartPlan, await_guest, boot_config, guest_settings, keep, with_console};
+use super::world::{GuestSettings, Host};
 use crate::guest::Guest;
 use crate::guest::secret::Secret;
 use crate::saga::{Cause, Cx, Step};
@@ -48,7 +48,7 @@ impl<P: Booting + Sync> Step<P, Host> for GoOn {
             }
             snapshots(host)?.go_on(&origin.launch).await?;
             let guest = await_guest(cx).await?;
-            become_this(cx, origin, &guest).await?;
+            become_this(cx, origin, &guest, guest_settings(host).await?).await?;
         } else {
             let within = within(plan, origin);
             let gone_on = tokio::time::timeout(within, go_on(cx, origin, Instant::now() + within)).await;
@@ -131,11 +131,13 @@ async fn go_on<P: Booting + Sync>(
     if origin.kind == OriginKind::Suspended {
         spend(host, plan)?;
     }
-    let guest = tokio::select! {
-        guest = go_on_and_meet(host, &origin.launch, deadline) => guest?,
+    // What it is to be told is gathered while it comes up.
+    let met = async { tokio::try_join!(go_on_and_meet(host, &origin.launch, deadline), guest_settings(host)) };
+    let (guest, settings) = tokio::select! {
+        met = met => met?,
         () = cx.cancelled() => return Err(Cause::cancelled()),
     };
-    become_this(cx, origin, &guest).await?;
+    become_this(cx, origin, &guest, settings).await?;
     Ok((vmm, guest))
 }
 
@@ -160,25 +162,35 @@ async fn go_on_and_meet(host: &Host, launch: &Launch, deadline: Instant) -> Resu
 }
 
 /// Makes the guest that has gone on this VM's, unless it is that already, and plugs its NIC in.
-async fn become_this<P: Booting + Sync>(cx: &Cx<'_, P, Host>, origin: &Origin, guest: &Guest) -> Result<(), Cause> {
+async fn become_this<P: Booting + Sync>(
+    cx: &Cx<'_, P, Host>,
+    origin: &Origin,
+    guest: &Guest,
+    settings: GuestSettings,
+) -> Result<(), Cause> {
     let (plan, host) = (cx.plan.booting(), cx.world);
     if guest.hello().boot != plan.boot.as_str() {
         if !origin.is_of(guest.hello()) {
             return Err(with_console(plan, ErrorCode::GuestUnreachable, "another guest answered".to_owned()));
         }
-        renew(cx, origin, guest).await?;
+        renew(cx, origin, guest, settings).await?;
     }
     host.network.ensure_plugged(&plan.attachment, &plan.machine.boot_dir).await?;
     snapshots(host)?.plug(&origin.launch).await?;
     Ok(host.store.set_boot_init(&plan.boot, origin.init.clone()).await?)
 }
 
-async fn renew<P: Booting + Sync>(cx: &Cx<'_, P, Host>, origin: &Origin, guest: &Guest) -> Result<(), Cause> {
+async fn renew<P: Booting + Sync>(
+    cx: &Cx<'_, P, Host>,
+    origin: &Origin,
+    guest: &Guest,
+    settings: GuestSettings,
+) -> Result<(), Cause> {
     let (plan, store) = (cx.plan.booting(), &cx.world.store);
     let is_same = origin.kind == OriginKind::Suspended;
     // The machine it was goes on elsewhere, or may.
     let secret = Secret::fresh();
-    let (config, mut warnings) = boot_config(cx.world, plan, &secret).await?;
+    let (config, mut warnings) = boot_config(cx.world, plan, &secret, settings);
     let renewal = Renewal {
         vm: plan.vm.to_string(),
         boot: plan.boot.to_string(),

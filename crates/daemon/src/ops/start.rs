@@ -9,7 +9,9 @@ use wire::agent::message::{Configured, Stage};
 use wire::agent::{CONFIGURES_AGAIN, SAYS_SECRET};
 use wire::api::ErrorCode;
 
-pub(super) use super::start_plan::{Booting, boot_config, entropy_hex, machine_of, parts_of, plan_cold, plan_with};
+pub(super) use super::start_plan::{
+    Booting, boot_config, entropy_hex, guest_settings, machine_of, parts_of, plan_cold, plan_with,
+};
 pub use super::start_plan::{StartPlan, plan};
 
 use super::console;
@@ -359,7 +361,8 @@ async fn configure<P: Booting + Sync>(cx: &Cx<'_, P, Host>) -> Result<Option<(Co
     // An earlier daemon got this far and died before it could say so.
     let mut is_done = guest.hello().stage == Stage::Serving;
     while !is_done {
-        let (config, warnings) = boot_config(cx.world, plan, &secret).await?;
+        let settings = guest_settings(cx.world).await?;
+        let (config, warnings) = boot_config(cx.world, plan, &secret, settings);
         match guest.configure(config).await {
             Ok(configured) => {
                 keep(&secret, &guest, plan)?;

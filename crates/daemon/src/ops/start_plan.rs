@@ -9,7 +9,7 @@ use wire::naming::{self, VmName};
 
 use super::origin::{self, Origin};
 use super::parts::{check_disk, check_file, check_image};
-use super::world::{Host, blocking, told_of};
+use super::world::{GuestSettings, Host, blocking, told_of};
 use crate::guest::secret::Secret;
 use crate::model::machine::{DriveRole, DriveSpec, MachineSpec, NicAttachment, NicSpec};
 use crate::model::vm::VmState;
@@ -200,14 +200,19 @@ pub(super) async fn plan_cold(
     })
 }
 
+/// What every boot's guest gets from this host, as it is now.
+pub(super) async fn guest_settings(host: &Host) -> Result<GuestSettings, Cause> {
+    let settings = host.guest_settings.clone();
+    blocking(move || Ok(settings())).await
+}
+
 /// What every boot's guest gets, and what this one does.
-pub(super) async fn boot_config(
+pub(super) fn boot_config(
     host: &Host,
     plan: &StartPlan,
     secret: &Secret,
-) -> Result<(BootConfig, Vec<String>), Cause> {
-    let settings = host.guest_settings.clone();
-    let settings = blocking(move || Ok(settings())).await?;
+    settings: GuestSettings,
+) -> (BootConfig, Vec<String>) {
     let config = BootConfig {
         hostname: plan.name.to_string(),
         machine_id: plan.identity.machine_id.clone(),
@@ -222,7 +227,7 @@ pub(super) async fn boot_config(
         channel_secret: Some(secret.text().to_owned()),
         ..told_of(&plan.exec)
     };
-    Ok((config, settings.warnings))
+    (config, settings.warnings)
 }
 
 /// Fresh random bytes for a guest.

@@ -157,6 +157,12 @@ fn command_line(spec: &MachineSpec) -> String {
         "selinux=0",
         // Self-tests of crypto code.
         "cryptomgr.notests",
+        // KVM's clock goes on by the time that a saved machine lay there (before Firecracker 1.15), the TSC does not: timers
+        // of days would be due at once, systemd would kill services whose watchdog it had not heard. Nobody may compare
+        // the two, and the scheduler's clock, which is KVM's all the same, jumps: a processor that seems stuck is not.
+        "clocksource=tsc",
+        "tsc=reliable",
+        "nosoftlockup",
         // There is no bus to look for, one serial port of the usual four, and a keyboard controller with nothing attached.
         "pci=off",
         "8250.nr_uarts=1",
