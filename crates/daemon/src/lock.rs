@@ -8,9 +8,11 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 
 /// How long a daemon that is ending may take to let go.
-const LET_GO_WITHIN: Duration = Duration::from_secs(5);
-/// How often it is asked.
-const ASK_EVERY: Duration = Duration::from_millis(20);
+const LET_GO_WITHIN: Duration = Duration::from_secs(10);
+/// When it is asked again, the first time.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+/// The same in the end: of many that wait, none may keep the first from beginning.
+const ASK_AGAIN_MAX: Duration = Duration::from_millis(320);
 
 /// What became of an attempt to be the daemon.
 pub(crate) enum Claim {
@@ -28,6 +30,7 @@ pub(crate) enum Claim {
 pub(crate) fn claim(lock: &Path, socket: &Path) -> Result<Claim, std::io::Error> {
     let file = File::options().create(true).truncate(false).write(true).open(lock)?;
     let deadline = sys::clock::monotonic() + LET_GO_WITHIN;
+    let mut wait = ASK_AGAIN;
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(Claim::Ours(file)),
@@ -41,7 +44,8 @@ pub(crate) fn claim(lock: &Path, socket: &Path) -> Result<Claim, std::io::Error>
             let why = "another bangerd holds it and does not answer";
             return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, why));
         }
-        std::thread::sleep(ASK_EVERY);
+        std::thread::sleep(wait);
+        wait = ASK_AGAIN_MAX.min(wait * 2);
     }
 }
 

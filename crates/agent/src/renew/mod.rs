@@ -54,13 +54,26 @@ pub struct Place<'a> {
     pub parent: &'a BootConfig,
 }
 
-/// Readies the guest for being saved: everything is on the disk, and with `quiesce` it has neither addresses nor connections
-/// any more.
+/// How a guest is that is saved only to be another machine, and what is done ahead of that.
+#[derive(Debug)]
+pub struct Quiet<'a> {
+    /// Its root directory.
+    pub root: &'a RootDir,
+    /// Its init is systemd.
+    pub is_systemd: bool,
+}
+
+/// Readies the guest for being saved: everything is on the disk, and one that is to be quiet has neither addresses nor
+/// connections any more.
 ///
 /// # Errors
-/// When it cannot be cut off its network.
-pub fn freeze(quiesce: bool) -> Result<(), Failure> {
-    if quiesce {
+/// When it cannot be cut off its network, or its boot id cannot be covered.
+pub fn freeze(quiet: Option<&Quiet<'_>>) -> Result<(), Failure> {
+    if let Some(quiet) = quiet {
+        if quiet.is_systemd {
+            services::rest();
+        }
+        ids::prepare_boot_id(quiet.root).map_err(|error| os("cannot cover the boot id", &error))?;
         cut_off().0?;
     }
     rustix::fs::sync();

@@ -21,7 +21,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use sys::clock::monotonic;
 use wire::agent::renewal::SERVICES_MAX;
 
-use crate::boot::Report;
+use crate::boot::{Report, log};
 
 /// Where systemd keeps the services of the system apart.
 const SLICE: &str = "/sys/fs/cgroup/system.slice";
@@ -31,6 +31,9 @@ const WITHIN: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// Most characters of a unit's name: systemd.unit(5).
 const NAME_LEN_MAX: usize = 255;
+
+/// It is started by the first who writes to it.
+const JOURNAL: &str = "systemd-journald.service";
 
 /// How a service is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +53,20 @@ fn manner(unit: &str) -> Manner {
         "ssh.service" | "sshd.service" => Manner::Reexec(Signal::HUP),
         "NetworkManager.service" => Manner::Signal(Signal::HUP),
         "systemd-resolved.service" => Manner::Signal(Signal::USR2),
-        "systemd-journald.service" | "systemd-timesyncd.service" | "systemd-hostnamed.service" => Manner::End,
+        JOURNAL | "systemd-timesyncd.service" | "systemd-hostnamed.service" => Manner::End,
         _ => Manner::Ask,
+    }
+}
+
+/// Ends what systemd starts again when somebody wants it, for a machine that is saved only to be another: nothing of it has to
+/// end then, and it begins as the new machine's. What cannot be ended is told later, as any service.
+pub fn rest() {
+    if main_process(JOURNAL).is_none() {
+        return;
+    }
+    // Its sockets stay with systemd, and what is written to them until then.
+    if let Err(error) = sys::process::run(sys::process::command("/bin/systemctl").args(["stop", "--", JOURNAL])) {
+        log(&format!("{JOURNAL} goes on in the saved machine: {error}"));
     }
 }
 

@@ -6,7 +6,7 @@ use wire::agent::renewal::Renewal;
 use super::requests::os;
 use super::worker::Channels;
 use super::{Name, Server};
-use crate::renew::{self, Place};
+use crate::renew::{self, Place, Quiet};
 use crate::root_dir::RootDir;
 
 impl Server {
@@ -15,7 +15,11 @@ impl Server {
         let quiesce = quiesce && !self.guest.is_hosted();
         // Whoever is told that it failed saves no machine.
         self.is_quiet = quiesce;
-        self.work(stream, Channels::Neither, move |_| renew::freeze(quiesce).map(|()| Reply::Done { bytes: 0 }));
+        let is_systemd = self.tells.is_systemd();
+        self.work(stream, Channels::Neither, move |hands| {
+            let quiet = Quiet { root: &RootDir::from_fd(hands.root), is_systemd };
+            renew::freeze(quiesce.then_some(&quiet)).map(|()| Reply::Done { bytes: 0 })
+        });
     }
 
     /// Says nothing more until the host is heard from.

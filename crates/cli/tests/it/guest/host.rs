@@ -230,9 +230,9 @@ impl Host {
         })
     }
 
-    /// The running daemon's process, if one runs.
+    /// The running daemon's process, if one runs: it has no arguments, unlike the launchers of VMMs.
     pub(crate) fn daemon_pid(&self) -> Option<u32> {
-        self.processes().into_iter().find(|(_, line)| line.contains("bangerd")).map(|(pid, _)| pid)
+        self.processes().into_iter().find(|(_, line)| line.trim_end().ends_with("bangerd")).map(|(pid, _)| pid)
     }
 
     /// Kills the daemon as a crash would: SIGKILL.
@@ -242,7 +242,7 @@ impl Host {
 
     /// Whether its guests are machines.
     pub(crate) fn is_real(&self) -> bool {
-        self.vmm == "qemu"
+        self.vmm != "sim"
     }
 
     /// A VM's record.
