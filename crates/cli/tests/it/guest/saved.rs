@@ -1,6 +1,7 @@
 //! Machines that are saved and go on, for real: suspended, brought back to a snapshot, forked.
 
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use super::host::Host;
 use super::lifecycle::{disk_is_clean, state};
@@ -54,6 +55,11 @@ fn eight_forks_under_write_load_are_machines_of_their_own() {
     host.leaves_nothing();
 }
 
+/// The guest's CLOCK_BOOTTIME, seconds.
+fn uptime(host: &Host) -> f64 {
+    host.ok(&["exec", "web", "--", "cut", "-d ", "-f1", "/proc/uptime"]).parse().unwrap()
+}
+
 #[test]
 fn a_suspended_vm_goes_on_where_it_was() {
     let host = Host::new();
@@ -64,12 +70,19 @@ fn a_suspended_vm_goes_on_where_it_was() {
     let before = host.ok(&["exec", "web", "--", "sh", "-c", ids]);
     let counted = |host: &Host| host.ok(&["exec", "web", "--", "cat", "/dev/shm/count"]).parse::<u64>().unwrap();
     let first = counted(&host);
+    let (began, up) = (Instant::now(), uptime(&host));
     host.ok(&["suspend", "web"]);
+    let lies = Instant::now();
     assert_eq!(state(&host, "web"), "suspended");
     let refused = host.run(&["exec", "web", "--", "true"]).code(125);
     assert!(refused.stderr.contains("web is suspended\nhint: banger resume web"), "{}", refused.stderr);
     host.kill_daemon();
+    // A time that would be seen if it counted.
+    std::thread::sleep(Duration::from_secs(3));
+    let lay = lies.elapsed();
     host.ok(&["resume", "web"]);
+    let (ran, passed) = (uptime(&host) - up, (began.elapsed() - lay).as_secs_f64());
+    assert!(ran < passed + 1.0, "its clock stood still for {lay:?}: {ran} s more, of {passed} s");
     assert_eq!(host.ok(&["exec", "web", "--", "sh", "-c", ids]), before, "it is the same machine");
     assert!(counted(&host) >= first, "what was in memory is");
     let clock: f64 = host.ok(&["exec", "web", "--", "date", "+%s.%N"]).parse().unwrap();
