@@ -24,7 +24,7 @@ pub(super) fn daemon_killed(home: &Home) -> Result<()> {
 }
 
 pub(super) fn vmm_killed() -> Result<()> {
-    let home = Home::new("qemu")?;
+    let home = Home::new("firecracker")?;
     home.ok(&["create", "--quiet", "--name", NAME, "--memory", "512M", "--wait", "agent"])?;
     home.vmm(NAME)?.kill()?;
     wait::until("the VM is off", Duration::from_secs(30), || {

@@ -13,7 +13,7 @@ use crate::runner;
 const FILLER: &str = "/var/tmp/e2e-filler";
 
 pub(super) fn kvm() -> Result<()> {
-    let home = Home::new("qemu")?;
+    let home = Home::new("firecracker")?;
     home.configure("templates = false\n")?;
     let said = home.ok(&["doctor", "--format", "json"])?;
     let report: serde_json::Value = serde_json::from_str(&said).context("doctor prints JSON")?;
@@ -71,7 +71,7 @@ impl Drop for Filler {
 }
 
 pub(super) fn full_disk() -> Result<()> {
-    let home = Home::new("qemu")?;
+    let home = Home::new("firecracker")?;
     home.ok(&["create", "--quiet", "--name", NAME, "--memory", "512M", "--wait", "agent"])?;
     home.ok(&["create", "--quiet", "--name", "other", "--no-start"])?;
     let filler = Filler::fill()?;

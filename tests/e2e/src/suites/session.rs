@@ -12,13 +12,13 @@ pub(super) const NAME: &str = "web";
 pub(super) static VM: Fixture = Fixture { name: "vm", make: vm };
 
 fn vm() -> Result<Home> {
-    let home = Home::new("qemu")?;
+    let home = Home::new("firecracker")?;
     home.ok(&["create", "--quiet", "--name", NAME, "--memory", "512M", "--wait", "agent"])?;
     Ok(home)
 }
 
 pub(super) fn run() -> Result<()> {
-    let home = Home::new("qemu")?;
+    let home = Home::new("firecracker")?;
     home.ok(&["run", "--quiet", "--rm", "--memory", "512M", "--", "true"])?;
     let said = home.banger(&[
         "run",
