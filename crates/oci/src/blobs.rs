@@ -24,6 +24,7 @@ use sha2::{Digest as _, Sha256};
 use sys::fs::FsError;
 
 use crate::digest::Digest;
+use crate::manifest::Compression;
 pub use incoming::{Begun, Incoming};
 pub(crate) use staging::{Staged, Staging};
 
@@ -279,6 +280,14 @@ impl Pin {
         let mut bytes = Vec::new();
         self.open()?.take(limit_bytes).read_to_end(&mut bytes).map_err(failed("read", &self.path))?;
         Ok(bytes)
+    }
+
+    /// Its first bytes, as many as tell how it is packed.
+    pub(crate) fn head(&self) -> Result<Vec<u8>, BlobError> {
+        let mut head = Vec::new();
+        let limit = Compression::HEAD_BYTES as u64;
+        self.open()?.take(limit).read_to_end(&mut head).map_err(failed("read", &self.path))?;
+        Ok(head)
     }
 
     /// Refuses a blob that has another length than somebody says of it.

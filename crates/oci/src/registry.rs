@@ -18,7 +18,7 @@
 
 mod attempts;
 mod auth;
-mod blob;
+pub(crate) mod blob;
 mod challenge;
 mod error;
 mod http;

@@ -1,0 +1,1 @@
+//! Debian's `docker-registry`, and archives made by skopeo and umoci.
