@@ -137,8 +137,7 @@ impl Credentials {
                     .or_else(|| below(&places.home, ".config/containers/auth.json")),
             ],
         };
-        let docker =
-            below(&places.docker_config, "config.json").or_else(|| below(&places.home, ".docker/config.json"));
+        let docker = below(&places.docker_config, "config.json").or_else(|| below(&places.home, ".docker/config.json"));
         Credentials { files: podman.into_iter().chain([docker]).flatten().collect(), path: places.path.clone() }
     }
 

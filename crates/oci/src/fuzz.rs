@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::manifest::{self, Architecture, Document};
 use crate::options::{Limits, Options};
 use crate::reference::Reference;
+use crate::registry;
 use crate::source::{Choice, Source};
 
 /// Text as a reference and as a source: what is read reads back from how it is shown.
@@ -25,7 +26,7 @@ pub fn fuzz_reference(data: &[u8]) {
     }
 }
 
-/// Bytes as a manifest, an index, a configuration and a file of credentials.
+/// Bytes as a manifest, an index, a configuration, and what a registry says to strangers.
 ///
 /// # Panics
 /// When a manifest does not read back.
@@ -39,6 +40,9 @@ pub fn fuzz_manifest(data: &[u8]) {
         Err(_) => {}
     }
     drop(Config::parse(data));
+    if let Ok(header) = std::str::from_utf8(data) {
+        registry::fuzz_challenge(header);
+    }
 }
 
 /// Bytes as an archive of either kind, into the cache below `scratch`.

@@ -141,7 +141,9 @@ impl PullError {
             PullError::Archive { source, .. } => source.hint(),
             PullError::DockerDaemon { source, .. } => source.hint(),
             PullError::Unusable { .. } | PullError::DiffId { .. } | PullError::Packing { .. } => None,
-            PullError::Cache { source, .. } => source.is_full().then(|| "make room, for instance by pruning images".to_owned()),
+            PullError::Cache { source, .. } => {
+                source.is_full().then(|| "make room, for instance by pruning images".to_owned())
+            }
         }
     }
 }

@@ -56,7 +56,9 @@ enum Why {
     Domain(String),
     #[error("{0:?} is no name; a name has small letters, digits, and between them one of '.', '_', '__' or dashes")]
     Component(String),
-    #[error("{0:?} is no tag; a tag has at most 128 letters, digits, '_', '.' and '-' and begins with none of the last two")]
+    #[error(
+        "{0:?} is no tag; a tag has at most 128 letters, digits, '_', '.' and '-' and begins with none of the last two"
+    )]
     Tag(String),
     #[error("{0}")]
     Digest(NotADigest),
@@ -292,7 +294,7 @@ mod tests {
         #[test]
         fn what_is_shown_reads_back(
             domain in "([a-z0-9]{1,6}\\.[a-z]{2,3}(:[1-9][0-9]{1,3})?/)?",
-            path in "[a-z0-9]{1,5}((\\.|_|__|-{1,3})[a-z0-9]{1,3}){0,2}(/[a-z0-9]{1,5}){0,3}",
+            path in "[a-z0-9]{1,5}(/[a-z0-9]{1,5}((\\.|_|__|-{1,3})[a-z0-9]{1,3}){0,2}){0,3}",
             tag in "(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,20})?",
             digest in any::<Option<[u8; 4]>>(),
         ) {

@@ -31,7 +31,7 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use crate::blobs::{Blobs, Pin};
 use crate::digest::Digest;
 use crate::manifest::{
-    self, DOCKER_INDEX, DOCKER_MANIFEST, Document, MANIFEST_BYTES_MAX, Manifest, ManifestError, OCI_INDEX, OCI_MANIFEST,
+    self, DOCKER_INDEX, DOCKER_MANIFEST, Document, MANIFEST_BYTES_MAX, Manifest, OCI_INDEX, OCI_MANIFEST,
 };
 use crate::options::{Endpoint, Options};
 use crate::reference::Reference;
@@ -173,7 +173,11 @@ impl Registry {
             match self.document_from(&from, target).await {
                 Ok(fetched) => return Ok((at, fetched)),
                 Err(error) if at + 1 < endpoints.len() && !error.is_ours() => {
-                    tracing::warn!(mirror = from.endpoint.host, error = &error as &dyn std::error::Error, "passed over");
+                    tracing::warn!(
+                        mirror = from.endpoint.host,
+                        error = &error as &dyn std::error::Error,
+                        "passed over"
+                    );
                     at += 1;
                 }
                 Err(error) => return Err(error),
@@ -221,8 +225,7 @@ impl Registry {
     }
 }
 
-impl From<ManifestError> for RegistryError {
-    fn from(source: ManifestError) -> RegistryError {
-        RegistryError::Manifest { what: "the image".to_owned(), source }
-    }
+/// Text as what a registry says to strangers.
+pub(crate) fn fuzz_challenge(header: &str) {
+    drop(challenge::parse(header));
 }

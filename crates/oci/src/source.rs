@@ -99,7 +99,8 @@ fn name_of(path: &Path, choice: &Choice) -> String {
         Choice::Named(tag) if tag != "latest" => format!("{stem}-{tag}"),
         _ => stem.into_owned(),
     };
-    name = name.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' }).collect();
+    name =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' }).collect();
     name = name.trim_start_matches(['.', '-']).chars().take(128).collect();
     if name.is_empty() { "image".to_owned() } else { name }
 }

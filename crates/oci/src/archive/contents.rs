@@ -33,15 +33,17 @@ pub(crate) struct Contents {
 impl Contents {
     /// Reads an archive to its end.
     pub(crate) fn read(stream: impl Read, limits: &Limits, blobs: &Blobs) -> Result<Contents, ArchiveError> {
-        let mut contents =
-            Contents { staging: Staging::new(blobs)?, files: BTreeMap::new(), links: BTreeMap::new() };
+        let mut contents = Contents { staging: Staging::new(blobs)?, files: BTreeMap::new(), links: BTreeMap::new() };
         let mut plain = Plain::new(stream).map_err(ArchiveError::Read)?;
         let mut reader = Reader::new(&mut plain);
         let (mut count, mut left) = (0, limits.image_bytes);
         while let Some(entry) = reader.next_entry().map_err(ArchiveError::Read)? {
             count += 1;
             if count > limits.archive_entries {
-                return Err(ArchiveError::TooManyEntries { limit: limits.archive_entries, entry: tree::shown(&entry.path) });
+                return Err(ArchiveError::TooManyEntries {
+                    limit: limits.archive_entries,
+                    entry: tree::shown(&entry.path),
+                });
             }
             contents.take(&entry, &mut reader, limits.layer_bytes, &mut left)?;
         }
@@ -137,9 +139,7 @@ pub(crate) fn blob_name(digest: &Digest) -> String {
 fn check_name(name: &str, staged: &Staged, shown: String) -> Result<(), ArchiveError> {
     let named = name.strip_prefix(BLOBS).or_else(|| name.strip_suffix(".json"));
     match named.and_then(|hex| Digest::from_hex(hex).ok()) {
-        Some(digest) if digest != staged.digest => {
-            Err(ArchiveError::Mismatch { entry: shown, found: staged.digest })
-        }
+        Some(digest) if digest != staged.digest => Err(ArchiveError::Mismatch { entry: shown, found: staged.digest }),
         _ => Ok(()),
     }
 }

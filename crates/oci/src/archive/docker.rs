@@ -59,16 +59,17 @@ pub(super) fn take(contents: &Contents, choice: &Choice, blobs: &Blobs) -> Resul
     }
     let config_pin = contents.publish(config_file, blobs)?;
     // The archive has no manifest of the kind that has a digest; these parts make one, and always the same.
-    let manifest = Manifest {
-        config: Descriptor::new(OCI_CONFIG, config_file.digest, config_file.size),
-        layers: descriptors,
-    };
+    let manifest =
+        Manifest { config: Descriptor::new(OCI_CONFIG, config_file.digest, config_file.size), layers: descriptors };
     let manifest_pin = blobs.put(&manifest.render())?;
     Ok(Unpacked { target: manifest_pin.digest, manifest, config, pins: vec![manifest_pin, config_pin], layers })
 }
 
 fn compression(name: &str, head: &[u8]) -> Result<Compression, ArchiveError> {
-    let refused = |_| ArchiveError::Entry { entry: tree::shown(name.as_bytes()), why: "it is compressed otherwise than with gzip or zstd" };
+    let refused = |_| ArchiveError::Entry {
+        entry: tree::shown(name.as_bytes()),
+        why: "it is compressed otherwise than with gzip or zstd",
+    };
     Compression::sniff(head).map_err(refused)
 }
 

@@ -1,3 +1,5 @@
+//! Names in an archive, and which image of several.
+
 use proptest::prelude::*;
 
 use super::contents::inside;
@@ -26,7 +28,8 @@ fn names_stay_inside() {
 
 #[test]
 fn an_image_is_chosen_by_name_or_place() {
-    let text = br#"[{"Config":"a.json","RepoTags":["x:1","h.io/y:2"],"Layers":null},{"Config":"b.json","RepoTags":null}]"#;
+    let text =
+        br#"[{"Config":"a.json","RepoTags":["x:1","h.io/y:2"],"Layers":null},{"Config":"b.json","RepoTags":null}]"#;
     let images = docker::parse(text).unwrap();
     let named = |name: &str| docker::choose(&images, &Choice::Named(name.into())).map(|image| image.config.clone());
     for name in ["x:1", "docker.io/library/x:1", "h.io/y:2"] {

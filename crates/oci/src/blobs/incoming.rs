@@ -59,8 +59,7 @@ impl Blobs {
                 sys::fs::remove_file(&part)?;
                 return Ok(Begun::There(pin));
             }
-            let mut incoming =
-                Incoming { digest: *digest, size, file, part, whole, hasher: Sha256::new(), bytes: 0 };
+            let mut incoming = Incoming { digest: *digest, size, file, part, whole, hasher: Sha256::new(), bytes: 0 };
             incoming.take_up()?;
             return Ok(Begun::Mine(incoming));
         }

@@ -1,3 +1,5 @@
+//! The cache: whole or not at all, resumed, shared, pruned.
+
 use std::collections::HashSet;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Files and helpers, as Docker and Podman leave them.
+
 use std::os::unix::fs::PermissionsExt;
 
 use proptest::prelude::*;
@@ -30,8 +32,16 @@ async fn the_first_file_that_knows_decides() {
     let credentials = Credentials::at(&places(home.path()));
     assert_eq!(find(&credentials, "h.io", "h.io/x").await.unwrap(), None);
     // "a:b", "c:d\0\0" and "e:f:g".
-    write(&docker, r#"{"auths":{"h.io":{"auth":"YTpi"},"https://index.docker.io/v1/":{"auth":"YzpkAAA="}},"other":1}"#, 0o600);
-    write(&podman, r#"{"auths":{"h.io/team":{"auth":"ZTpmOmc="},"h.io/te":{"auth":"YTpi"},"http://k.io/v2/":{"identitytoken":"i"}}}"#, 0o600);
+    write(
+        &docker,
+        r#"{"auths":{"h.io":{"auth":"YTpi"},"https://index.docker.io/v1/":{"auth":"YzpkAAA="}},"other":1}"#,
+        0o600,
+    );
+    write(
+        &podman,
+        r#"{"auths":{"h.io/team":{"auth":"ZTpmOmc="},"h.io/te":{"auth":"YTpi"},"http://k.io/v2/":{"identitytoken":"i"}}}"#,
+        0o600,
+    );
     for (host, image, found) in [
         ("h.io", "h.io/x", basic("a", "b")),
         ("h.io", "h.io/team/x", basic("e", "f:g")),
@@ -52,7 +62,11 @@ async fn the_first_file_that_knows_decides() {
 async fn helpers_are_asked() {
     let home = tempfile::tempdir().unwrap();
     let helper = |name: &str, script: &str| {
-        write(&home.path().join(format!("bin/docker-credential-{name}")), &format!("#!/bin/sh\nread key\n{script}\n"), 0o755);
+        write(
+            &home.path().join(format!("bin/docker-credential-{name}")),
+            &format!("#!/bin/sh\nread key\n{script}\n"),
+            0o755,
+        );
     };
     helper("good", r#"printf '{"ServerURL":"x","Username":"%s","Secret":"s"}' "$1 $key""#);
     helper("token", r#"echo '{"ServerURL":"x","Username":"<token>","Secret":"t"}'"#);
@@ -89,7 +103,8 @@ async fn files_that_are_none_are_named() {
     let credentials = Credentials::at(&places(home.path()));
     write(&docker, "  \n", 0o600);
     assert_eq!(find(&credentials, "h.io", "h.io/x").await.unwrap(), None);
-    for text in ["{", r#"{"auths":[]}"#, r#"{"auths":{"h.io":{"auth":"!"}}}"#, r#"{"auths":{"h.io":{"auth":"YQ=="}}}"#] {
+    for text in ["{", r#"{"auths":[]}"#, r#"{"auths":{"h.io":{"auth":"!"}}}"#, r#"{"auths":{"h.io":{"auth":"YQ=="}}}"#]
+    {
         write(&docker, text, 0o600);
         let refused = find(&credentials, "h.io", "h.io/x").await.unwrap_err().to_string();
         assert!(refused.contains("config.json"), "{refused}");

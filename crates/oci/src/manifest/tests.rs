@@ -1,3 +1,5 @@
+//! Documents of both families, and what is none.
+
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -8,7 +10,8 @@ fn descriptor(media_type: &str) -> serde_json::Value {
 }
 
 fn for_platform(os: &str, architecture: &str, variant: Option<&str>) -> Descriptor {
-    let mut descriptor = Descriptor::new(OCI_MANIFEST, Digest::of(format!("{os}{architecture}{variant:?}").as_bytes()), 1);
+    let mut descriptor =
+        Descriptor::new(OCI_MANIFEST, Digest::of(format!("{os}{architecture}{variant:?}").as_bytes()), 1);
     descriptor.platform =
         Some(Platform { architecture: architecture.into(), os: os.into(), variant: variant.map(Into::into) });
     descriptor
@@ -29,7 +32,10 @@ fn both_families_are_read_whoever_says_what_they_are() {
         for said in [None, Some(kind), Some("application/json; charset=utf-8")] {
             let Ok(Document::Manifest(manifest)) = read(&value, said) else { panic!("{kind} {said:?}") };
             assert_eq!((manifest.layers.len(), manifest.layers[0].size), (1, 7));
-            assert_eq!(read(&serde_json::from_slice(&manifest.render()).unwrap(), None).unwrap(), Document::Manifest(manifest));
+            assert_eq!(
+                read(&serde_json::from_slice(&manifest.render()).unwrap(), None).unwrap(),
+                Document::Manifest(manifest)
+            );
         }
         value["mediaType"] = kind.into();
         assert!(matches!(read(&value, Some(OCI_INDEX)), Ok(Document::Manifest(_))));
@@ -51,7 +57,10 @@ fn what_is_no_image_is_refused_by_name() {
         (json!({"schemaVersion": 2}), "neither"),
         (json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "config": config, "layers": []}), "neither"),
         (json!({"schemaVersion": 2, "mediaType": "x/y", "config": config, "layers": []}), "\"x/y\" is neither"),
-        (json!({"schemaVersion": 2, "config": descriptor("application/vnd.cncf.helm.config.v1+json"), "layers": []}), "helm"),
+        (
+            json!({"schemaVersion": 2, "config": descriptor("application/vnd.cncf.helm.config.v1+json"), "layers": []}),
+            "helm",
+        ),
         (json!({"schemaVersion": 2, "config": config, "layers": [descriptor(odd)]}), "tar+encrypted"),
         (json!({"schemaVersion": 2, "config": config, "layers": vec![layer; 501]}), "501 layers"),
         (json!({"schemaVersion": 2, "manifests": vec![config.clone(); 1001]}), "1001 manifests"),

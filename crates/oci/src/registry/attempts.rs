@@ -62,11 +62,19 @@ mod tests {
 
     #[test]
     fn pauses_double_until_it_is_enough() {
-        let patience = Patience { tries: 4, pause: Duration::from_secs(8), pause_max: Duration::from_secs(20), ..Patience::default() };
+        let patience = Patience {
+            tries: 4,
+            pause: Duration::from_secs(8),
+            pause_max: Duration::from_secs(20),
+            ..Patience::default()
+        };
         let mut attempts = Attempts::new(&patience);
         for expected in [8, 16, 20] {
             let (pause, _) = attempts.after(limited(None), 0, true).unwrap();
-            assert!(pause <= Duration::from_secs(expected) && pause > Duration::from_secs(expected * 7 / 10), "{pause:?}");
+            assert!(
+                pause <= Duration::from_secs(expected) && pause > Duration::from_secs(expected * 7 / 10),
+                "{pause:?}"
+            );
         }
         // What brought something does not count.
         assert!(attempts.after(limited(None), 1 << 20, true).is_ok());

@@ -79,8 +79,7 @@ impl Registry {
     ) -> Result<Option<Shown>, RegistryError> {
         let host = &from.endpoint.host;
         let credential = self.options.credentials.find(host, from.image).await;
-        let credential =
-            credential.map_err(|source| RegistryError::Credentials { host: host.clone(), source })?;
+        let credential = credential.map_err(|source| RegistryError::Credentials { host: host.clone(), source })?;
         let is_known = credential.is_some();
         let challenge_of = |scheme: &str| challenges.iter().find(|challenge| challenge.scheme == scheme);
         let header = match (challenge_of("bearer"), challenge_of("basic"), credential) {

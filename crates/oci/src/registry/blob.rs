@@ -42,7 +42,11 @@ impl Registry {
             let from = Repository { endpoint: &endpoints[at], image };
             match self.blob_from(&from, wanted, blobs, progress).await {
                 Err(error) if at + 1 < endpoints.len() && !error.is_ours() => {
-                    tracing::warn!(mirror = from.endpoint.host, error = &error as &dyn std::error::Error, "passed over");
+                    tracing::warn!(
+                        mirror = from.endpoint.host,
+                        error = &error as &dyn std::error::Error,
+                        "passed over"
+                    );
                     at += 1;
                 }
                 ended => return ended,

@@ -1,6 +1,6 @@
 //! What can go wrong between a registry and the cache, whether it may pass, and what a person can do.
 
-use std::error::Error as _;
+use std::error::Error;
 use std::time::Duration;
 
 use reqwest::StatusCode;
@@ -251,10 +251,9 @@ impl RegistryError {
     #[must_use]
     pub fn is_ours(&self) -> bool {
         match self {
-            RegistryError::Keep { source, .. } => !matches!(
-                source,
-                BlobError::Mismatch { .. } | BlobError::TooLarge { .. } | BlobError::Short { .. }
-            ),
+            RegistryError::Keep { source, .. } => {
+                !matches!(source, BlobError::Mismatch { .. } | BlobError::TooLarge { .. } | BlobError::Short { .. })
+            }
             RegistryError::SetUp(_) => true,
             _ => false,
         }
@@ -306,13 +305,13 @@ impl RegistryError {
 
 /// Whether the other end is there, but not as TLS wants it.
 fn is_tls(error: &reqwest::Error) -> bool {
-    let mut source = error.source();
-    while let Some(error) = source {
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if error.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
-            return true;
-        }
-        source = error.source();
-    }
-    false
+    error.source().is_some_and(is_by_rustls)
+}
+
+/// I/O errors carry others inside, which are not their sources.
+fn is_by_rustls(error: &(dyn Error + 'static)) -> bool {
+    let inside = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.is::<rustls::Error>()
+        || inside.is_some_and(|inside| is_by_rustls(inside))
+        || error.source().is_some_and(is_by_rustls)
 }

@@ -53,7 +53,12 @@ impl Clients {
     }
 
     /// Sends a request and waits for the head of its answer, whatever that says.
-    pub(super) async fn send(&self, request: RequestBuilder, host: &str, what: &str) -> Result<Response, RegistryError> {
+    pub(super) async fn send(
+        &self,
+        request: RequestBuilder,
+        host: &str,
+        what: &str,
+    ) -> Result<Response, RegistryError> {
         let (host, what) = (host.to_owned(), what.to_owned());
         match timeout(self.patience.answer, request.send()).await {
             Ok(Ok(response)) => Ok(response),

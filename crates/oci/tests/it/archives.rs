@@ -37,6 +37,8 @@ fn archive(entries: &[Entry<'_>]) -> Vec<u8> {
         old.name[..name.len()].copy_from_slice(name.as_bytes());
         old.linkname[..link.len()].copy_from_slice(link.as_bytes());
         header.set_entry_type(kind);
+        header.set_device_major(0).unwrap();
+        header.set_device_minor(0).unwrap();
         header.set_size(bytes.len() as u64);
         header.set_mode(0o644);
         header.set_uid(0);
@@ -78,7 +80,8 @@ async fn take(bytes: &[u8], format: Format, options: &Options, blobs: &Blobs) ->
 #[tokio::test]
 async fn an_archive_of_the_old_kind_is_read_with_its_links() {
     let (dir, blobs) = cache();
-    let pulled = take(&old_archive(), Format::Any, &options(), &blobs).await.unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let pulled =
+        take(&old_archive(), Format::Any, &options(), &blobs).await.unwrap_or_else(|e| panic!("{}", chain(&e)));
     let contents: Vec<_> = pulled.layers.iter().map(|layer| std::fs::read(&layer.path).unwrap()).collect();
     assert_eq!(contents, [b"one", b"two", b"one"]);
     assert_eq!(pulled.config.entrypoint, ["/e"]);
@@ -146,7 +149,8 @@ async fn a_layout_is_read_packed_and_as_a_directory() {
     for source in [format!("oci:{}:v1", at.display()), format!("oci-archive:{}", packed.display())] {
         let (_dir, blobs) = cache();
         let told = Told::default();
-        let pulled = pull(&source.parse().unwrap(), &options(), &blobs, &told).await.unwrap_or_else(|e| panic!("{}", chain(&e)));
+        let pulled =
+            pull(&source.parse().unwrap(), &options(), &blobs, &told).await.unwrap_or_else(|e| panic!("{}", chain(&e)));
         assert_eq!((pulled.manifest, pulled.layers.len(), told.count("Done")), (image.digest(), 2, 2));
     }
     let wrong: Source = format!("oci:{}:v2", at.display()).parse().unwrap();
@@ -204,7 +208,7 @@ async fn hostile_archives_are_refused_with_the_entry() {
     for (bytes, why) in [
         (&b""[..], "it is empty"),
         (b"\xfd7zXZ\0 and more", "xz"),
-        (&gzip(&old_archive())[..900], "cannot read the archive"),
+        (&gzip(&old_archive())[..400], "cannot read the archive"),
         (&old_archive()[..3000], "it ends too early"),
     ] {
         let refused = take(bytes, Format::Any, &options(), &blobs).await.expect_err(why);

@@ -237,7 +237,8 @@ async fn a_registry_that_dies_and_comes_back_is_gone_on_with() {
     case.fail([Fault::Stall(1 << 20)]);
     let fate = Fate { server: &case.server, missed: Mutex::new(0) };
     let source: Source = case.server.name("x:1").parse().unwrap();
-    let pulled = pull(&source, &case.options, &case.blobs, &fate).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let pulled =
+        pull(&source, &case.options, &case.blobs, &fate).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
     assert!(std::fs::read(&pulled.layers[0].path).unwrap() == case.image.layers[0]);
     let ranges = case.ranges();
     assert_eq!((ranges.len(), *fate.missed.lock().unwrap()), (2, 2), "{ranges:?}");

@@ -38,7 +38,8 @@ impl Image {
 
     /// Of these parts.
     pub(crate) fn of(config: Vec<u8>, layers: Vec<Vec<u8>>, media_type: &str) -> Image {
-        let descriptor = |media_type: &str, bytes: &[u8]| Descriptor::new(media_type, Digest::of(bytes), bytes.len() as u64);
+        let descriptor =
+            |media_type: &str, bytes: &[u8]| Descriptor::new(media_type, Digest::of(bytes), bytes.len() as u64);
         let manifest = Manifest {
             config: descriptor(OCI_CONFIG, &config),
             layers: layers.iter().map(|layer| descriptor(media_type, layer)).collect(),
@@ -93,11 +94,8 @@ pub(crate) fn noise(seed: u64, count: usize) -> Vec<u8> {
 
 /// Options for tests: the pauses are short, the deadlines those of a busy machine.
 pub(crate) fn options() -> Options {
-    let patience = Patience {
-        pause: Duration::from_millis(20),
-        pause_max: Duration::from_secs(3),
-        ..Patience::default()
-    };
+    let patience =
+        Patience { pause: Duration::from_millis(20), pause_max: Duration::from_secs(3), ..Patience::default() };
     Options { architecture: Architecture::Amd64, patience, ..Options::default() }
 }
 

@@ -197,9 +197,10 @@ fn challenge(world: &World, shown: Option<&str>) -> Option<String> {
     let (is_good, challenge) = match &world.door {
         Door::Open => return None,
         Door::Basic(user, password) => (shown == Some(&basic(user, password)), "Basic realm=\"here\"".to_owned()),
-        Door::Token(number, _) => {
-            (shown == Some(&format!("Bearer token-{number}")), format!("Bearer realm=\"http://{address}/token\",service=\"s & t\""))
-        }
+        Door::Token(number, _) => (
+            shown == Some(&format!("Bearer token-{number}")),
+            format!("Bearer realm=\"http://{address}/token\",service=\"s & t\""),
+        ),
         Door::Challenge(challenge) => (false, challenge.clone()),
     };
     (!is_good).then_some(challenge)
