@@ -194,7 +194,7 @@ pub(crate) fn copy(
     options: &Options,
     blobs: &Blobs,
 ) -> Result<Unpacked, ArchiveError> {
-    layout::take(&layout::Directory { path: directory, limits: &options.limits }, choice, options, blobs)
+    layout::take(&layout::Directory(directory), choice, options, blobs)
 }
 
 #[cfg(test)]

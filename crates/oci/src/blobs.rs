@@ -367,5 +367,13 @@ fn hash(from: &mut impl Read) -> io::Result<Digest> {
     }
 }
 
+/// Runs what waits for the disk where that holds up nobody.
+pub(crate) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
+) -> Result<T, BlobError> {
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.unwrap_or_else(|error| Err(BlobError::Read(io::Error::new(io::ErrorKind::Interrupted, error))))
+}
+
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::blobs::BlobError;
 use crate::credentials::Credentials;
-use crate::manifest::Architecture;
+use crate::manifest::{Architecture, CONFIG_BYTES_MAX, Manifest};
 use crate::reference::{DOCKER_HUB, DOCKER_HUB_HOST};
 
 /// How images are fetched.
@@ -137,6 +138,21 @@ impl Default for Patience {
 impl Default for Limits {
     fn default() -> Limits {
         Limits { layer_bytes: 64 << 30, image_bytes: 128 << 30, archive_entries: 20_000 }
+    }
+}
+
+impl Limits {
+    /// Refuses an image that is too large before any of it comes.
+    pub(crate) fn check(&self, manifest: &Manifest) -> Result<(), BlobError> {
+        let too_large = |what: String, limit_bytes| Err(BlobError::TooLarge { what, limit_bytes });
+        if manifest.config.size > CONFIG_BYTES_MAX {
+            return too_large("the configuration".to_owned(), CONFIG_BYTES_MAX);
+        }
+        if let Some(layer) = manifest.layers.iter().find(|layer| layer.size > self.layer_bytes) {
+            return too_large(format!("layer {}", layer.digest), self.layer_bytes);
+        }
+        let all = manifest.layers.iter().fold(0, |all: u64, layer| all.saturating_add(layer.size));
+        if all > self.image_bytes { too_large("the image".to_owned(), self.image_bytes) } else { Ok(()) }
     }
 }
 

@@ -19,7 +19,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::archive::reading::Counted;
 use crate::archive::{self, ArchiveError, Format, Unpacked};
-use crate::blobs::{BlobError, Blobs, Pin};
+use crate::blobs::{BlobError, Blobs, Pin, off_thread};
 use crate::config::Config;
 use crate::digest::Digest;
 use crate::docker_daemon::{self, DockerDaemonError};
@@ -27,7 +27,6 @@ use crate::manifest::{CONFIG_BYTES_MAX, Compression, Descriptor, Manifest, Manif
 use crate::options::Options;
 use crate::progress::{LayerState, Progress};
 use crate::reference::Reference;
-use crate::registry::blob::off_thread;
 use crate::registry::{Registry, RegistryError};
 use crate::source::{Choice, Source};
 

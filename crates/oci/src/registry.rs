@@ -18,7 +18,7 @@
 
 mod attempts;
 mod auth;
-pub(crate) mod blob;
+mod blob;
 mod challenge;
 mod error;
 mod http;
@@ -28,7 +28,7 @@ use std::sync::{Mutex, PoisonError};
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 
-use crate::blobs::{Blobs, Pin};
+use crate::blobs::{Blobs, Pin, off_thread};
 use crate::digest::Digest;
 use crate::manifest::{
     self, DOCKER_INDEX, DOCKER_MANIFEST, Document, MANIFEST_BYTES_MAX, Manifest, OCI_INDEX, OCI_MANIFEST,
@@ -59,6 +59,8 @@ pub struct Registry {
 struct Repository<'a> {
     endpoint: &'a Endpoint,
     image: &'a Reference,
+    /// There is nobody to ask besides.
+    is_last: bool,
 }
 
 /// A manifest that was found, and where the rest of the image is to be had.
@@ -99,6 +101,13 @@ impl Registry {
     /// When no registry has it.
     pub async fn resolve(&self, image: &Reference) -> Result<Digest, RegistryError> {
         let endpoints = self.options.endpoints(image.domain());
+        // Registries count who fetches manifests, and not who only looks.
+        for endpoint in &endpoints {
+            let from = Repository { endpoint, image, is_last: false };
+            if let Ok(Some(digest)) = self.look(&from).await {
+                return Ok(digest);
+            }
+        }
         let (_, fetched) = self.document(&endpoints, image, &image.target()).await?;
         Ok(Digest::of(&fetched.bytes))
     }
@@ -126,7 +135,8 @@ impl Registry {
                     fetched
                 }
             };
-            let pin = blobs.put(&fetched.bytes).map_err(keep)?;
+            let (its_blobs, bytes) = (blobs.clone(), fetched.bytes.clone());
+            let pin = off_thread(move || its_blobs.put(&bytes)).await.map_err(keep)?;
             let pin = match wanted {
                 Some((_, Some(size))) => pin.check_size(size).map_err(keep)?,
                 _ => pin,
@@ -134,7 +144,7 @@ impl Registry {
             pins.push(pin);
             match manifest::parse(&fetched.bytes, fetched.said.as_deref()).map_err(unusable)? {
                 Document::Manifest(manifest) => {
-                    self.check_sizes(&manifest).map_err(keep)?;
+                    self.options.limits.check(&manifest).map_err(keep)?;
                     return Ok(Found { target: pins[0].digest, manifest, pins, endpoints });
                 }
                 Document::Index(index) => {
@@ -146,20 +156,6 @@ impl Registry {
         Err(RegistryError::Nested { what })
     }
 
-    /// Refuses an image that is too large before any of it is fetched.
-    fn check_sizes(&self, manifest: &Manifest) -> Result<(), crate::blobs::BlobError> {
-        let limits = &self.options.limits;
-        let too_large = |what: String, limit_bytes| Err(crate::blobs::BlobError::TooLarge { what, limit_bytes });
-        if manifest.config.size > manifest::CONFIG_BYTES_MAX {
-            return too_large("the configuration".to_owned(), manifest::CONFIG_BYTES_MAX);
-        }
-        if let Some(layer) = manifest.layers.iter().find(|layer| layer.size > limits.layer_bytes) {
-            return too_large(format!("layer {}", layer.digest), limits.layer_bytes);
-        }
-        let all = manifest.layers.iter().fold(0, |all: u64, layer| all.saturating_add(layer.size));
-        if all > limits.image_bytes { too_large("the image".to_owned(), limits.image_bytes) } else { Ok(()) }
-    }
-
     /// A manifest or an index, from the first that has it, and which that was.
     async fn document(
         &self,
@@ -169,10 +165,10 @@ impl Registry {
     ) -> Result<(usize, Fetched), RegistryError> {
         let mut at = 0;
         loop {
-            let from = Repository { endpoint: &endpoints[at], image };
+            let from = Repository { endpoint: &endpoints[at], image, is_last: at + 1 == endpoints.len() };
             match self.document_from(&from, target).await {
                 Ok(fetched) => return Ok((at, fetched)),
-                Err(error) if at + 1 < endpoints.len() && !error.is_ours() => {
+                Err(error) if !from.is_last && !error.is_ours() => {
                     tracing::warn!(
                         mirror = from.endpoint.host,
                         error = &error as &dyn std::error::Error,
@@ -185,8 +181,18 @@ impl Registry {
         }
     }
 
+    /// The digest of a manifest, as the registry says it without sending it.
+    async fn look(&self, from: &Repository<'_>) -> Result<Option<Digest>, RegistryError> {
+        let url = from.endpoint.url(&format!("/v2/{}/manifests/{}", from.image.path(), from.image.target()));
+        let client = self.clients.for_endpoint(from.endpoint);
+        let what = format!("manifest {}", from.image);
+        let response = self.ask(from, &what, || client.head(&url).header(ACCEPT, accepted())).await?;
+        let said = response.headers().get(CONTENT_DIGEST).and_then(|said| said.to_str().ok());
+        Ok(said.and_then(|said| said.parse().ok()))
+    }
+
     async fn document_from(&self, from: &Repository<'_>, target: &str) -> Result<Fetched, RegistryError> {
-        let mut attempts = Attempts::new(&self.clients.patience);
+        let mut attempts = Attempts::new(&self.clients.patience, from.is_last);
         loop {
             let error = match self.try_document(from, target).await {
                 Ok(fetched) => return Ok(fetched),
@@ -201,9 +207,8 @@ impl Registry {
     async fn try_document(&self, from: &Repository<'_>, target: &str) -> Result<Fetched, RegistryError> {
         let what = format!("manifest {}", from.image);
         let url = from.endpoint.url(&format!("/v2/{}/manifests/{target}", from.image.path()));
-        let accept = [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST].join(", ");
         let client = self.clients.for_endpoint(from.endpoint);
-        let response = self.ask(from, &what, || client.get(&url).header(ACCEPT, &accept)).await?;
+        let response = self.ask(from, &what, || client.get(&url).header(ACCEPT, accepted())).await?;
         let text = |name: &str| response.headers().get(name)?.to_str().ok().map(str::to_owned);
         let (said, promised) = (text(CONTENT_TYPE.as_str()), text(CONTENT_DIGEST));
         let bytes = self.clients.body(response, &what, MANIFEST_BYTES_MAX).await?;
@@ -223,6 +228,11 @@ impl Registry {
     fn has_answered(&self, endpoint: &Endpoint) -> bool {
         self.answered.lock().unwrap_or_else(PoisonError::into_inner).contains(endpoint)
     }
+}
+
+/// The documents that can be read.
+fn accepted() -> String {
+    [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST].join(", ")
 }
 
 /// Text as what a registry says to strangers.

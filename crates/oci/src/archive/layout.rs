@@ -11,7 +11,7 @@ use crate::blobs::{Begun, BlobError, Blobs, Incoming, Pin};
 use crate::manifest::{
     self, CONFIG_BYTES_MAX, Descriptor, Document, Index, MANIFEST_BYTES_MAX, Manifest, ManifestError, OCI_INDEX,
 };
-use crate::options::{Limits, Options};
+use crate::options::Options;
 use crate::reference::Reference;
 use crate::source::Choice;
 
@@ -45,10 +45,7 @@ impl Layout for Contents {
 }
 
 /// A directory with a layout.
-pub(super) struct Directory<'a> {
-    pub(super) path: &'a Path,
-    pub(super) limits: &'a Limits,
-}
+pub(super) struct Directory<'a>(pub(super) &'a Path);
 
 impl Layout for Directory<'_> {
     fn index(&self) -> Result<Vec<u8>, ArchiveError> {
@@ -62,10 +59,6 @@ impl Layout for Directory<'_> {
     }
 
     fn blob(&self, wanted: &Descriptor, _: &'static str, blobs: &Blobs) -> Result<Pin, ArchiveError> {
-        if wanted.size > self.limits.layer_bytes {
-            let (what, limit_bytes) = (wanted.digest.to_string(), self.limits.layer_bytes);
-            return Err(BlobError::TooLarge { what, limit_bytes }.into());
-        }
         loop {
             match blobs.begin(&wanted.digest, wanted.size)? {
                 Begun::There(pin) => return Ok(pin.check_size(wanted.size)?),
@@ -80,7 +73,7 @@ impl Layout for Directory<'_> {
 
 impl Directory<'_> {
     fn open(&self, name: &str) -> Result<File, ArchiveError> {
-        let path = self.path.join(name);
+        let path = self.0.join(name);
         let failed = |source| ArchiveError::Open { path: path.display().to_string(), source };
         // A FIFO would be waited for.
         let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
@@ -118,6 +111,10 @@ pub(super) fn take(
     let mut wanted = select(index, choice)?.choose(options.architecture)?.clone();
     let mut pins = Vec::new();
     for _ in 0..INDEXES_MAX {
+        if wanted.size > MANIFEST_BYTES_MAX {
+            let (what, limit_bytes) = (wanted.digest.to_string(), MANIFEST_BYTES_MAX);
+            return Err(BlobError::TooLarge { what, limit_bytes }.into());
+        }
         let pin = layout.blob(&wanted, INDEX, blobs)?;
         let bytes = pin.read(MANIFEST_BYTES_MAX)?;
         pins.push(pin);
@@ -136,11 +133,7 @@ fn parts(
     options: &Options,
     blobs: &Blobs,
 ) -> Result<Unpacked, ArchiveError> {
-    let all = manifest.layers.iter().fold(0, |all: u64, layer| all.saturating_add(layer.size));
-    if all > options.limits.image_bytes {
-        let limit_bytes = options.limits.image_bytes;
-        return Err(BlobError::TooLarge { what: "the image".to_owned(), limit_bytes }.into());
-    }
+    options.limits.check(&manifest)?;
     let config_pin = layout.blob(&manifest.config, "the manifest", blobs)?;
     let config = config_pin.read(CONFIG_BYTES_MAX)?;
     pins.push(config_pin);

@@ -7,17 +7,22 @@ use crate::options::Patience;
 
 /// Tries of something that nobody ever reached: a wrong name should not cost a minute.
 const TRIES_UNREACHED: u32 = 2;
+/// Tries of a mirror, behind which there is somebody else to ask.
+const TRIES_MIRROR: u32 = 2;
 
 /// The tries of one thing.
 #[derive(Debug)]
 pub(super) struct Attempts<'a> {
     patience: &'a Patience,
+    tries: u32,
     failed: u32,
 }
 
 impl Attempts<'_> {
-    pub(super) fn new(patience: &Patience) -> Attempts<'_> {
-        Attempts { patience, failed: 0 }
+    /// `is_last` is whether there is nobody else to ask.
+    pub(super) fn new(patience: &Patience, is_last: bool) -> Attempts<'_> {
+        let tries = if is_last { patience.tries } else { patience.tries.min(TRIES_MIRROR) };
+        Attempts { patience, tries, failed: 0 }
     }
 
     /// A try failed after it had brought `bytes`: how long to wait for the next, or the error, when there is none.
@@ -33,7 +38,7 @@ impl Attempts<'_> {
         }
         self.failed += 1;
         let is_given_up = error.is_unreached() && !is_known && self.failed >= TRIES_UNREACHED;
-        if !error.is_transient() || is_given_up || self.failed >= self.patience.tries {
+        if !error.is_transient() || is_given_up || self.failed >= self.tries {
             return Err(error);
         }
         let doubled = self.patience.pause.saturating_mul(1 << (self.failed - 1).min(16));
@@ -68,7 +73,7 @@ mod tests {
             pause_max: Duration::from_secs(20),
             ..Patience::default()
         };
-        let mut attempts = Attempts::new(&patience);
+        let mut attempts = Attempts::new(&patience, true);
         for expected in [8, 16, 20] {
             let (pause, _) = attempts.after(limited(None), 0, true).unwrap();
             assert!(
@@ -87,7 +92,7 @@ mod tests {
     #[test]
     fn what_the_registry_asks_for_is_kept_to_or_too_long() {
         let patience = Patience::default();
-        let mut attempts = Attempts::new(&patience);
+        let mut attempts = Attempts::new(&patience, true);
         assert_eq!(attempts.after(limited(Some(3)), 0, true).unwrap().0, Duration::from_secs(3));
         assert!(attempts.after(limited(Some(3600)), 0, true).is_err());
     }
@@ -95,6 +100,6 @@ mod tests {
     #[test]
     fn what_will_not_pass_is_not_tried_again() {
         let refused = RegistryError::Forbidden { host: "h".into(), what: "w".into(), said: String::new() };
-        assert!(Attempts::new(&Patience::default()).after(refused, 0, true).is_err());
+        assert!(Attempts::new(&Patience::default(), true).after(refused, 0, true).is_err());
     }
 }

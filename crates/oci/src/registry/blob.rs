@@ -1,7 +1,6 @@
 //! A blob into the cache. A thread hashes and writes what the connection brings; when that breaks off, the next one goes on
 //! where it did.
 
-use std::io::ErrorKind;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +13,7 @@ use super::attempts::Attempts;
 use super::error::RegistryError;
 use super::http::Pace;
 use super::{Registry, Repository};
-use crate::blobs::{Begun, BlobError, Blobs, Incoming, Pin};
+use crate::blobs::{Begun, BlobError, Blobs, Incoming, Pin, off_thread};
 use crate::manifest::Descriptor;
 use crate::options::Endpoint;
 use crate::progress::{LayerState, Progress};
@@ -39,9 +38,9 @@ impl Registry {
     ) -> Result<Pin, RegistryError> {
         let mut at = 0;
         loop {
-            let from = Repository { endpoint: &endpoints[at], image };
+            let from = Repository { endpoint: &endpoints[at], image, is_last: at + 1 == endpoints.len() };
             match self.blob_from(&from, wanted, blobs, progress).await {
-                Err(error) if at + 1 < endpoints.len() && !error.is_ours() => {
+                Err(error) if !from.is_last && !error.is_ours() => {
                     tracing::warn!(
                         mirror = from.endpoint.host,
                         error = &error as &dyn std::error::Error,
@@ -99,7 +98,7 @@ impl Registry {
         mut incoming: Incoming,
         progress: &dyn Progress,
     ) -> Result<Pin, RegistryError> {
-        let mut attempts = Attempts::new(&self.clients.patience);
+        let mut attempts = Attempts::new(&self.clients.patience, from.is_last);
         while incoming.bytes() < incoming.size() {
             let before = incoming.bytes();
             let tried;
@@ -218,12 +217,4 @@ fn part_begin(response: &Response) -> Option<u64> {
 fn keep(wanted: &Descriptor) -> impl FnOnce(BlobError) -> RegistryError + use<> {
     let what = format!("blob {}", wanted.digest);
     move |source| RegistryError::Keep { what, source }
-}
-
-/// Runs what waits for the disk where that holds up nobody.
-pub(crate) async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
-) -> Result<T, BlobError> {
-    let ended = spawn_blocking(work).await;
-    ended.unwrap_or_else(|error| Err(BlobError::Read(std::io::Error::new(ErrorKind::Interrupted, error))))
 }

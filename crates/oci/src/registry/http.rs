@@ -62,8 +62,15 @@ impl Clients {
         let (host, what) = (host.to_owned(), what.to_owned());
         match timeout(self.patience.answer, request.send()).await {
             Ok(Ok(response)) => Ok(response),
-            // An address may hold a secret of its own.
-            Ok(Err(source)) => Err(RegistryError::Reach { host, what, source: source.without_url() }),
+            Ok(Err(source)) => {
+                // It may be where the registry sent us; and an address may hold a secret of its own.
+                let asked = source.url().and_then(|url| Some((url.host_str()?.to_owned(), url.port())));
+                let host = asked.map_or(host, |(host, port)| match port {
+                    Some(port) => format!("{host}:{port}"),
+                    None => host,
+                });
+                Err(RegistryError::Reach { host, what, source: source.without_url() })
+            }
             Err(_) => Err(RegistryError::Silent { host, what, patience: self.patience.answer }),
         }
     }

@@ -120,11 +120,17 @@ async fn mirrors_are_asked_first_and_passed_over_when_they_fail() {
     let (_dir, blobs) = cache();
     pull(&source(&server, "a/x:1"), &options, &blobs, &()).await.unwrap();
     assert_eq!((server.seen().len(), mirror.seen().len()), (0, 4));
+    // One that is there and cannot is not waited for as long as the registry would be.
+    let (_dir, other) = cache();
+    mirror.fail("a/x/manifests/1", (0..9).map(|_| status(503, "")));
+    pull(&source(&server, "a/x:1"), &options, &other, &()).await.unwrap();
+    assert_eq!((mirror.asked("/manifests/").len(), mirror.asked("/blobs/").len()), (3, 3));
+    mirror.clear();
     // One blob is not there, and one is refused.
     let (_dir, blobs) = cache();
     let blob = |at: usize| format!("a/x/blobs/{}", oci::Digest::of(&image.layers[at]));
     mirror.fail(&blob(0), [status(404, "")]);
     mirror.fail(&blob(1), [crate::server::Fault::Lie(vec![7; image.layers[1].len()])]);
     pull(&source(&server, "a/x:1"), &options, &blobs, &()).await.unwrap();
-    assert_eq!(server.asked("/blobs/").len(), 2);
+    assert_eq!(server.asked("/blobs/").len(), 3 + 2);
 }

@@ -146,6 +146,10 @@ async fn a_real_registry_gives_what_was_pushed() {
     other.push(&plain, "a/zstd:v1", &["--dest-compress-format", "zstd", "--format", "oci"]);
     pulled(&other.source("a/zstd:v1"), &options(), Compression::Zstd).await;
     let (_dir, blobs) = cache();
+    let one = pull(&registry.source("a/oci:v1"), &options(), &blobs, &()).await.unwrap();
+    let asking = oci::registry::Registry::new(&options()).unwrap();
+    let name = format!("{}/a/oci:v1", registry.address).parse().unwrap();
+    assert_eq!(asking.resolve(&name).await.unwrap(), one.target);
     for (name, why) in [("a/oci:v2", "has no manifest"), ("b:v1", "has no manifest")] {
         let refused = pull(&registry.source(name), &options(), &blobs, &()).await.unwrap_err();
         assert!(chain(&refused).contains(why), "{}", chain(&refused));

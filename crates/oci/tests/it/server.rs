@@ -146,6 +146,11 @@ impl Server {
         self.world().faults.entry(format!("/v2/{path}")).or_default().extend(faults);
     }
 
+    /// Nothing fails any more.
+    pub(crate) fn clear(&self) {
+        self.world().faults.clear();
+    }
+
     pub(crate) fn guard(&self, door: Door) {
         self.world().door = door;
     }
