@@ -30,6 +30,7 @@ use crate::manifest::{Manifest, ManifestError};
 use crate::options::Options;
 use crate::source::Choice;
 use contents::Contents;
+use reading::Gauge;
 pub use reading::{Inlet, Outlet, pipe};
 
 /// Names of images that an error lists.
@@ -190,11 +191,12 @@ pub(crate) fn unpack(
 /// Takes one image from a directory with an OCI layout.
 pub(crate) fn copy(
     directory: &Path,
+    gauge: Gauge,
     choice: &Choice,
     options: &Options,
     blobs: &Blobs,
 ) -> Result<Unpacked, ArchiveError> {
-    layout::take(&layout::Directory(directory), choice, options, blobs)
+    layout::take(&layout::Directory::new(directory, gauge), choice, options, blobs)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use crate::archive::reading::Counted;
+use crate::archive::reading::{Gauge, Gauged};
 use crate::archive::{self, ArchiveError, Format, Unpacked};
 use crate::blobs::{BlobError, Blobs, Pin, off_thread};
 use crate::config::Config;
@@ -173,8 +173,8 @@ pub async fn pull(
         Source::OciArchive { path, choice } => from_file(path, Format::Oci, choice, options, blobs, progress).await,
         Source::OciLayout { path, choice } => {
             let (path, choice, its_options, its_blobs) = (path.clone(), choice.clone(), options.clone(), blobs.clone());
-            let copied = tokio::task::spawn_blocking(move || archive::copy(&path, &choice, &its_options, &its_blobs));
-            let copied = copied.await.expect("copying does not panic, and nobody aborts it");
+            let copy = move |gauge| archive::copy(&path, gauge, &choice, &its_options, &its_blobs);
+            let copied = gauged(None, progress, copy).await;
             let unpacked = copied.map_err(|source| PullError::Archive { from: from.clone(), source })?;
             finish(from, unpacked, options, progress).await
         }
@@ -225,7 +225,7 @@ async fn from_file(
     finish(from, unpacked, options, progress).await
 }
 
-/// Reads an archive in a thread, and tells how far it is.
+/// Takes an image from an archive.
 async fn unpack(
     stream: impl Read + Send + 'static,
     total_bytes: Option<u64>,
@@ -235,14 +235,24 @@ async fn unpack(
     blobs: &Blobs,
     progress: &dyn Progress,
 ) -> Result<Unpacked, ArchiveError> {
-    let (stream, mut read) = Counted::new(stream);
     let (choice, options, blobs) = (choice.clone(), options.clone(), blobs.clone());
-    let unpacking = tokio::task::spawn_blocking(move || archive::unpack(stream, format, &choice, &options, &blobs));
-    // It ends with the stream, which the thread drops.
+    let unpack = move |gauge| archive::unpack(Gauged { inner: stream, gauge }, format, &choice, &options, &blobs);
+    gauged(total_bytes, progress, unpack).await
+}
+
+/// Does the work in a thread, and tells how far it is.
+async fn gauged(
+    total_bytes: Option<u64>,
+    progress: &dyn Progress,
+    work: impl FnOnce(Gauge) -> Result<Unpacked, ArchiveError> + Send + 'static,
+) -> Result<Unpacked, ArchiveError> {
+    let (gauge, mut read) = Gauge::new();
+    let working = tokio::task::spawn_blocking(move || work(gauge));
+    // It ends with the gauge, which the thread drops.
     while read.changed().await.is_ok() {
         progress.archive(*read.borrow_and_update(), total_bytes);
     }
-    unpacking.await.expect("unpacking does not panic, and nobody aborts it")
+    working.await.expect("reading an archive does not panic, and nobody aborts it")
 }
 
 async fn from_registry(

@@ -1,11 +1,13 @@
 //! An OCI layout: `index.json`, and blobs by their digests; packed or as a directory.
 
+use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::contents::{Contents, blob_name};
+use super::reading::Gauge;
 use super::{ArchiveError, Unpacked};
 use crate::blobs::{Begun, BlobError, Blobs, Incoming, Pin};
 use crate::manifest::{
@@ -45,7 +47,10 @@ impl Layout for Contents {
 }
 
 /// A directory with a layout.
-pub(super) struct Directory<'a>(pub(super) &'a Path);
+pub(super) struct Directory<'a> {
+    path: &'a Path,
+    gauge: RefCell<Gauge>,
+}
 
 impl Layout for Directory<'_> {
     fn index(&self) -> Result<Vec<u8>, ArchiveError> {
@@ -72,8 +77,12 @@ impl Layout for Directory<'_> {
 }
 
 impl Directory<'_> {
+    pub(super) fn new(path: &Path, gauge: Gauge) -> Directory<'_> {
+        Directory { path, gauge: RefCell::new(gauge) }
+    }
+
     fn open(&self, name: &str) -> Result<File, ArchiveError> {
-        let path = self.0.join(name);
+        let path = self.path.join(name);
         let failed = |source| ArchiveError::Open { path: path.display().to_string(), source };
         // A FIFO would be waited for.
         let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
@@ -90,7 +99,10 @@ impl Directory<'_> {
         loop {
             match from.read(&mut chunk) {
                 Ok(0) => return Ok(incoming.finish()?),
-                Ok(count) => incoming.write(&chunk[..count])?,
+                Ok(count) => {
+                    incoming.write(&chunk[..count])?;
+                    self.gauge.borrow_mut().add(count).map_err(ArchiveError::Read)?;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(ArchiveError::Read(error)),
             }

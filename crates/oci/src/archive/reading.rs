@@ -16,33 +16,45 @@ const PIPE_PIECES: usize = 16;
 /// zstd's window: what its own program takes without being asked for more.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
-/// Counts what is read, and ends when nobody looks at the count any more.
+/// Counts what is read, and ends the reading when nobody looks at the count any more.
 #[derive(Debug)]
-pub(crate) struct Counted<R> {
-    inner: R,
+pub(crate) struct Gauge {
     bytes: u64,
     reported: u64,
     to: watch::Sender<u64>,
 }
 
-impl<R> Counted<R> {
-    pub(crate) fn new(inner: R) -> (Counted<R>, watch::Receiver<u64>) {
+impl Gauge {
+    pub(crate) fn new() -> (Gauge, watch::Receiver<u64>) {
         let (to, from) = watch::channel(0);
-        (Counted { inner, bytes: 0, reported: 0, to }, from)
+        (Gauge { bytes: 0, reported: 0, to }, from)
     }
-}
 
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// So much more was read.
+    pub(crate) fn add(&mut self, count: usize) -> io::Result<()> {
         if self.to.is_closed() {
             return Err(io::Error::new(io::ErrorKind::BrokenPipe, "nobody waits for it any more"));
         }
-        let count = self.inner.read(buffer)?;
         self.bytes += count as u64;
         if self.bytes - self.reported >= REPORT_BYTES {
             self.reported = self.bytes;
             self.to.send_replace(self.bytes);
         }
+        Ok(())
+    }
+}
+
+/// A stream with a gauge.
+#[derive(Debug)]
+pub(crate) struct Gauged<R> {
+    pub(crate) inner: R,
+    pub(crate) gauge: Gauge,
+}
+
+impl<R: Read> Read for Gauged<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.gauge.add(count)?;
         Ok(count)
     }
 }
@@ -92,7 +104,7 @@ pub struct Inlet {
     pieces: mpsc::Sender<io::Result<Bytes>>,
 }
 
-/// Where it is read.
+/// Where it is read; by a thread, not by a task, since it waits.
 #[derive(Debug)]
 pub struct Outlet {
     pieces: mpsc::Receiver<io::Result<Bytes>>,

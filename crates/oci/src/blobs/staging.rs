@@ -37,7 +37,11 @@ impl Staging {
             let dir = blobs.partial_dir().join(name);
             sys::fs::create_private_dir(&dir)?;
             // Somebody may prune in this very moment; then there is another name.
-            let Ok(lock) = File::open(&dir) else { continue };
+            let lock = match File::open(&dir) {
+                Ok(lock) => lock,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(failed("open", &dir)(error)),
+            };
             if try_lock(&lock, &dir)? && super::is_at(&lock, &dir)? {
                 return Ok(Staging { dir, count: 0, _lock: lock });
             }
