@@ -15,7 +15,7 @@ set -euo pipefail
 
 run=(qemu-system-x86 mmdebstrap e2fsprogs kmod passt uidmap git ca-certificates)
 build=(gcc libc6-dev binutils make git ca-certificates)
-test=(openssh-client shellcheck slirp4netns socat tmux)
+test=(openssh-client shellcheck slirp4netns socat tmux docker-registry skopeo umoci openssl)
 testhost=(openssh-client python3 python3-pip)
 coverage=(llvm-19)
 
@@ -24,7 +24,7 @@ declare -A program=(
     [qemu-system-x86]=qemu-system-x86_64 [mmdebstrap]=mmdebstrap [e2fsprogs]=mkfs.ext4 [kmod]=depmod [passt]=passt
     [uidmap]=newuidmap [git]=git [gcc]=gcc [binutils]=strip [make]=make [openssh-client]=ssh
     [shellcheck]=shellcheck [slirp4netns]=slirp4netns [socat]=socat [tmux]=tmux [python3]=python3 [python3-pip]=pip3
-    [llvm-19]=llvm-cov-19
+    [llvm-19]=llvm-cov-19 [docker-registry]=docker-registry [skopeo]=skopeo [umoci]=umoci [openssl]=openssl
 )
 
 die() {
