@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The Debian packages banger needs, in one list of five groups, and the way to install those that are missing.
+# The Debian packages banger needs, in one list of six groups, and the way to install those that are missing.
 #
 #   scripts/packages.sh list    GROUP...   print the names
 #   scripts/packages.sh missing GROUP...   print the names that are not installed; status 1 if there are any
@@ -7,15 +7,17 @@
 #   scripts/packages.sh update             fetch apt's index: as root, or through sudo
 #
 # Groups: run (what banger starts), build (a compiler for it), test (what the tests and `make check` need besides),
-# testhost (what the disposable test host of the end-to-end tests needs besides), coverage (what `make e2e COVERAGE=1`
-# needs besides).
+# images (real registries and tools that make images, which tests are skipped without: Debian's registry is a service that runs
+# once it is installed), testhost (what the disposable test host of the end-to-end tests needs besides), coverage (what
+# `make e2e COVERAGE=1` needs besides).
 # Without root and without sudo, `install` prints the exact command for somebody who has them, and fails.
 # On a host that is not Debian's kin it names the programs that are missing instead of packages.
 set -euo pipefail
 
 run=(qemu-system-x86 mmdebstrap e2fsprogs kmod passt uidmap git ca-certificates)
 build=(gcc libc6-dev binutils make git ca-certificates)
-test=(openssh-client shellcheck slirp4netns socat tmux docker-registry skopeo umoci openssl)
+test=(openssh-client shellcheck slirp4netns socat tmux)
+images=(docker-registry skopeo umoci openssl)
 testhost=(openssh-client python3 python3-pip)
 coverage=(llvm-19)
 
@@ -40,9 +42,10 @@ packages_of() {
             run) printf '%s\n' "${run[@]}" ;;
             build) printf '%s\n' "${build[@]}" ;;
             test) printf '%s\n' "${test[@]}" ;;
+            images) printf '%s\n' "${images[@]}" ;;
             testhost) printf '%s\n' "${testhost[@]}" ;;
             coverage) printf '%s\n' "${coverage[@]}" ;;
-            *) die "no such group: $group (run, build, test, testhost, coverage)" ;;
+            *) die "no such group: $group (run, build, test, images, testhost, coverage)" ;;
         esac
     done | sort -u
 }

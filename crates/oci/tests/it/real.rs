@@ -22,7 +22,7 @@ fn is_skipped(programs: &[&str]) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let missing = programs.iter().find(|program| !std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
     if let Some(missing) = missing {
-        eprintln!("skipped: {missing} is not installed: scripts/packages.sh install test");
+        eprintln!("skipped: {missing} is not installed: scripts/packages.sh install images");
     }
     missing.is_some()
 }
