@@ -20,7 +20,7 @@ use crate::settings::Settings;
 use crate::{clock, process};
 
 /// How long a daemon may take until it listens.
-const START_TIMEOUT: Duration = Duration::from_secs(15);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What helps when no daemon can be started on a full disk.
 const MAKE_ROOM: &str = "make some room on that disk, then try again";

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 
 /// How long a daemon that is ending may take to let go.
-const LET_GO_WITHIN: Duration = Duration::from_secs(10);
+const LET_GO_WITHIN: Duration = Duration::from_secs(20);
 /// When it is asked again, the first time.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// The same in the end: of many that wait, none may keep the first from beginning.
