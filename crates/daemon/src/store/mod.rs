@@ -5,7 +5,7 @@
 //! | `migrations/*.sql`, [`schema`] | the tables, append-only; a newer schema is refused |
 //! | `connect` | how the file is opened, looked over, and kept writable on a full disk |
 //! | [`records`] | what a row is, as Rust |
-//! | `vms`, `boots`, `artifacts`, `operations` | the statements, one file a table |
+//! | `vms`, `boots`, `images`, `kernels`, `operations` | the statements, one file a table |
 //! | `slots` | which VM has which number of the host |
 //! | `listing` | all VMs in one look |
 //! | [`policies`] | of VMs, what the daemon acts on unasked |
@@ -15,9 +15,10 @@
 //! and a crash of the machine loses at most the newest transactions, never the order. Where more is needed the statement
 //! runs under `FULL`.
 
-mod artifacts;
 mod boots;
 mod connect;
+mod images;
+mod kernels;
 mod listing;
 mod operations;
 pub mod policies;
