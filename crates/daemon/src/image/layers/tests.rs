@@ -226,9 +226,12 @@ fn a_layer_without_end_marks_and_one_of_nothing_are_layers() {
     let bench = Bench::new();
     let mut cut = Tar::new().file("a", "a").bytes();
     cut.truncate(cut.len() - 1024);
-    let layers = [bench.layer(&cut, Compression::Gzip), bench.layer(b"", Compression::Gzip)];
+    let mut unpadded = Tar::new().file("b", "b").bytes();
+    unpadded.truncate(512 + 1);
+    let layers = [&cut[..], &unpadded, b""].map(|tar| bench.layer(tar, Compression::Gzip));
     bench.flatten(&layers).unwrap();
-    assert_eq!(bench.names("/"), ["a"]);
+    assert_eq!(bench.names("/"), ["a", "b"]);
+    assert_eq!(bench.cat("/b"), "b");
 }
 
 #[test]

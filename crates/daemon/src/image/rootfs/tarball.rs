@@ -292,7 +292,13 @@ impl<R: Read> Tarball<R> {
 
     fn skip_padded(&mut self, bytes: u64) -> Result<(), TarError> {
         let padded = bytes.checked_next_multiple_of(BLOCK_BYTES);
-        self.skip(padded.ok_or_else(|| self.damaged("a size cannot be read"))?)
+        let padded = padded.ok_or_else(|| self.damaged("a size cannot be read"))?;
+        self.skip(bytes)?;
+        match self.skip(padded - bytes) {
+            // The padding of the last entry is left out with the end.
+            Err(TarError::Truncated { .. }) if self.may_just_end => Ok(()),
+            skipped => skipped,
+        }
     }
 
     /// Notes where a file's bytes are and passes over them.
