@@ -85,7 +85,8 @@ pub(crate) struct Namespace {
 /// Splits a path into its names; `.` and a trailing slash are allowed, leaving the tree is not.
 fn names(path: &str) -> Result<Vec<&str>, Ext4Error> {
     let refuse = |why| Ext4Error::Name { path: path.chars().take(200).collect(), why };
-    if path.starts_with('/') {
+    // Some call the root itself by its name.
+    if path.starts_with('/') && path.bytes().any(|byte| byte != b'/') {
         return Err(refuse("its name is absolute"));
     }
     if path.len() >= PATH_MAX_BYTES {

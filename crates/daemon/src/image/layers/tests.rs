@@ -131,6 +131,7 @@ impl Bench {
 fn upper_layers_hide_replace_and_remove() {
     let bench = Bench::new();
     let lower = Tar::new()
+        .dir("/", 0o755)
         .dir("etc/", 0o755)
         .file("etc/passwd", "root")
         .file("etc/gone", "x")
