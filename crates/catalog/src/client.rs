@@ -21,7 +21,7 @@ use sys::fs::FsError;
 use crate::document::{Artifact, CATALOG_BYTES_MAX, Catalog, ImageEntry, KernelEntry};
 use crate::embedded::embedded;
 use crate::kept::{self, Kept};
-use crate::signature::{SIGNATURE_BYTES_MAX, Signatures};
+use crate::signature::{SIGNATURE_BYTES_MAX, SignatureError, Signatures};
 use crate::source::{CATALOG_FILE, SIGNATURE_FILE, Site, Source, Trust};
 pub use error::{FetchError, PullError};
 
@@ -149,6 +149,14 @@ impl Client {
     }
 
     async fn fetch(&self, last: u64) -> Result<Catalog, FetchError> {
+        match self.try_fetch(last).await {
+            // Somebody may have published more than once in between.
+            Err(FetchError::Signature { source: SignatureError::Another, .. }) => self.try_fetch(last).await,
+            ended => ended,
+        }
+    }
+
+    async fn try_fetch(&self, last: u64) -> Result<Catalog, FetchError> {
         let bytes = self.document(CATALOG_FILE, CATALOG_BYTES_MAX).await?;
         let signatures = match self.site.trust() {
             Trust::None => None,

@@ -28,6 +28,9 @@ use crate::signature::{SIGNATURE_BYTES_MAX, Signatures};
 use crate::source::{CATALOG_FILE, SIGNATURE_FILE};
 pub use error::PublishError;
 
+/// What a bundle is called while it is looked through.
+const INCOMING: &str = "incoming";
+
 /// What happens to files that no entry has any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Old {
@@ -99,17 +102,42 @@ pub fn publish(publication: &Publication<'_>, watch: &mut Watch<'_>) -> Result<P
         std::fs::create_dir_all(site).map_err(|source| PublishError::Read { path: site.to_owned(), source })?;
     }
     let _lock = lock(site)?;
+    sweep(site)?;
     let before = Before::read(site)?;
-    let mut catalog = before.catalog.clone();
     let mut added = Vec::new();
+    match replace(publication, &before, &mut added, watch) {
+        Ok(catalog) => {
+            let removed = match publication.old {
+                Old::Kept => Vec::new(),
+                Old::Pruned => prune(site, &catalog)?,
+            };
+            Ok(Published { catalog, added, removed })
+        }
+        Err(error) => {
+            for file in added {
+                sys::fs::remove_file(&site.join(file))?;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Has the new list in place of the old; `added` are the files that came for it.
+fn replace(
+    publication: &Publication<'_>,
+    before: &Before,
+    added: &mut Vec<String>,
+    watch: &mut Watch<'_>,
+) -> Result<Catalog, PublishError> {
+    let mut catalog = before.catalog.clone();
     let mut seen = HashSet::new();
     for path in publication.bundles {
         let entry = take_in(path, publication, watch)?;
-        if !seen.insert(entry.key()) {
-            return Err(PublishError::Twice { path: path.clone(), name: entry.name().to_string() });
-        }
         if entry.is_new {
             added.push(entry.artifact.file.clone());
+        }
+        if !seen.insert(entry.key()) {
+            return Err(PublishError::Twice { path: path.clone(), name: entry.name().to_string() });
         }
         entry.put_into(&mut catalog);
     }
@@ -117,13 +145,9 @@ pub fn publish(publication: &Publication<'_>, watch: &mut Watch<'_>) -> Result<P
     catalog.images.sort_by(|a, b| (&a.name, &a.arch).cmp(&(&b.name, &b.arch)));
     catalog.kernels.sort_by(|a, b| (&a.name, &a.arch).cmp(&(&b.name, &b.arch)));
     catalog.serial += 1;
-    check_files(site, &catalog)?;
+    check_files(publication.site, &catalog)?;
     before.replace_by(&catalog, publication)?;
-    let removed = match publication.old {
-        Old::Kept => Vec::new(),
-        Old::Pruned => prune(site, &catalog)?,
-    };
-    Ok(Published { catalog, added, removed })
+    Ok(catalog)
 }
 
 /// What was published before.
@@ -220,7 +244,7 @@ impl Taken {
 
 /// Copies a bundle in and looks through the copy: what is published is what was looked through.
 fn take_in(path: &Path, publication: &Publication<'_>, watch: &mut Watch<'_>) -> Result<Taken, PublishError> {
-    let incoming = sys::fs::sibling(&publication.site.join("incoming"));
+    let incoming = sys::fs::sibling(&publication.site.join(INCOMING));
     let taken = take_copy(path, &incoming, publication, watch);
     if taken.is_err() {
         sys::fs::remove_file(&incoming)?;
@@ -314,6 +338,17 @@ fn prune(site: &Path, catalog: &Catalog) -> Result<Vec<String>, PublishError> {
     }
     removed.sort();
     Ok(removed)
+}
+
+/// Removes what somebody who was killed left half made; whoever holds the lock makes it alone.
+fn sweep(site: &Path) -> Result<(), PublishError> {
+    let ours = [INCOMING, CATALOG_FILE, SIGNATURE_FILE].map(|name| format!(".{name}."));
+    for name in names(site)? {
+        if ours.iter().any(|prefix| name.starts_with(prefix)) {
+            sys::fs::remove_file(&site.join(name))?;
+        }
+    }
+    Ok(())
 }
 
 fn names(directory: &Path) -> Result<Vec<String>, PublishError> {

@@ -134,12 +134,22 @@ pub enum BundleError {
 }
 
 impl BundleError {
+    /// Whether the disk or a quota is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            BundleError::Write { source, .. } => is_full(source),
+            BundleError::Change(error) => error.is_full(),
+            BundleError::Pack(error) => is_full(&error.source),
+            _ => false,
+        }
+    }
+
     /// What a person can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            BundleError::Write { source, .. } if is_full(source) => Some("make room on the disk"),
-            BundleError::Change(error) if error.is_full() => Some("make room on the disk"),
+            error if error.is_full() => Some("make room on the disk"),
             BundleError::TooLarge { .. } => Some("if the bundle is known to be good, allow it more"),
             BundleError::Foreign { .. }
             | BundleError::UnsafePath { .. }

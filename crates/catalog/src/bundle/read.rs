@@ -1,6 +1,7 @@
 //! A bundle, unpacked or only looked through, in one pass. Nothing is written by a name of the bundle's: each entry has its
 //! place, or the whole is refused and what was written goes away again.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,8 @@ use super::{BundleError, CHUNK_BYTES, CONFIG, INITRD, MANIFEST, MODULES, ROOTFS,
 use crate::document::{ImageEntry, KernelEntry};
 use crate::name::{Name, Word};
 
-/// What a stream may have beside its files: headers, maps of holes, padding.
+/// What a stream may have beside the files that were accepted: headers, maps of holes, padding. The largest is a map of a
+/// million pieces, which has some forty MiB.
 const BESIDE_BYTES: u64 = 256 << 20;
 
 /// How much may come out of a bundle.
@@ -36,14 +38,6 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits { rootfs_bytes: 64 << 30, kernel_bytes: 1 << 30, modules_bytes: 4 << 30, entries: 50_000 }
-    }
-}
-
-impl Limits {
-    /// All that a stream may have.
-    fn plain_bytes(&self) -> u64 {
-        let files = [self.rootfs_bytes, self.kernel_bytes.saturating_mul(3), self.modules_bytes, BESIDE_BYTES];
-        files.into_iter().fold(0, u64::saturating_add)
     }
 }
 
@@ -184,17 +178,19 @@ fn unpacked_into<T>(into: &Path, work: impl FnOnce(&Path) -> Result<T, BundleErr
     done
 }
 
-/// Counts what comes out of a bundle, ends it when that is too much, and tells of it.
+/// Counts what comes out of a bundle, ends it when that is more than was accepted, and tells of it.
 struct Counted<'a, R> {
     inner: R,
-    left: u64,
+    /// What may still come: it grows with each file that is accepted.
+    left: &'a Cell<u64>,
     watch: &'a mut Watch<'a>,
 }
 
 impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        self.left = self.left.checked_sub(count as u64).ok_or_else(|| io::Error::other("it unpacks to too much"))?;
+        let left = self.left.get().checked_sub(count as u64);
+        self.left.set(left.ok_or_else(|| io::Error::other("it unpacks to more than the files in it"))?);
         (self.watch)(count as u64)?;
         Ok(count)
     }
@@ -223,7 +219,8 @@ fn go_through(
     let mut decoder = Decoder::new(packed).map_err(stream(&None))?;
     decoder.window_log_max(WINDOW_LOG).map_err(stream(&None))?;
     let mut watch = |count| watch(count);
-    let plain = Counted { inner: decoder, left: limits.plain_bytes(), watch: &mut watch };
+    let left = Cell::new(BESIDE_BYTES);
+    let plain = Counted { inner: decoder, left: &left, watch: &mut watch };
     let mut plain = BufReader::with_capacity(CHUNK_BYTES, plain);
     let mut reader = Reader::new(&mut plain);
     let mut layout = Layout::new(kind, limits);
@@ -231,6 +228,7 @@ fn go_through(
     let mut last = None;
     while let Some(entry) = reader.next_entry().map_err(stream(&last))? {
         let place = layout.place(&entry)?;
+        left.set(left.get().saturating_add(entry.length));
         last = Some(shown(&entry.path));
         found.take(&place, &entry, &mut reader.content(), into)?;
     }

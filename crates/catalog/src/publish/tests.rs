@@ -125,7 +125,11 @@ fn what_cannot_be_published_changes_nothing() {
     let (before, files) = (world.read().unwrap(), world.files());
     let bad = world.dir.path().join(format!("bad{BUNDLE_SUFFIX}"));
     std::fs::write(&bad, b"no bundle").unwrap();
-    assert!(matches!(world.publish(&[bad], Old::Pruned), Err(PublishError::Bundle { .. })));
+    let new = world.image("new", b"1");
+    assert!(matches!(world.publish(&[new, bad], Old::Pruned), Err(PublishError::Bundle { .. })));
+    assert_eq!(world.files(), files, "what came before it goes again");
+    // What somebody who was killed left.
+    std::fs::write(world.site().join(".incoming.0123456789abcdef"), b"half").unwrap();
     let copy = world.dir.path().join(format!("copy{BUNDLE_SUFFIX}"));
     let good = world.image("a", b"1");
     std::fs::copy(&good, &copy).unwrap();

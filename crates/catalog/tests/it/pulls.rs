@@ -93,6 +93,20 @@ async fn what_an_old_catalog_lists_can_still_be_had() {
     }
 }
 
+/// A daemon fetches in tasks of its runtime.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_may_do_it() {
+    let world = World::new();
+    world.publish("debian", b"x");
+    let (client, blobs) = (world.local(), world.blobs.clone());
+    let pulling = async move {
+        let file = artifact(&client.refresh(0).await.unwrap(), "debian");
+        client.pull(&file, &blobs, &()).await.unwrap().size
+    };
+    let size = tokio::spawn(pulling).await.unwrap();
+    assert!(size > 0);
+}
+
 #[tokio::test]
 async fn what_is_not_listed_is_not_there() {
     let world = World::new();

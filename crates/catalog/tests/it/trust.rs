@@ -3,7 +3,7 @@
 use catalog::publish::Published;
 use catalog::{Algorithm, FetchError, Freshness, PublicKey, SignatureError, Trust};
 
-use crate::server::Server;
+use crate::server::{Fault, Server};
 use crate::world::{World, key};
 
 fn published() -> (World, Published, Server) {
@@ -39,6 +39,7 @@ async fn a_catalog_that_was_changed_is_not_believed() {
     let (world, _, server) = published();
     world.forge("catalog.json", "\"name\": \"debian\"", "\"name\": \"debiam\"");
     assert!(matches!(refusal(&world, &server).await, SignatureError::Another));
+    assert_eq!(server.asked("catalog.json").len(), 2, "it may only have changed in between");
     // Whoever changed it can write its digest into the signature as well.
     let text = std::fs::read(world.site().join("catalog.json")).unwrap();
     let signatures = std::fs::read_to_string(world.site().join("catalog.json.sig")).unwrap();
@@ -120,4 +121,16 @@ async fn what_a_later_banger_publishes_is_named() {
     let error = world.client_that(&server.url(), Trust::None).refresh(0).await.unwrap_err();
     assert!(matches!(error, FetchError::Catalog { .. }));
     assert_eq!(error.hint().as_deref(), Some("update banger"));
+}
+
+#[tokio::test]
+async fn what_changes_while_it_is_fetched_is_fetched_again() {
+    let (world, _, server) = published();
+    let old = std::fs::read(world.site().join("catalog.json")).unwrap();
+    for content in [b"y", b"z"] {
+        world.publish("debian", content);
+    }
+    server.fail("catalog.json", [Fault::Lie(old)]);
+    let current = world.client(&server.url()).refresh(0).await.unwrap();
+    assert_eq!(current.catalog.serial, 3);
 }
