@@ -109,7 +109,9 @@ impl Client {
     /// # Errors
     /// When it cannot be had or is not believed, and there is no other.
     pub async fn refresh(&self, last_serial: u64) -> Result<Current, FetchError> {
-        let kept = self.kept(last_serial);
+        let (path, source) = (self.kept.clone(), self.site.source().clone());
+        let read = tokio::task::spawn_blocking(move || Kept::read(&path, &source)).await;
+        let kept = read.ok().flatten().and_then(|kept| self.believed(&kept, last_serial));
         let last = kept.as_ref().map_or(last_serial, |(catalog, _)| last_serial.max(catalog.serial));
         match self.fetch(last).await {
             Ok(catalog) => Ok(Current { catalog, freshness: Freshness::Fetched }),
@@ -124,7 +126,8 @@ impl Client {
     /// nothing.
     #[must_use]
     pub fn last(&self, last_serial: u64) -> Option<Current> {
-        let (catalog, age) = self.kept(last_serial)?;
+        let kept = Kept::read(&self.kept, self.site.source())?;
+        let (catalog, age) = self.believed(&kept, last_serial)?;
         Some(Current { catalog, freshness: Freshness::Kept { age, why: None } })
     }
 
@@ -193,9 +196,8 @@ impl Client {
         Ok(catalog)
     }
 
-    /// What is kept, if it is believed, and how old it is.
-    fn kept(&self, last_serial: u64) -> Option<(Catalog, Duration)> {
-        let kept = Kept::read(&self.kept, self.site.source())?;
+    /// A copy, if it is still believed, and how old it is.
+    fn believed(&self, kept: &Kept, last_serial: u64) -> Option<(Catalog, Duration)> {
         let signatures = kept.signatures.as_deref().map(str::as_bytes);
         match self.check(kept.catalog.as_bytes(), signatures, last_serial) {
             Ok(catalog) => {
