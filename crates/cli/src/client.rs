@@ -145,6 +145,11 @@ impl Client {
         record(self.ask(&Whole::empty(Method::DELETE, path)).await?).await
     }
 
+    /// Puts what the path says all about.
+    pub(crate) async fn put<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        record(self.ask(&Whole::empty(Method::PUT, path)).await?).await
+    }
+
     /// Puts a tar stream.
     pub(crate) async fn put_tar<T: DeserializeOwned>(&self, path: &str, body: Chunks) -> Result<T, Failure> {
         self.feed(Method::PUT, path, body, "application/x-tar").await

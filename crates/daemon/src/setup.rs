@@ -1,5 +1,6 @@
 //! What a daemon is made of: the environment read once, drivers chosen, everything wired.
 
+mod images;
 mod machines;
 
 use std::ffi::OsString;
@@ -23,7 +24,7 @@ use daemon::supervise::activity::Activity;
 use daemon::supervise::{Reboot, Supervisors};
 use daemon::template::Templates;
 use daemon::vmm::qemu::Qemu;
-use daemon::workshop::Workshop;
+use daemon::workshop::{Registries, Workshop};
 use machines::{Machines, machines};
 use sys::kvm::Kvm;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -154,6 +155,7 @@ pub(crate) struct Surroundings {
     home: PathBuf,
     xdg_runtime_dir: Option<PathBuf>,
     install: Install,
+    images: images::Surroundings,
     faults: Faults,
     log_level: Option<String>,
     /// What runs VMs, if it is said here.
@@ -180,9 +182,11 @@ impl Surroundings {
         let home = environment.home.clone().unwrap_or_else(|| PathBuf::from("/"));
         let config_home = environment.xdg_config_home.clone().unwrap_or_else(|| home.join(".config"));
         let places = Places { root: host_root(path("BANGER_HOST_ROOT"))?, config_home, uid: environment.uid };
+        let programs = variable("PATH").unwrap_or_default();
         Ok(Surroundings {
             dirs: UserDirs::from_environment(&environment)?,
-            path: variable("PATH").unwrap_or_default(),
+            images: images::Surroundings::read(&variable, programs.clone()),
+            path: programs,
             xdg_runtime_dir: environment.xdg_runtime_dir,
             home,
             install: install()?,
@@ -327,6 +331,8 @@ pub(crate) fn wire(
         templates: resolved.templates(),
     };
     let maker = Arc::new(Workshop::new(surroundings.install.clone(), dirs.cache.clone(), dirs.state.clone()));
+    let images = images::options(&config, &surroundings.images);
+    let puller = Arc::new(Registries::new(images, dirs.cache.join("oci")));
     let home = surroundings.home.clone();
     let own_key = dirs.state.join("ssh").join("id_ed25519");
     let configuration = resolved.describe(&config, &dirs.config_file(), &own_key);
@@ -341,6 +347,7 @@ pub(crate) fn wire(
         storage,
         network,
         maker,
+        puller,
         courier: Arc::new(Carrier::default()),
         templates: Templates::in_dir(dirs.state.join("templates")),
         supervisors,

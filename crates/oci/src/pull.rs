@@ -275,7 +275,11 @@ async fn from_registry(
     progress.layers(&manifest.layers);
     let mut seen = HashSet::new();
     let distinct: Vec<&Descriptor> = manifest.layers.iter().filter(|layer| seen.insert(layer.digest)).collect();
-    let fetching = distinct.into_iter().map(|layer| registry.blob(endpoints, image, layer, blobs, progress));
+    // A loop, for the compiler does not see that the future of a closure over references may go to another thread.
+    let mut fetching = Vec::new();
+    for layer in distinct {
+        fetching.push(registry.blob(endpoints, image, layer, blobs, progress));
+    }
     let fetched: Vec<Pin> =
         stream::iter(fetching).buffer_unordered(options.parallel.max(1)).try_collect().await.map_err(failed)?;
     let mut layers = Vec::new();

@@ -102,6 +102,17 @@ impl Reference {
         }
     }
 
+    /// As people write it: without the registry when it is Docker's, without `library/`, always with what is asked of the
+    /// registry, `debian:bookworm`.
+    #[must_use]
+    pub fn familiar(&self) -> String {
+        let whole = self.to_string();
+        match whole.strip_prefix("docker.io/") {
+            Some(path) => path.strip_prefix("library/").unwrap_or(path).to_owned(),
+            None => whole,
+        }
+    }
+
     /// What the image is called here unless somebody says otherwise: `debian-bookworm` for
     /// `docker.io/library/debian:bookworm`, `alpine` for its latest.
     #[must_use]

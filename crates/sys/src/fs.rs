@@ -226,8 +226,8 @@ pub fn set_len(path: &Path, bytes: u64) -> Result<(), FsError> {
     file.set_len(bytes).map_err(failed("set the length of", path))
 }
 
-/// Extends a file with zeros that take up room on the disk, unlike a hole, until it is `bytes` long. What is there is not
-/// touched.
+/// Extends a file with zeros that take up room on the disk, unlike a hole, until it is `bytes` long, and fills the holes it
+/// has. What is there is not touched.
 ///
 /// # Errors
 /// When the disk is full or the file cannot be written; it then is as long as before.
@@ -235,7 +235,27 @@ pub fn fill_up(path: &Path, bytes: u64) -> Result<(), FsError> {
     let file = OpenOptions::new().write(true).open(path).map_err(failed("open", path))?;
     let length = file.metadata().map_err(failed("look at", path))?.len();
     let zeros = vec![0; COPY_BUFFER_BYTES];
-    let mut at = length;
+    // A hole reads as the zeros that are written into it.
+    let mut at = 0;
+    while at < length.min(bytes) {
+        let hole = seek(&file, SeekFrom::Hole(at)).map_err(|error| failed("look at", path)(error.into()))?;
+        if hole >= length.min(bytes) {
+            break;
+        }
+        let data = match seek(&file, SeekFrom::Data(hole)) {
+            Ok(data) => data.min(length),
+            // No data behind it.
+            Err(rustix::io::Errno::NXIO) => length,
+            Err(error) => return Err(failed("look at", path)(error.into())),
+        };
+        at = hole;
+        while at < data {
+            let count = usize::try_from(data - at).map_or(zeros.len(), |left| left.min(zeros.len()));
+            file.write_all_at(&zeros[..count], at).map_err(failed("fill the holes of", path))?;
+            at += count as u64;
+        }
+    }
+    at = length;
     while at < bytes {
         let count = usize::try_from(bytes - at).map_or(zeros.len(), |left| left.min(zeros.len()));
         if let Err(error) = file.write_all_at(&zeros[..count], at) {

@@ -4,10 +4,12 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use wire::api::{Begun, BuildImage, ErrorBody, Image, ImageList, ImportKernel, Kernel, KernelList};
+use wire::api::{PruneImages, PrunedImages, PullImage};
 
 use super::Api;
 use super::error::Refusal;
 use super::view;
+use crate::ops::image_make::image_name;
 use crate::store::StoreError;
 use crate::store::records::{ImageRecord, KernelRecord};
 
@@ -53,7 +55,48 @@ pub async fn build_image(State(api): State<Api>, Json(request): Json<BuildImage>
     Ok((StatusCode::ACCEPTED, Json(api.engine.build_image(request).await?)))
 }
 
-/// Removes an image no VM is made of
+/// Makes an image of what others built, from a registry or an archive
+#[utoipa::path(
+    post, path = "/v1/images/pull", request_body = PullImage,
+    responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
+)]
+pub async fn pull_image(State(api): State<Api>, Json(request): Json<PullImage>) -> Result<Accepted, Refusal> {
+    Ok((StatusCode::ACCEPTED, Json(api.engine.pull_image(request).await?)))
+}
+
+/// Gives an image one more name; another image that has it loses it
+#[utoipa::path(
+    put, path = "/v1/images/{image}/names/{name}", params(("image" = String, Path), ("name" = String, Path)),
+    responses((status = 200, body = Image), (status = "default", body = ErrorBody))
+)]
+pub async fn name_image(
+    State(api): State<Api>,
+    Path((key, name)): Path<(String, String)>,
+) -> Result<Json<Image>, Refusal> {
+    let name = image_name(&name)?;
+    let record = api.host.store.find_image(&key).await?;
+    api.host.store.name_image(&record.id, &name).await?;
+    let record = api.host.store.find_image(record.id.as_str()).await?;
+    Ok(Json(image(&api, record).await?))
+}
+
+/// Removes cached parts of images
+#[utoipa::path(
+    post, path = "/v1/images/prune", request_body = PruneImages,
+    responses((status = 200, body = PrunedImages), (status = "default", body = ErrorBody))
+)]
+pub async fn prune_images(
+    State(api): State<Api>,
+    Json(request): Json<PruneImages>,
+) -> Result<Json<PrunedImages>, Refusal> {
+    let images = if request.all { Vec::new() } else { api.host.store.images().await? };
+    let origins = images.into_iter().filter_map(|image| image.manifest.origin);
+    let kept = origins.flat_map(|origin| origin.blobs).collect();
+    let (blobs, bytes) = api.host.puller.prune(kept).await?;
+    Ok(Json(PrunedImages { blobs, bytes }))
+}
+
+/// Removes an image no VM is made of; one of several names goes alone
 #[utoipa::path(
     delete, path = "/v1/images/{image}", params(("image" = String, Path)),
     responses((status = 202, body = Begun), (status = "default", body = ErrorBody))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use wire::api::{BootStatus, Idle, Image, Kernel, KernelFacts, Restarts, Vm, VmState};
+use wire::api::{BootStatus, Idle, Image, ImageExec, ImageOrigin, Kernel, KernelFacts, Restarts, Vm, VmState};
 use wire::id::OpId;
 
 use crate::model::kernel::OptionState;
@@ -92,6 +92,7 @@ pub(crate) fn image(record: ImageRecord, used_by: Vec<String>, allocated_bytes: 
     Image {
         id: record.id,
         name: record.name,
+        also: record.also,
         variant: manifest.variant,
         digest: manifest.digest.to_string(),
         bytes: manifest.bytes,
@@ -99,6 +100,18 @@ pub(crate) fn image(record: ImageRecord, used_by: Vec<String>, allocated_bytes: 
         arch: manifest.arch,
         source: manifest.source,
         init: manifest.init,
+        exec: ImageExec {
+            env: manifest.exec.env,
+            user: manifest.exec.user,
+            workdir: manifest.exec.workdir,
+            command: manifest.command,
+        },
+        origin: manifest.origin.map(|origin| ImageOrigin {
+            reference: origin.reference,
+            target: origin.target,
+            manifest: origin.manifest,
+            config: origin.config,
+        }),
         created_at_ms: record.created_at_ms,
         used_by,
     }

@@ -5,12 +5,15 @@
 //! | here | the file as written, and what is wrong with it |
 //! | [`resolve`] | what holds: asked for → config → this host → floor, each setting with its origin |
 //! | [`file_sync`] | files of the host that every boot gets |
+//! | [`registries`] | what is special about a registry |
 //!
 //! Read once, at the daemon's start. docs/config.md is its page for people.
 
 pub mod file_sync;
+pub mod registries;
 pub mod resolve;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -57,6 +60,9 @@ pub struct Config {
     /// Files of the host that every boot gets.
     #[serde(default)]
     pub file_sync: Vec<FileSync>,
+    /// Registries that are spoken to in a way of their own, by host and port.
+    #[serde(default)]
+    pub registries: BTreeMap<String, registries::Registry>,
 }
 
 /// How much the daemon logs.
@@ -219,6 +225,14 @@ pub enum ConfigError {
         /// Why.
         why: String,
     },
+    /// A registry that cannot be one.
+    #[error("registries.{name:?} in config.toml: {what:?} is no host and port")]
+    Registry {
+        /// The entry.
+        name: String,
+        /// What is none.
+        what: String,
+    },
 }
 
 /// The line of the byte at `offset`, counted from 1.
@@ -263,7 +277,7 @@ impl Config {
         for (index, entry) in self.file_sync.iter().enumerate() {
             entry.check().map_err(|why| ConfigError::FileSync { index: index + 1, why })?;
         }
-        Ok(())
+        registries::check(self)
     }
 
     /// Zero is never.

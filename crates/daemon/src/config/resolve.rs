@@ -208,6 +208,10 @@ impl Settings {
         let sync = Resolved::configured_or((!config.file_sync.is_empty()).then_some(config.file_sync.len()), || {
             Resolved::default(0)
         });
+        let registries =
+            Resolved::configured_or((!config.registries.is_empty()).then_some(config.registries.len()), || {
+                Resolved::default(0)
+            });
         Configuration {
             exists: path.exists(),
             path: path.display().to_string(),
@@ -227,6 +231,7 @@ impl Settings {
                 self.memory_mib.setting("vm_defaults.memory_mib", plain),
                 self.disk_bytes.setting("vm_defaults.disk_size", |bytes| quoted(&wire::size::human(*bytes))),
                 sync.setting("file_sync", |count| format!("{count} entries")),
+                registries.setting("registries", |count| format!("{count} entries")),
             ],
         }
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! .deb, vmlinuz, directory ──kernel::import──► vmlinux  modules.ext4  needed-modules/  manifest.json
 //! recipe ──build::build──► tar ──rootfs::write──► rootfs.ext4  manifest.json
+//! layers ──layers::flatten──► rootfs.ext4
 //! agent + needed-modules ──initramfs::ensure──► <cache>/initramfs-<digest>.cpio
 //! ```
 //!
@@ -15,6 +16,7 @@ pub(crate) mod codec;
 pub(crate) mod ext4;
 pub mod initramfs;
 pub mod kernel;
+pub mod layers;
 pub(crate) mod newc;
 pub mod recipe;
 pub mod rootfs;

@@ -36,6 +36,28 @@ pub struct ImageManifest {
     /// What commands in its VMs begin with.
     #[serde(default)]
     pub exec: ExecSettings,
+    /// What `banger run` runs where nobody says what: a program and its arguments. Empty: a shell for a person.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// Where it was pulled from, if it was.
+    #[serde(default)]
+    pub origin: Option<Origin>,
+}
+
+/// Where an image was pulled from. Digests are written as registries do, `sha256:…`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// As it was asked for, in full: `docker.io/library/debian:bookworm`.
+    pub reference: String,
+    /// What that led to: an index or a manifest.
+    pub target: String,
+    /// The manifest for this processor.
+    pub manifest: String,
+    /// The configuration, which Docker calls the image's id.
+    pub config: String,
+    /// Layers and whatever else of the cache belongs to it.
+    pub blobs: Vec<String>,
 }
 
 /// What a command in a VM begins with, where the image says so and whoever runs it does not.
@@ -52,9 +74,77 @@ pub struct ExecSettings {
 }
 
 impl ImageManifest {
-    /// The image's id: the beginning of its digest.
+    /// The image's id: the beginning of its digest. Where commands in it begin with something of their own, two images
+    /// of one root filesystem may differ in that, and it is part of the id.
     #[must_use]
     pub fn id(&self) -> ImageId {
-        ImageId::from_random(self.digest.id_bytes())
+        if self.exec == ExecSettings::default() && self.command.is_empty() {
+            return ImageId::from_random(self.digest.id_bytes());
+        }
+        let settings = serde_json::to_vec(&(&self.exec, &self.command)).expect("text and maps of text become JSON");
+        ImageId::from_random(Digest::of_parts([self.digest.as_bytes().as_slice(), &settings]).id_bytes())
+    }
+}
+
+/// Most bytes of a name: a registry's, a path and a digest.
+const NAME_BYTES_MAX: usize = 400;
+
+/// `name` as it is kept, if an image may be called so: letters, digits, `.`, `_` and `-`, or the name of an image in a
+/// registry.
+#[must_use]
+pub fn checked_name(name: &str) -> Option<String> {
+    if wire::naming::is_artifact_name(name) { Some(name.to_owned()) } else { familiar(name) }
+}
+
+/// How an image of a registry is called here, `alpine:latest`, however it is written; none when `text` is no such name.
+#[must_use]
+pub fn familiar(text: &str) -> Option<String> {
+    let reference: oci::Reference = text.parse().ok()?;
+    Some(reference.familiar()).filter(|name| name.len() <= NAME_BYTES_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for (typed, kept) in [
+            ("small", Some("small")),
+            ("debian:bookworm", Some("debian:bookworm")),
+            ("docker.io/library/debian:bookworm", Some("debian:bookworm")),
+            ("ghcr.io/o/i", Some("ghcr.io/o/i:latest")),
+            ("", None),
+            ("-x", None),
+            ("a b", None),
+            ("../x", None),
+        ] {
+            assert_eq!(checked_name(typed).as_deref(), kept, "{typed}");
+        }
+        assert_eq!(familiar("alpine").as_deref(), Some("alpine:latest"));
+    }
+
+    #[test]
+    fn one_root_filesystem_with_other_settings_is_another_image() {
+        let manifest = |command: &[&str]| ImageManifest {
+            name: "x".into(),
+            variant: None,
+            digest: Digest::of(b"rootfs"),
+            bytes: 1,
+            content_bytes: 1,
+            entries: 1,
+            packages: None,
+            recipe_sha256: None,
+            source: "test".into(),
+            init: None,
+            arch: "amd64".into(),
+            exec: ExecSettings::default(),
+            command: command.iter().map(|arg| (*arg).to_owned()).collect(),
+            origin: None,
+        };
+        let plain = manifest(&[]);
+        assert_eq!(plain.id(), ImageId::from_random(plain.digest.id_bytes()));
+        assert_ne!(plain.id(), manifest(&["sh"]).id());
+        assert_ne!(manifest(&["sh"]).id(), manifest(&["s", "h"]).id());
     }
 }

@@ -9,14 +9,16 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use wire::api::{ApiError, Begun, BuildImage, CreateVm, ErrorCode, ImportKernel, Operation, OperationState};
+use wire::api::{ApiError, Begun, BuildImage, CreateVm, ErrorCode, ImportKernel, Operation, OperationState, PullImage};
 use wire::id::{OpId, VmId};
 
 use super::failure::caused;
 use super::live::{Live, Watch, reports};
 use super::plan::Plan;
 use super::world::Host;
-use super::{create, delete, image_build, image_delete, kernel_delete, kernel_import, restart, start, stop};
+use super::{
+    create, delete, image_build, image_delete, image_pull, kernel_delete, kernel_import, restart, start, stop,
+};
 use crate::model::vm::VmState;
 use crate::saga::{Cause, Driven, Outcome, UndoFailure};
 use crate::store::records::{OperationRecord, VmRecord};
@@ -127,13 +129,23 @@ impl Engine {
         self.begin_as(operation, Plan::ImageBuild(Box::new(plan))).await
     }
 
+    /// Makes an image of what others built.
+    ///
+    /// # Errors
+    /// Every refusal; nothing has begun then.
+    pub async fn pull_image(self: &Arc<Self>, request: PullImage) -> Result<Begun, Cause> {
+        let operation = OpId::from_random(sys::rand::bytes());
+        let plan = image_pull::plan(&self.host, request, operation.clone()).await?;
+        self.begin_as(operation, Plan::ImagePull(Box::new(plan))).await
+    }
+
     /// Deletes the image that `key` stands for.
     ///
     /// # Errors
     /// Every refusal; nothing has begun then.
     pub async fn delete_image(self: &Arc<Self>, key: &str) -> Result<Begun, Cause> {
         let image = self.host.store.find_image(key).await?;
-        let plan = image_delete::plan(&self.host, &image).await?;
+        let plan = image_delete::plan(&self.host, &image, key).await?;
         self.begin(Plan::ImageDelete(Box::new(plan))).await
     }
 

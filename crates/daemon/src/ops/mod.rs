@@ -20,13 +20,14 @@
 //! | [`reset`] | `vm.reset`: the next boot drops the system layer |
 //! | [`prepare`] | `vm.prepare`: a repository into a guest, or what is there brought up to date |
 //! | [`delete`] | `vm.delete` |
-//! | [`image_build`], [`image_delete`] | `image.build`, `image.delete` |
+//! | [`image_build`], [`image_pull`], [`image_delete`] | `image.build`, `image.pull`, `image.delete` |
+//! | [`image_make`] | how the first two end |
 //! | [`kernel_import`], [`kernel_delete`] | `kernel.import`, `kernel.delete` |
 //!
 //! Around them: [`plan`] is what any of them is begun with, [`world`] what their steps work on, [`engine`] begins,
 //! watches, cancels and recovers them, [`failure`] turns errors into causes people can read, `parts` looks for what a boot
 //! is made of, `console` quotes a guest's console, `staging` holds what is made until it is whole, [`maker`] makes what VMs
-//! boot from, [`courier`] carries workspaces, `policies` checks what the daemon is to do unasked, [`unasked`] begins it, and [`unexported`] keeps work from being
+//! boot from, [`puller`] brings images of others, [`courier`] carries workspaces, `policies` checks what the daemon is to do unasked, [`unasked`] begins it, and [`unexported`] keeps work from being
 //! deleted.
 //!
 //! A plan fixes every id, path and number first; steps are idempotent functions of it.
@@ -43,6 +44,8 @@ pub mod give_up;
 mod go_on;
 pub mod image_build;
 pub mod image_delete;
+pub mod image_make;
+pub mod image_pull;
 pub mod kernel_delete;
 pub mod kernel_import;
 pub mod kill;
@@ -54,6 +57,7 @@ pub mod pause;
 pub mod plan;
 mod policies;
 pub mod prepare;
+pub mod puller;
 pub mod reset;
 pub mod restart;
 pub mod resume;

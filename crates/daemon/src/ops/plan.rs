@@ -6,8 +6,8 @@ use super::create::CreatePlan;
 use super::delete::DeletePlan;
 use super::fork::ForkPlan;
 use super::give_up::GiveUpPlan;
-use super::image_build::ImageBuildPlan;
 use super::image_delete::ImageDeletePlan;
+use super::image_make::ImagePlan;
 use super::kernel_delete::KernelDeletePlan;
 use super::kernel_import::KernelImportPlan;
 use super::kill::KillPlan;
@@ -22,7 +22,7 @@ use super::stop::StopPlan;
 use super::suspend::SuspendPlan;
 use super::template_make::TemplatePlan;
 use super::world::Host;
-use super::{create, delete, fork, give_up, image_build, image_delete, kernel_delete, kernel_import, kill};
+use super::{create, delete, fork, give_up, image_build, image_delete, image_pull, kernel_delete, kernel_import, kill};
 use super::{pause, prepare, reset, restart, resume, set, snapshot_create, start, stop, suspend, template_make};
 use crate::saga::{DriveError, Driven, Outcome, Undo, drive};
 use wire::id::{BootId, VmId};
@@ -78,7 +78,10 @@ pub enum Plan {
     Delete(Box<DeletePlan>),
     /// `image.build`
     #[serde(rename = "image.build")]
-    ImageBuild(Box<ImageBuildPlan>),
+    ImageBuild(Box<ImagePlan>),
+    /// `image.pull`
+    #[serde(rename = "image.pull")]
+    ImagePull(Box<ImagePlan>),
     /// `image.delete`
     #[serde(rename = "image.delete")]
     ImageDelete(Box<ImageDeletePlan>),
@@ -161,6 +164,10 @@ macro_rules! with_saga {
                 let $saga = image_build::image_build();
                 $act
             }
+            Plan::ImagePull($inner) => {
+                let $saga = image_pull::image_pull();
+                $act
+            }
             Plan::ImageDelete($inner) => {
                 let $saga = image_delete::image_delete();
                 $act
@@ -226,8 +233,8 @@ impl Plan {
             Plan::Reset(plan) => plan.name.to_string(),
             Plan::Prepare(plan) => plan.name.to_string(),
             Plan::Delete(plan) => plan.name.to_string(),
-            Plan::ImageBuild(plan) => plan.name.clone(),
-            Plan::ImageDelete(plan) => plan.record.name.clone(),
+            Plan::ImageBuild(plan) | Plan::ImagePull(plan) => plan.name.clone(),
+            Plan::ImageDelete(plan) => plan.only.clone().unwrap_or_else(|| plan.record.name.clone()),
             Plan::KernelImport(plan) => plan.subject(),
             Plan::KernelDelete(plan) => plan.record.name.clone(),
             Plan::TemplateMake(plan) => plan.key(),
@@ -253,6 +260,7 @@ impl Plan {
             Plan::Prepare(plan) => Some(&plan.vm),
             Plan::Delete(plan) => Some(&plan.vm),
             Plan::ImageBuild(_)
+            | Plan::ImagePull(_)
             | Plan::ImageDelete(_)
             | Plan::KernelImport(_)
             | Plan::KernelDelete(_)
@@ -280,6 +288,7 @@ impl Plan {
             | Plan::Prepare(_)
             | Plan::Delete(_)
             | Plan::ImageBuild(_)
+            | Plan::ImagePull(_)
             | Plan::ImageDelete(_)
             | Plan::KernelImport(_)
             | Plan::KernelDelete(_)
@@ -338,6 +347,7 @@ impl Plan {
             | Plan::Prepare(_)
             | Plan::Delete(_)
             | Plan::ImageBuild(_)
+            | Plan::ImagePull(_)
             | Plan::KernelImport(_)
             | Plan::TemplateMake(_) => None,
         }
@@ -377,6 +387,7 @@ impl Plan {
             | Plan::Set(_)
             | Plan::Prepare(_)
             | Plan::ImageBuild(_)
+            | Plan::ImagePull(_)
             | Plan::KernelImport(_)
             | Plan::TemplateMake(_) => false,
         }
@@ -403,6 +414,7 @@ impl Plan {
             Plan::Prepare(_) => format!("prepare the workspace of {subject}"),
             Plan::Delete(_) => format!("delete {subject}"),
             Plan::ImageBuild(_) => format!("build image {subject}"),
+            Plan::ImagePull(_) => format!("pull image {subject}"),
             Plan::ImageDelete(_) => format!("delete image {subject}"),
             Plan::KernelImport(_) => format!("import kernel {subject}"),
             Plan::KernelDelete(_) => format!("delete kernel {subject}"),

@@ -13,6 +13,7 @@ use wire::naming;
 use super::courier::Courier;
 use super::failure::{MAKE_ROOM, refused};
 use super::maker::Maker;
+use super::puller::Puller;
 use crate::model::autostart::Autostart;
 use crate::model::image::ExecSettings;
 use crate::network::NetworkDriver;
@@ -35,6 +36,8 @@ pub struct Host {
     pub network: Arc<dyn NetworkDriver>,
     /// Makes what VMs boot from.
     pub maker: Arc<dyn Maker>,
+    /// Brings images of others.
+    pub puller: Arc<dyn Puller>,
     /// Carries workspaces.
     pub courier: Arc<dyn Courier>,
     /// Machines that fresh VMs go on from.

@@ -299,7 +299,7 @@ async fn sweep_artifacts(host: &Host, swept: &mut Swept) -> Result<(), StoreErro
             }
         };
         if !belongs {
-            let result = crate::ops::image_build::discard(host, path.clone()).await;
+            let result = crate::ops::image_make::discard(host, path.clone()).await;
             swept.note(path, result.map_err(|cause| caused(wire::api::ErrorCode::OperationFailed, &cause)));
         }
     }

@@ -154,7 +154,8 @@ fn log_of(path: &Path) -> PathBuf {
 /// writes: what lies behind the newest entry of the log is nobody's.
 pub(super) fn keep_room(path: &Path) -> Result<(), sys::fs::FsError> {
     let log = log_of(path);
-    let has = std::fs::metadata(&log).map_or(0, |meta| meta.len());
+    // A copy of it may have holes.
+    let has = sys::fs::allocated_bytes(&log).min(RESERVE_BYTES);
     if has >= RESERVE_BYTES || sys::fs::available_bytes(&log)? < RESERVE_BYTES - has + ROOM_BESIDE_BYTES {
         return Ok(());
     }

@@ -5,7 +5,7 @@
 //! | `migrations/*.sql`, [`schema`] | the tables, append-only; a newer schema is refused |
 //! | `connect` | how the file is opened, looked over, and kept writable on a full disk |
 //! | [`records`] | what a row is, as Rust |
-//! | `vms`, `boots`, `artifacts`, `operations` | the statements, one file a table |
+//! | `vms`, `boots`, `images`, `kernels`, `operations` | the statements, one file a table |
 //! | `slots` | which VM has which number of the host |
 //! | `listing` | all VMs in one look |
 //! | [`policies`] | of VMs, what the daemon acts on unasked |
@@ -15,9 +15,10 @@
 //! and a crash of the machine loses at most the newest transactions, never the order. Where more is needed the statement
 //! runs under `FULL`.
 
-mod artifacts;
 mod boots;
 mod connect;
+mod images;
+mod kernels;
 mod listing;
 mod operations;
 pub mod policies;
@@ -372,6 +373,11 @@ mod tests {
         let copy = dir.path().join("copy.db");
         std::fs::copy(&path, &copy).unwrap();
         Store::open(&copy).unwrap();
-        assert_eq!(std::fs::metadata(dir.path().join("copy.db-wal")).unwrap().len(), connect::RESERVE_BYTES);
+        let copied = dir.path().join("copy.db-wal");
+        assert_eq!(std::fs::metadata(&copied).unwrap().len(), connect::RESERVE_BYTES);
+        // One that was copied with holes has its room again.
+        std::fs::File::create(&copied).unwrap().set_len(connect::RESERVE_BYTES).unwrap();
+        Store::open(&copy).unwrap();
+        assert!(sys::fs::allocated_bytes(&copied) >= connect::RESERVE_BYTES);
     }
 }

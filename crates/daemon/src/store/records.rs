@@ -200,10 +200,13 @@ impl From<BootRecord> for BootSummary {
 /// A root filesystem VMs can be made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRecord {
-    /// The beginning of its digest.
+    /// What names it: [`ImageManifest::id`].
     pub id: ImageId,
     /// What people call it now.
     pub name: String,
+    /// What else they call it.
+    #[serde(default)]
+    pub also: Vec<String>,
     /// What is known about it.
     pub manifest: ImageManifest,
     /// When it was made.

@@ -13,6 +13,7 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0002-reset.sql"),
     include_str!("migrations/0003-policies.sql"),
     include_str!("migrations/0004-slots.sql"),
+    include_str!("migrations/0005-image-names.sql"),
 ];
 
 /// The newest schema this build knows.

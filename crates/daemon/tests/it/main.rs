@@ -12,6 +12,7 @@ mod fake;
 mod full;
 mod gone;
 mod jail;
+mod layers;
 mod lives;
 mod network;
 mod ops;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use daemon::store::StoreError;
 use wire::agent::message::Ending;
 use wire::api::{ApiError, BuildImage, CreateVm, ErrorCode, ImportKernel, KernelSource, Operation, OperationEvent};
-use wire::api::{OperationState, Publish, RestartPolicy, StepState, VmState};
+use wire::api::{OperationState, Publish, PullImage, RestartPolicy, StepState, VmState};
 
 use crate::fake::guest::Behaviour;
 use crate::fake::{Daemon, SOON, World, soon};
@@ -300,6 +300,33 @@ async fn the_guest_decides_how_it_ends() {
     serving.abort();
 }
 
+/// Images that were pulled, and what they are called.
+async fn images_of_others(daemon: &Daemon) {
+    let pull = |source: &str, name: Option<&str>| {
+        let request = PullImage { source: source.into(), name: name.map(str::to_owned) };
+        async move { daemon.engine.pull_image(request).await }
+    };
+    let store = &daemon.host.store;
+    daemon.ended(pull("docker.io/library/alpine", None).await.unwrap()).await;
+    let image = store.find_image("alpine").await.unwrap();
+    assert_eq!((image.name.as_str(), image.manifest.command.as_slice()), ("alpine:latest", &["sh".to_owned()][..]));
+    // The same once more, under one name more: nothing is made, and it goes by both.
+    daemon.ended(pull("docker.io/library/alpine", Some("mine-too")).await.unwrap()).await;
+    let again = store.find_image("mine-too").await.unwrap();
+    assert_eq!((again.id.clone(), again.also), (image.id.clone(), vec!["mine-too".to_owned()]));
+    daemon.ended(daemon.engine.delete_image("mine-too").await.unwrap()).await;
+    assert_eq!(store.find_image("docker.io/library/alpine:latest").await.unwrap().also, Vec::<String>::new());
+    let error = ApiError::from(pull("no source", None).await.unwrap_err());
+    assert_eq!(error.code, ErrorCode::BadRequest);
+    let error = ApiError::from(pull("alpine", Some("-x")).await.unwrap_err());
+    assert!(error.message.contains("the name of an image is letters"), "{error:?}");
+    // What does not end is cancelled.
+    let begun = pull("endless", None).await.unwrap();
+    daemon.engine.cancel(&begun.operation).await.unwrap();
+    assert_eq!(daemon.ended(begun).await.state, OperationState::Unwound);
+    daemon.ended(daemon.engine.delete_image(image.id.as_str()).await.unwrap()).await;
+}
+
 #[tokio::test]
 async fn images_and_kernels() {
     let world = World::new();
@@ -318,6 +345,7 @@ async fn images_and_kernels() {
     assert_ne!(daemon.host.store.find_image("mine").await.unwrap().id, image.id);
     let kept = daemon.host.store.find_image(image.id.as_str()).await.unwrap();
     assert_eq!(kept.name, format!("mine-{}", &image.id.as_str()[..8]));
+    images_of_others(&daemon).await;
     daemon.ended(daemon.engine.delete_image("mine").await.unwrap()).await;
 
     let source = KernelSource::Debian { package: "linux-image-cloud-amd64".into() };

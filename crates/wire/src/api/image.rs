@@ -1,5 +1,7 @@
 //! Images and kernels.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ImageId, KernelId};
@@ -12,6 +14,9 @@ pub struct Image {
     pub id: ImageId,
     /// What people call it; a rebuild moves the name to the new image.
     pub name: String,
+    /// What else they call it.
+    #[serde(default)]
+    pub also: Vec<String>,
     /// Which variant of its recipe.
     pub variant: Option<String>,
     /// sha256 of the root filesystem, hexadecimal.
@@ -26,10 +31,81 @@ pub struct Image {
     pub source: String,
     /// The init it brings, none when the agent stays process 1.
     pub init: Option<String>,
+    /// What commands in its VMs begin with.
+    #[serde(default)]
+    pub exec: ImageExec,
+    /// Where it was pulled from, if it was.
+    #[serde(default)]
+    pub origin: Option<ImageOrigin>,
     /// When it was made.
     pub created_at_ms: u64,
     /// VMs made of it.
     pub used_by: Vec<String>,
+}
+
+/// What commands in an image's VMs begin with, where whoever runs one does not say otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ImageExec {
+    /// Variables of their environment.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Who runs them; absent: root.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Where; absent: the user's home.
+    #[serde(default)]
+    pub workdir: Option<String>,
+    /// What `banger run` runs where nobody says what; empty: a shell for a person.
+    #[serde(default)]
+    pub command: Vec<String>,
+}
+
+/// Where an image was pulled from. Digests are written as registries do, `sha256:…`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ImageOrigin {
+    /// As it was asked for, in full: `docker.io/library/debian:bookworm`.
+    pub reference: String,
+    /// What that led to: an index or a manifest.
+    pub target: String,
+    /// The manifest for this processor.
+    pub manifest: String,
+    /// The configuration, which Docker calls the image's id.
+    pub config: String,
+}
+
+/// `POST /v1/images/pull`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct PullImage {
+    /// The name of an image in a registry, or `docker-archive:`, `oci-archive:` or `oci:` and an absolute path, or
+    /// `docker-daemon:` and a name.
+    pub source: String,
+    /// What to call the image; absent: as its source does.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+/// `POST /v1/images/prune`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct PruneImages {
+    /// Also cached parts of images that are here: the next pull of something like them fetches those again.
+    #[serde(default)]
+    pub all: bool,
+}
+
+/// The answer to [`PruneImages`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PrunedImages {
+    /// Cached parts of images that were removed.
+    pub blobs: u64,
+    /// What they took of the disk.
+    pub bytes: u64,
 }
 
 /// `GET /v1/images`.
@@ -87,7 +163,7 @@ pub struct Kernel {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
-pub struct KernelFacts(pub std::collections::BTreeMap<String, String>);
+pub struct KernelFacts(pub BTreeMap<String, String>);
 
 /// `GET /v1/kernels`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -72,7 +72,10 @@ pub use boot::{BOOT_PREFIX_LEN_MIN, BootChoice, BootChoiceError, BootList};
 pub use config::{Configuration, Origin, Setting};
 pub use error::{ApiError, ErrorBody, ErrorCode, chain, plain};
 pub use figures::{Listener, Traffic, VmPorts, VmStats};
-pub use image::{BuildImage, Image, ImageList, ImportKernel, Kernel, KernelFacts, KernelList, KernelSource};
+pub use image::{
+    BuildImage, Image, ImageExec, ImageList, ImageOrigin, ImportKernel, Kernel, KernelFacts, KernelList, KernelSource,
+    PruneImages, PrunedImages, PullImage,
+};
 pub use listing::{FilterError, FilterTerm, ListVms, STATES, VmFilter, VmLine, VmLines, VmSort, parse_state};
 pub use operation::{Begun, Operation, OperationEvent, OperationList, OperationState, StepReport, StepState, Unit};
 pub use policy::{Idle, RestartPolicy, Restarts};

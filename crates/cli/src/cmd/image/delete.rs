@@ -1,4 +1,4 @@
-//! `banger image delete`: removes images that no VM uses.
+//! `banger image delete`: removes images that no VM uses; of several names of one image the one that is typed.
 
 use crate::args::Act;
 use crate::client::path;
@@ -20,9 +20,9 @@ pub(crate) struct Args {
 
 /// Deletes them.
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
-    let things = super::things(app).await?;
+    let things = super::things(app, &args.images).await?;
     each::act(app, "delete", "image", things, &args.images, async |image| {
-        let target = path("images", &image.id, "");
+        let target = path("images", &image.name, "");
         each::operate(app, &image, app.client.delete(&target)).await
     })
     .await

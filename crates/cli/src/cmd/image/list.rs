@@ -29,10 +29,14 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
 }
 
 fn render(list: &ImageList, now_ms: u64) -> String {
-    let rows = list.images.iter().map(|image| {
+    let named = list
+        .images
+        .iter()
+        .flat_map(|image| std::iter::once(&image.name).chain(&image.also).map(move |name| (name, image)));
+    let rows = named.map(|(name, image)| {
         vec![
             image.id.as_str()[..8].to_owned(),
-            image.name.clone(),
+            name.clone(),
             image.variant.clone().unwrap_or_else(|| "-".to_owned()),
             human(image.bytes),
             image.arch.clone(),

@@ -1,7 +1,8 @@
 //! Verbs about images, one file each.
 
-use wire::api::{BASE, Image, ImageList};
+use wire::api::{BASE, ErrorCode, Image, ImageList};
 
+use crate::client::path;
 use crate::cmd::App;
 use crate::cmd::each::Thing;
 use crate::error::Failure;
@@ -10,7 +11,11 @@ use crate::output::Format;
 mod build;
 mod delete;
 mod list;
+mod prune;
+mod pull;
 mod show;
+pub(crate) mod source;
+mod tag;
 
 pub(crate) use build::absolute;
 
@@ -22,6 +27,7 @@ Examples:
   banger image list
   banger image build                        the default recipe, debian-bookworm
   banger image build debian-bookworm --variant minimal --name small
+  banger image pull debian:trixie           an image of a registry
   banger run --image small
   banger image delete small";
 
@@ -35,6 +41,12 @@ pub(crate) enum Verb {
     Show(show::Args),
     /// Build an image from a recipe
     Build(build::Args),
+    /// Pull an image from a registry or an archive
+    Pull(pull::Args),
+    /// Give an image one more name
+    Tag(tag::Args),
+    /// Remove what no image needs any more
+    Prune(prune::Args),
     /// Delete images no VM uses
     #[command(visible_alias = "rm")]
     Delete(delete::Args),
@@ -47,6 +59,9 @@ impl Verb {
             Verb::List(args) => args.records.format,
             Verb::Show(args) => args.record.format,
             Verb::Build(args) => args.act.format,
+            Verb::Pull(args) => args.act.format,
+            Verb::Tag(args) => args.act.format,
+            Verb::Prune(args) => args.act.format,
             Verb::Delete(args) => args.act.format,
         }
     }
@@ -58,6 +73,9 @@ impl Verb {
             Verb::List(_) => ("list images".to_owned(), String::new()),
             Verb::Show(args) => of("show", &args.image),
             Verb::Build(args) => of("build", &args.recipe),
+            Verb::Pull(args) => of("pull", &args.source),
+            Verb::Tag(args) => of("name", &args.image),
+            Verb::Prune(_) => ("prune images".to_owned(), String::new()),
             Verb::Delete(_) => ("delete images".to_owned(), String::new()),
         }
     }
@@ -67,6 +85,9 @@ impl Verb {
         match self {
             Verb::List(_) | Verb::Show(_) => false,
             Verb::Build(args) => args.act.quiet,
+            Verb::Pull(args) => args.act.quiet,
+            Verb::Tag(args) => args.act.quiet,
+            Verb::Prune(args) => args.act.quiet,
             Verb::Delete(args) => args.act.quiet,
         }
     }
@@ -78,6 +99,9 @@ pub(crate) async fn run(app: &App, verb: Verb) -> Result<u8, Failure> {
         Verb::List(args) => list::run(app, args).await,
         Verb::Show(args) => show::run(app, args).await,
         Verb::Build(args) => build::run(app, args).await,
+        Verb::Pull(args) => pull::run(app, args).await,
+        Verb::Tag(args) => tag::run(app, args).await,
+        Verb::Prune(args) => prune::run(app, args).await,
         Verb::Delete(args) => delete::run(app, args).await,
     }
 }
@@ -86,7 +110,17 @@ async fn list_all(app: &App) -> Result<ImageList, Failure> {
     app.interrupts.guard(app.interrupts.start(), app.client.get(&format!("{BASE}/images"))).await
 }
 
-async fn things(app: &App) -> Result<Vec<Thing>, Failure> {
-    let named = |image: Image| Thing { id: image.id.to_string(), name: image.name };
-    Ok(list_all(app).await?.images.into_iter().map(named).collect())
+/// What `references` stand for, each called as it was typed: by which of its names an image is meant, the daemon must know.
+async fn things(app: &App, references: &[String]) -> Result<Vec<Thing>, Failure> {
+    let mut things = Vec::new();
+    for reference in references {
+        let target = path("images", reference, "");
+        match app.interrupts.guard(app.interrupts.start(), app.client.get::<Image>(&target)).await {
+            Ok(image) => things.push(Thing { id: image.id.to_string(), name: reference.clone() }),
+            // Told with the others, each in its place.
+            Err(failure) if failure.code() == Some(ErrorCode::NotFound) => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(things)
 }

@@ -31,17 +31,29 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// Variables as one line.
+fn variables(env: &std::collections::BTreeMap<String, String>) -> String {
+    env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+}
+
 /// An image as a page of names and values.
 pub(super) fn render(image: &Image) -> String {
     let used_by = if image.used_by.is_empty() { "-".to_owned() } else { image.used_by.join(", ") };
+    let (exec, command) = (&image.exec, &image.exec.command);
     pairs(&[
         ("id", image.id.to_string()),
         ("name", image.name.clone()),
+        ("also called", if image.also.is_empty() { "-".to_owned() } else { image.also.join(", ") }),
         ("variant", image.variant.clone().unwrap_or_else(|| "-".to_owned())),
         ("digest", format!("sha256:{}", image.digest)),
         ("size", format!("{}, takes {}", human(image.bytes), human(image.allocated_bytes))),
         ("arch", image.arch.clone()),
         ("source", printable(&image.source)),
+        ("config", image.origin.as_ref().map_or_else(|| "-".to_owned(), |origin| printable(&origin.config))),
+        ("runs", if command.is_empty() { "a shell for a person".to_owned() } else { printable(&command.join(" ")) }),
+        ("as", printable(exec.user.as_deref().unwrap_or("root"))),
+        ("in", printable(exec.workdir.as_deref().unwrap_or("the user's home"))),
+        ("with", if exec.env.is_empty() { "-".to_owned() } else { printable(&variables(&exec.env)) }),
         ("init", image.init.as_deref().map_or_else(|| "none: the agent stays process 1".to_owned(), printable)),
         ("created", format!("{} ago", age(image.created_at_ms, clock::unix_ms()))),
         ("used by", used_by),

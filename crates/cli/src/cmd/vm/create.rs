@@ -34,9 +34,10 @@ pub(crate) struct Args {
 }
 
 /// Creates it and prints its name.
-pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
+pub(crate) async fn run(app: &App, mut args: Args) -> Result<u8, Failure> {
     let since = app.interrupts.start();
-    defaults::ensure(app, &args.machine, since).await.map_err(|failure| args.machine.not_created(failure))?;
+    let ensured = defaults::ensure(app, &mut args.machine, since).await;
+    ensured.map_err(|failure| args.machine.not_created(failure))?;
     let began = clock::now();
     let request = args.machine.request(!args.no_start);
     let subject = args.machine.name.as_ref().map_or("new VM", |name| name.as_str());

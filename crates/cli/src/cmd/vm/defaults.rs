@@ -1,8 +1,10 @@
-//! The default image and kernel, made when a new VM wants them and they are not there yet.
+//! Image and kernel of a new VM, brought when they are not there yet: the default ones are made, others pulled.
+
+mod image;
 
 use std::time::Duration;
 
-use wire::api::{BASE, Begun, BuildImage, DaemonStatus, ErrorCode, ImportKernel, KernelSource};
+use wire::api::{BASE, Begun, BuildImage, DaemonStatus, ErrorCode, Image, ImportKernel, KernelSource};
 use wire::size::human;
 
 use crate::client::{path, same_series};
@@ -12,6 +14,7 @@ use crate::error::Failure;
 use crate::interrupt::Since;
 use crate::operation::{self, OnInterrupt};
 use crate::output::Format;
+use image::Known;
 
 /// The recipe of the default image.
 pub(crate) const RECIPE: &str = "debian-bookworm";
@@ -22,11 +25,11 @@ const FIRST_VARIANT: &str = "minimal";
 /// The package of the default kernel.
 pub(crate) const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
 
-/// Says what the VM will be, and makes what it needs.
+/// Says what the VM will be, and makes what it needs. Gives what its image runs where nobody says what.
 ///
 /// # Errors
 /// When the image or the kernel cannot be made.
-pub(crate) async fn ensure(app: &App, machine: &Machine, since: Since) -> Result<(), Failure> {
+pub(crate) async fn ensure(app: &App, machine: &mut Machine, since: Since) -> Result<Vec<String>, Failure> {
     let status: DaemonStatus = app.interrupts.guard(since, app.client.get(&format!("{BASE}/status"))).await?;
     same_series(&status.version.version)?;
     let defaults = &status.defaults;
@@ -44,20 +47,32 @@ pub(crate) async fn ensure(app: &App, machine: &Machine, since: Since) -> Result
         app.out.aside(&spec);
     }
     // Nothing is made for a VM that cannot be: what was asked for by name is looked up first.
-    let has_image = has(app, "images", machine.image.as_deref(), &defaults.image, since).await?;
-    let has_kernel = has(app, "kernels", machine.kernel.as_deref(), &defaults.kernel, since).await?;
-    let image = async { if has_image { Ok(()) } else { make_image(app, &defaults.image, since).await } };
+    let known = image::look(app, machine, &defaults.image, since).await?;
+    let has_kernel = has_kernel(app, machine.kernel.as_deref(), &defaults.kernel, since).await?;
+    let image = async {
+        match known {
+            Known::Here(image) => Ok(image),
+            Known::Default => make_image(app, &defaults.image, since).await,
+            Known::Elsewhere { source, name } => image::pull(app, &source, name, since).await,
+        }
+    };
     let kernel = async { if has_kernel { Ok(()) } else { make_kernel(app, &defaults.kernel, since).await } };
     let (image, kernel) = tokio::join!(image, kernel);
-    image.and(kernel)
+    let image = image?;
+    kernel?;
+    if machine.image.is_some() {
+        // As the daemon calls it: a source is no name.
+        machine.image = Some(image.name.clone());
+    }
+    Ok(image.exec.command)
 }
 
-/// Whether what was `asked` for, else the `default`, is there.
+/// Whether the kernel that was `asked` for, else the `default`, is there.
 ///
 /// # Errors
 /// When what was asked for is not there.
-async fn has(app: &App, kind: &str, asked: Option<&str>, default: &str, since: Since) -> Result<bool, Failure> {
-    let target = path(kind, asked.unwrap_or(default), "");
+async fn has_kernel(app: &App, asked: Option<&str>, default: &str, since: Since) -> Result<bool, Failure> {
+    let target = path("kernels", asked.unwrap_or(default), "");
     match app.interrupts.guard(since, app.client.get::<serde_json::Value>(&target)).await {
         Ok(_) => Ok(true),
         Err(failure) if asked.is_none() && failure.code() == Some(ErrorCode::NotFound) => Ok(false),
@@ -65,14 +80,15 @@ async fn has(app: &App, kind: &str, asked: Option<&str>, default: &str, since: S
     }
 }
 
-async fn make_image(app: &App, name: &str, since: Since) -> Result<(), Failure> {
+async fn make_image(app: &App, name: &str, since: Since) -> Result<Image, Failure> {
     let Some(variant) = variant_of(name) else {
         let failure = Failure::new(ErrorCode::NotFound, format!("cannot find the default image {name}"));
         return Err(failure.hint("build it with: banger image build, or choose another with --image"));
     };
     app.out.note(&format!("The default image {name} is not there yet: building its small variant, once."));
     let request = BuildImage { recipe: RECIPE.to_owned(), variant, name: Some(name.to_owned()) };
-    make(app, name, since, app.client.send(&format!("{BASE}/images/build"), &request)).await
+    make(app, name, since, app.client.send(&format!("{BASE}/images/build"), &request)).await?;
+    app.client.get(&path("images", name, "")).await
 }
 
 /// The variant of the default recipe that an image of this name is; none when it is no such image.
@@ -87,26 +103,26 @@ async fn make_kernel(app: &App, name: &str, since: Since) -> Result<(), Failure>
     app.out.note(&format!("The default kernel {name} is not there yet: importing Debian's, once."));
     let source = KernelSource::Debian { package: KERNEL_PACKAGE.to_owned() };
     let request = ImportKernel { source, name: Some(name.to_owned()) };
-    make(app, name, since, app.client.send(&format!("{BASE}/kernels/import"), &request)).await
+    make(app, name, since, app.client.send(&format!("{BASE}/kernels/import"), &request)).await.map(drop)
 }
 
-/// Begins an operation, or joins the one somebody else began for the same thing.
+/// Begins an operation, or joins the one somebody else began for the same thing. Gives what that is called, if it says.
 async fn make(
     app: &App,
     subject: &str,
     since: Since,
     begin: impl Future<Output = Result<Begun, Failure>>,
-) -> Result<(), Failure> {
+) -> Result<Option<String>, Failure> {
     match operation::perform(app, subject, since, begin).await {
-        Ok(_) => Ok(()),
-        Err(Failure::Told(error)) if error.code == ErrorCode::AlreadyExists => Ok(()),
+        Ok(begun) => Ok(Some(begun.subject)),
+        Err(Failure::Told(error)) if error.code == ErrorCode::AlreadyExists => Ok(None),
         Err(Failure::Told(error)) if error.code == ErrorCode::Busy && error.operation.is_some() => {
             let other = error.operation.expect("looked at just now");
             let mut track = app.progress.track(subject);
             track.stage("waiting for another command that makes it");
-            operation::follow(app, &other, &mut track, since, OnInterrupt::Leave).await?;
+            let ended = operation::follow(app, &other, &mut track, since, OnInterrupt::Leave).await?;
             track.finish();
-            Ok(())
+            Ok(Some(ended.subject))
         }
         Err(failure) => Err(failure),
     }

@@ -66,9 +66,19 @@ pub(crate) struct Machine {
     /// Its name: a-z, 0-9 and -; a generated one when left out
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<VmName>,
-    /// The image it is made of, instead of the default one
+    /// The image it is made of, instead of the default one: one that is here, or any of a registry (alpine)
     #[arg(long, value_name = "IMAGE", value_parser = values::reference, add = complete::images())]
     pub(crate) image: Option<String>,
+    /// Pull the image: missing (when it is not here), always (when it changed), never
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t,
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    pub(crate) pull: Pull,
     /// The kernel it boots, instead of the default one
     #[arg(long, value_name = "KERNEL", value_parser = values::reference, add = complete::kernels())]
     pub(crate) kernel: Option<String>,
@@ -118,6 +128,18 @@ impl Machine {
             start,
         }
     }
+}
+
+/// When an image is pulled. (Comments on the variants are no docs: `--help` would show them.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum Pull {
+    // When it is not here.
+    #[default]
+    Missing,
+    // Each time: only what changed is fetched.
+    Always,
+    // Never: it must be here.
+    Never,
 }
 
 /// How ready is ready, on the command line. (Comments on the variants are no docs: `--help` would show them.)

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::KernelError;
-use crate::image::ext4::{self, Attributes, Kind, Namespace, Written};
+use crate::image::ext4::{self, Attributes, Kind, Links, Namespace, Written};
 use crate::image::stream::copy;
 use crate::model::digest::Digest;
 use crate::model::progress::Watcher;
@@ -59,7 +59,7 @@ pub(crate) fn copy_tree(from: &Path, to: &Path, watcher: Watcher<'_>) -> Result<
 /// Writes the tree `dir` to the new filesystem `image`: owned by root, without times, so that equal trees give equal bytes.
 pub(crate) fn write(dir: &Path, image: &Path, watcher: Watcher<'_>) -> Result<Written, KernelError> {
     let directory = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0) };
-    let mut tree = Namespace::new(directory);
+    let mut tree = Namespace::new(directory, Links::Refused);
     let files = files(dir)?;
     let mut names = Vec::new();
     for (index, below) in files.iter().enumerate() {

@@ -135,11 +135,19 @@ pub(crate) struct Tarball<R> {
     inner: R,
     at: u64,
     last: Option<String>,
+    /// Whether the archive may end where a header could begin, without the blocks of zeros.
+    may_just_end: bool,
 }
 
 impl<R: Read> Tarball<R> {
     pub(crate) fn new(inner: R) -> Self {
-        Self { inner, at: 0, last: None }
+        Self { inner, at: 0, last: None, may_just_end: false }
+    }
+
+    /// The same, which may end without blocks of zeros: some writers of layers leave them out, and what is cut short is
+    /// found by its digest.
+    pub(crate) fn that_may_just_end(inner: R) -> Self {
+        Self { may_just_end: true, ..Self::new(inner) }
     }
 
     /// Gives the reader back, to read what follows the archive.
@@ -147,19 +155,21 @@ impl<R: Read> Tarball<R> {
         self.inner
     }
 
+    fn unread(&self, err: io::Error) -> TarError {
+        let entry = self.last.clone();
+        if err.kind() == io::ErrorKind::UnexpectedEof {
+            TarError::Truncated { entry }
+        } else {
+            TarError::Read { entry, err }
+        }
+    }
+
     fn damaged(&self, what: &'static str) -> TarError {
         TarError::Damaged { entry: self.last.clone(), what }
     }
 
     fn read_exact(&mut self, buf: &mut [u8]) -> Result<(), TarError> {
-        self.inner.read_exact(buf).map_err(|err| {
-            let entry = self.last.clone();
-            if err.kind() == io::ErrorKind::UnexpectedEof {
-                TarError::Truncated { entry }
-            } else {
-                TarError::Read { entry, err }
-            }
-        })?;
+        self.inner.read_exact(buf).map_err(|err| self.unread(err))?;
         self.at += buf.len() as u64;
         Ok(())
     }
@@ -188,7 +198,13 @@ impl<R: Read> Tarball<R> {
     /// The next header; `None` at the block of zeros that ends an archive.
     fn header(&mut self) -> Result<Option<Header>, TarError> {
         let mut header = Header::new_old();
-        self.read_exact(header.as_mut_bytes())?;
+        let first = &mut header.as_mut_bytes()[..1];
+        if self.may_just_end && self.inner.read(first).map_err(|err| self.unread(err))? == 0 {
+            return Ok(None);
+        }
+        let begun = usize::from(self.may_just_end);
+        self.at += begun as u64;
+        self.read_exact(&mut header.as_mut_bytes()[begun..])?;
         let bytes = header.as_bytes();
         if bytes.iter().all(|byte| *byte == 0) {
             return Ok(None);
@@ -276,7 +292,13 @@ impl<R: Read> Tarball<R> {
 
     fn skip_padded(&mut self, bytes: u64) -> Result<(), TarError> {
         let padded = bytes.checked_next_multiple_of(BLOCK_BYTES);
-        self.skip(padded.ok_or_else(|| self.damaged("a size cannot be read"))?)
+        let padded = padded.ok_or_else(|| self.damaged("a size cannot be read"))?;
+        self.skip(bytes)?;
+        match self.skip(padded - bytes) {
+            // The padding of the last entry is left out with the end.
+            Err(TarError::Truncated { .. }) if self.may_just_end => Ok(()),
+            skipped => skipped,
+        }
     }
 
     /// Notes where a file's bytes are and passes over them.

@@ -3,6 +3,7 @@
 
 mod courier;
 pub(crate) mod guest;
+mod puller;
 mod snapshots;
 mod storage;
 
@@ -207,6 +208,7 @@ impl Daemon {
             storage: drivers.clone(),
             network: drivers.clone(),
             maker: drivers.clone(),
+            puller: drivers.clone(),
             courier: drivers,
             templates: Templates::in_dir(world.dirs.state.join("templates")),
             supervisors,
@@ -273,13 +275,14 @@ pub(crate) fn image_manifest(name: &str) -> ImageManifest {
         init: None,
         arch: "x86_64".into(),
         exec: Default::default(),
+        command: Vec::new(),
+        origin: None,
     }
 }
 
 pub(crate) fn image(name: &str) -> ImageRecord {
     let manifest = image_manifest(name);
-    let id = daemon::ops::image_build::image_id(&manifest.digest);
-    ImageRecord { id, name: name.into(), manifest, created_at_ms: 1 }
+    ImageRecord { id: manifest.id(), name: name.into(), also: Vec::new(), manifest, created_at_ms: 1 }
 }
 
 pub(crate) fn kernel_manifest(release: &str) -> KernelManifest {

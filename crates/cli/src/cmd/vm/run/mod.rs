@@ -45,6 +45,8 @@ Examples:
   banger run . --branch try --nat       a shell in it, on a branch of its own
   banger run . --dry-run                what would travel, and nothing else
   banger run --name web -d -p 8080:80   a VM that stays, nothing attached
+  banger run --image alpine -- uname    an image of a registry, pulled when it is
+                                        not here; without a command, the image's
 
 Only files that git tracks travel, with the content they have now. The work
 comes back with: banger workspace export";
@@ -108,6 +110,16 @@ enum Attached {
     Shell,
 }
 
+impl Attached {
+    /// What the image runs, `usual`, where nothing else is asked for.
+    fn or_usual(self, args: &Args, usual: Vec<String>) -> Attached {
+        match self {
+            Attached::Nothing | Attached::Shell if !args.detach && !usual.is_empty() => Attached::Command(usual),
+            asked => asked,
+        }
+    }
+}
+
 /// Runs all of it; the status is the command's.
 pub(crate) async fn run(app: &App, mut args: Args) -> Result<u8, Failure> {
     let since = app.interrupts.start();
@@ -124,7 +136,9 @@ pub(crate) async fn run(app: &App, mut args: Args) -> Result<u8, Failure> {
         workspace.check_tools(&args, &attached)?;
         container::adopt(app, &mut args.machine, &workspace.found, since).await?;
     }
-    defaults::ensure(app, &args.machine, since).await.map_err(|failure| args.machine.not_created(failure))?;
+    let ensured = defaults::ensure(app, &mut args.machine, since).await;
+    let usual = ensured.map_err(|failure| args.machine.not_created(failure))?;
+    let attached = attached.or_usual(&args, usual);
     let began = clock::now();
     let begun = create(app, &args, since).await.map_err(|failure| args.machine.not_created(failure))?;
     let vm = begun.subject.clone();

@@ -1,4 +1,7 @@
-//! The [`Maker`] of real things: operations ask, the `image` modules make. Only `main.rs` knows it.
+//! The [`Maker`] of real things: operations ask, the `image` modules make. Only `main.rs` knows it, and its sibling for
+//! images of others, [`Registries`].
+
+mod images;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -16,6 +19,7 @@ use crate::model::progress::{Watcher, is_cancelled};
 use crate::ops::failure::{caused, refused};
 use crate::ops::maker::Maker;
 use crate::saga::Cause;
+pub use images::Registries;
 
 /// Makes what VMs boot from with the parts of this installation.
 pub struct Workshop {

@@ -6,13 +6,15 @@
 //!
 //! mkext4 always makes a journal. It is empty, so a read-only mount has nothing to replay and works on a read-only drive.
 
-use std::collections::BTreeMap;
+mod namespace;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use mkext4::{FsBuilder, InodeCount, InodeHandle, Layout, Meta, Options, ROOT, SparseSeg, SpecialKind};
+pub(crate) use namespace::{Attributes, ENTRIES_MAX, Kind, Links, Namespace};
 
 use crate::model::digest::Digest;
 use crate::model::progress::Watcher;
@@ -28,10 +30,6 @@ const INODES_PER_GROUP_MAX: u64 = 32_768;
 const RESERVED_INODES: u64 = 12;
 /// Times the estimate of the size is raised before giving up; each raises it by an eighth.
 const SIZE_ATTEMPTS: u32 = 6;
-/// Names in one tree: an image with everything installed has some 400,000.
-pub(crate) const ENTRIES_MAX: usize = 4_000_000;
-/// Longest path and deepest nesting (PATH_MAX of limits.h).
-const PATH_MAX_BYTES: usize = 4096;
 
 /// Why a tree cannot become a filesystem.
 #[derive(Debug, thiserror::Error)]
@@ -87,63 +85,6 @@ pub enum Ext4Error {
     Cancelled(#[from] crate::model::progress::Cancelled),
 }
 
-/// Owner, permissions and time of an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Attributes {
-    /// Permission bits, setuid and the like included.
-    pub(crate) mode: u16,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    /// Seconds since the epoch and nanoseconds.
-    pub(crate) mtime: (i64, u32),
-}
-
-impl Attributes {
-    fn meta(self) -> Meta {
-        Meta::new(self.mode & 0o7777, self.uid, self.gid, self.mtime)
-    }
-}
-
-/// What an entry is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Dir,
-    /// A regular file.
-    File {
-        size_bytes: u64,
-        /// Offset and length of the ranges that hold data, each beginning and ending at a block boundary or at the end
-        /// of the file; `None` if all of it does.
-        ranges: Option<Vec<(u64, u64)>>,
-        /// Whatever the caller needs to find the bytes again.
-        content: u64,
-    },
-    Symlink(String),
-    CharDevice {
-        major: u32,
-        minor: u32,
-    },
-    BlockDevice {
-        major: u32,
-        minor: u32,
-    },
-    Fifo,
-}
-
-#[derive(Debug)]
-struct Node {
-    kind: Kind,
-    attributes: Attributes,
-    xattrs: Vec<(String, Vec<u8>)>,
-    children: BTreeMap<String, usize>,
-}
-
-/// A tree of names, each an entry that is not yet written.
-#[derive(Debug)]
-pub(crate) struct Namespace {
-    nodes: Vec<Node>,
-    names: usize,
-}
-
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Written {
@@ -155,133 +96,12 @@ pub(crate) struct Written {
     pub(crate) entries: u64,
 }
 
-/// Splits a path into its names; `.` and a trailing slash are allowed, leaving the tree is not.
-fn names(path: &str) -> Result<Vec<&str>, Ext4Error> {
-    let refuse = |why| Ext4Error::Name { path: path.chars().take(200).collect(), why };
-    if path.starts_with('/') {
-        return Err(refuse("its name is absolute"));
-    }
-    if path.len() >= PATH_MAX_BYTES {
-        return Err(refuse("its path is too long"));
-    }
-    let mut names = Vec::new();
-    for name in path.split('/') {
-        match name {
-            "" | "." => {}
-            ".." => return Err(refuse("its name leads outside with ..")),
-            name if name.len() > 255 => return Err(refuse("a name in it is longer than 255 bytes")),
-            name if name.contains('\0') => return Err(refuse("its name holds a NUL byte")),
-            name => names.push(name),
-        }
-    }
-    Ok(names)
-}
-
 impl Namespace {
-    /// A tree with only its root directory.
-    pub(crate) fn new(root: Attributes) -> Self {
-        Self {
-            nodes: vec![Node { kind: Kind::Dir, attributes: root, xattrs: Vec::new(), children: BTreeMap::new() }],
-            names: 0,
-        }
-    }
-
-    fn lookup(&self, names: &[&str]) -> Option<usize> {
-        names.iter().try_fold(0, |at, name| self.nodes[at].children.get(*name).copied())
-    }
-
-    /// The directory an entry goes into, made where it is missing, as tar does.
-    fn parent(&mut self, path: &str, names: &[&str]) -> Result<usize, Ext4Error> {
-        let mut at = 0;
-        for name in names {
-            at = match self.nodes[at].children.get(*name) {
-                Some(&child) if self.nodes[child].kind == Kind::Dir => child,
-                Some(_) => {
-                    return Err(Ext4Error::Name {
-                        path: path.to_owned(),
-                        why: "it lies beneath something that is not a directory",
-                    });
-                }
-                None => {
-                    let attributes = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: self.nodes[0].attributes.mtime };
-                    let child = self.push(Kind::Dir, attributes, Vec::new())?;
-                    self.nodes[at].children.insert((*name).to_owned(), child);
-                    child
-                }
-            };
-        }
-        Ok(at)
-    }
-
-    fn push(&mut self, kind: Kind, attributes: Attributes, xattrs: Vec<(String, Vec<u8>)>) -> Result<usize, Ext4Error> {
-        self.names += 1;
-        if self.names > ENTRIES_MAX {
-            return Err(Ext4Error::TooManyEntries);
-        }
-        self.nodes.push(Node { kind, attributes, xattrs, children: BTreeMap::new() });
-        Ok(self.nodes.len() - 1)
-    }
-
-    /// Adds an entry; a later one of the same path takes the place of an earlier, and a directory keeps what is in it.
-    pub(crate) fn add(
-        &mut self,
-        path: &str,
-        kind: Kind,
-        attributes: Attributes,
-        xattrs: Vec<(String, Vec<u8>)>,
-    ) -> Result<(), Ext4Error> {
-        let names = names(path)?;
-        let Some((name, parents)) = names.split_last() else {
-            if kind == Kind::Dir {
-                self.nodes[0].attributes = attributes;
-                self.nodes[0].xattrs = xattrs;
-                return Ok(());
-            }
-            return Err(Ext4Error::Name { path: path.to_owned(), why: "the root can only be a directory" });
-        };
-        if parents.is_empty() && *name == "lost+found" {
-            return Ok(()); // mkext4 makes its own, as mke2fs does
-        }
-        let parent = self.parent(path, parents)?;
-        if kind == Kind::Dir
-            && let Some(&there) = self.nodes[parent].children.get(*name)
-            && self.nodes[there].kind == Kind::Dir
-        {
-            self.nodes[there].attributes = attributes;
-            self.nodes[there].xattrs = xattrs;
-            return Ok(());
-        }
-        let node = self.push(kind, attributes, xattrs)?;
-        self.nodes[parent].children.insert((*name).to_owned(), node);
-        Ok(())
-    }
-
-    /// Adds another name for an entry that is already there.
-    pub(crate) fn link(&mut self, path: &str, target: &str) -> Result<(), Ext4Error> {
-        let refuse = |why| Ext4Error::Name { path: format!("{path} -> {target}"), why };
-        let node = self.lookup(&names(target)?).ok_or_else(|| refuse("the entry it is a hard link to is not there"))?;
-        if self.nodes[node].kind == Kind::Dir {
-            return Err(refuse("it is a hard link to a directory"));
-        }
-        let names = names(path)?;
-        let Some((name, parents)) = names.split_last() else {
-            return Err(refuse("the root can only be a directory"));
-        };
-        let parent = self.parent(path, parents)?;
-        self.names += 1;
-        self.nodes[parent].children.insert((*name).to_owned(), node);
-        Ok(())
-    }
-
-    /// What is at `path`, following no link.
-    pub(crate) fn kind(&self, path: &str) -> Option<&Kind> {
-        Some(&self.nodes[self.lookup(&names(path).ok()?)?].kind)
-    }
-
     /// Blocks and inodes the tree needs, a little more rather than less.
     fn estimate(&self) -> (u64, u64) {
         let mut blocks = 0;
-        for node in &self.nodes {
+        let (reachable, _) = self.reachable();
+        for node in reachable.iter().map(|&node| &self.nodes[node]) {
             let xattr_block = u64::from(!node.xattrs.is_empty());
             blocks += xattr_block
                 + match &node.kind {
@@ -299,7 +119,7 @@ impl Namespace {
                     Kind::CharDevice { .. } | Kind::BlockDevice { .. } | Kind::Fifo => 0,
                 };
         }
-        let inodes = self.nodes.len() as u64 + RESERVED_INODES;
+        let inodes = reachable.len() as u64 + RESERVED_INODES;
         blocks += inodes.div_ceil(16) + u64::from(JOURNAL_BLOCKS) + 64;
         let groups = blocks.div_ceil(BLOCKS_PER_GROUP) + 1;
         let group_blocks = 2 + 1 + groups.div_ceil(128);
@@ -471,7 +291,7 @@ pub(crate) fn write<R: Read>(
     writer.finish().map_err(Ext4Error::Layout)?;
     // Whoever publishes the file relies on its content lasting as long as its name.
     sink.file.sync_all().map_err(failed)?;
-    Ok(Written { bytes: layout.image_len(), content_bytes: total, entries: tree.names as u64 })
+    Ok(Written { bytes: layout.image_len(), content_bytes: total, entries: tree.reachable().1 })
 }
 
 /// Writes an image's bytes where they belong and leaves all-zero blocks unwritten.

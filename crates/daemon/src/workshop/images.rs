@@ -1,0 +1,151 @@
+//! The [`Puller`] of real things: registries, archives and the cache of what came from them.
+
+mod gauge;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use oci::{Blobs, Options, PullError, Pulled, Source};
+use wire::api::ErrorCode;
+
+use super::failed;
+
+use crate::image::layers::{self, LayersError, Limits};
+use crate::model::image::{ExecSettings, ImageManifest, Origin};
+use crate::model::progress::{OnProgress, Watcher};
+use crate::ops::failure::refused;
+use crate::ops::puller::{Fetched, Puller};
+use crate::saga::Cause;
+use gauge::Gauge;
+
+/// Brings images of others.
+pub struct Registries {
+    options: Options,
+    cache: PathBuf,
+}
+
+impl Registries {
+    /// Fetches as `options` say into the directory `cache`, which is made with the first image.
+    #[must_use]
+    pub fn new(options: Options, cache: PathBuf) -> Registries {
+        Registries { options, cache }
+    }
+
+    fn blobs(&self) -> Result<Blobs, Cause> {
+        Blobs::open(&self.cache).map_err(|error| failed(ErrorCode::OperationFailed, &error, None))
+    }
+}
+
+fn source_of(text: &str) -> Result<Source, Cause> {
+    let source: Source = text.parse().map_err(|error| failed(ErrorCode::BadRequest, &error, None))?;
+    let path = match &source {
+        Source::DockerArchive { path, .. } | Source::OciArchive { path, .. } | Source::OciLayout { path, .. } => path,
+        Source::Registry(_) | Source::DockerDaemon(_) => return Ok(source),
+    };
+    if !path.is_absolute() {
+        return Err(refused(ErrorCode::BadRequest, format!("{} must be an absolute path", path.display())));
+    }
+    Ok(source)
+}
+
+fn pull_failed(error: &PullError) -> Cause {
+    let code = match error {
+        PullError::Registry { source, .. } if source.is_ours() => ErrorCode::BadRequest,
+        PullError::Unusable { .. } | PullError::Packing { .. } => ErrorCode::Unsupported,
+        _ => ErrorCode::OperationFailed,
+    };
+    failed(code, error, error.hint().as_deref())
+}
+
+fn flatten_failed(error: &LayersError) -> Cause {
+    failed(ErrorCode::OperationFailed, error, None)
+}
+
+#[async_trait]
+impl Puller for Registries {
+    fn check_source(&self, source: &str) -> Result<String, Cause> {
+        Ok(match source_of(source)? {
+            Source::Registry(reference) | Source::DockerDaemon(reference) => reference.familiar(),
+            other => other.default_name(),
+        })
+    }
+
+    async fn fetch(&self, source: &str, progress: OnProgress<'_>) -> Result<Box<dyn Fetched>, Cause> {
+        let source = source_of(source)?;
+        let gauge = Gauge::new(progress);
+        let pulled = oci::pull(&source, &self.options, &self.blobs()?, &gauge).await;
+        Ok(Box::new(Image::new(&source, pulled.map_err(|error| pull_failed(&error))?)))
+    }
+
+    async fn prune(&self, kept: Vec<String>) -> Result<(u64, u64), Cause> {
+        let kept: HashSet<oci::Digest> = kept.iter().filter_map(|digest| digest.parse().ok()).collect();
+        let blobs = self.blobs()?;
+        let freed = crate::ops::world::blocking(move || {
+            blobs.prune(&kept).map_err(|error| failed(ErrorCode::OperationFailed, &error, None))
+        });
+        let freed = freed.await?;
+        Ok((freed.count, freed.bytes))
+    }
+}
+
+/// An image in the cache.
+struct Image {
+    origin: Origin,
+    pulled: Pulled,
+}
+
+impl Image {
+    fn new(source: &Source, pulled: Pulled) -> Image {
+        let mut blobs: Vec<String> = pulled.digests().map(|digest| digest.to_string()).collect();
+        blobs.sort_unstable();
+        blobs.dedup();
+        let origin = Origin {
+            reference: source.to_string(),
+            target: pulled.target.to_string(),
+            manifest: pulled.manifest.to_string(),
+            config: pulled.config_digest.to_string(),
+            blobs,
+        };
+        Image { origin, pulled }
+    }
+}
+
+/// What commands begin with, as the configuration says.
+fn exec_of(config: &oci::Config) -> ExecSettings {
+    let pairs = config.env.iter().filter_map(|pair| pair.split_once('='));
+    let said = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    ExecSettings {
+        env: pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        user: said(&config.user),
+        workdir: said(&config.working_dir),
+    }
+}
+
+impl Fetched for Image {
+    fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    fn flatten(&self, staging: &Path, watcher: Watcher<'_>) -> Result<ImageManifest, Cause> {
+        let flattened = layers::flatten(&self.pulled.layers, &staging.join("rootfs.ext4"), Limits::default(), watcher);
+        let rootfs = flattened.map_err(|error| flatten_failed(&error))?;
+        let config = &self.pulled.config;
+        Ok(ImageManifest {
+            name: String::new(),
+            variant: None,
+            digest: rootfs.sha256,
+            bytes: rootfs.bytes,
+            content_bytes: rootfs.content_bytes,
+            entries: rootfs.entries,
+            packages: rootfs.packages,
+            recipe_sha256: None,
+            source: self.origin.reference.clone(),
+            init: rootfs.init,
+            arch: config.architecture.clone(),
+            exec: exec_of(config),
+            command: config.entrypoint.iter().chain(&config.cmd).cloned().collect(),
+            origin: Some(self.origin.clone()),
+        })
+    }
+}
