@@ -16,7 +16,7 @@ set -euo pipefail
 
 run=(qemu-system-x86 mmdebstrap e2fsprogs kmod passt uidmap git ca-certificates)
 build=(gcc libc6-dev binutils make git ca-certificates)
-test=(openssh-client shellcheck slirp4netns socat tmux)
+test=(openssh-client openssl shellcheck slirp4netns socat tmux)
 images=(docker-registry skopeo umoci openssl attr)
 testhost=(openssh-client python3 python3-pip)
 coverage=(llvm-19)

@@ -368,7 +368,10 @@ fn hash(from: &mut impl Read) -> io::Result<Digest> {
 }
 
 /// Runs what waits for the disk where that holds up nobody.
-pub(crate) async fn off_thread<T: Send + 'static>(
+///
+/// # Errors
+/// Those of `work`, and when the runtime ends before it began.
+pub async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
 ) -> Result<T, BlobError> {
     let ended = tokio::task::spawn_blocking(work).await;

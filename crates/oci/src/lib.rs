@@ -50,4 +50,5 @@ pub use options::Options;
 pub use progress::{LayerState, Progress};
 pub use pull::{Layer, PullError, Pulled, load, pull};
 pub use reference::Reference;
+pub use registry::Web;
 pub use source::Source;

@@ -175,8 +175,10 @@ impl Endpoint {
     }
 }
 
-/// As Docker does, nobody is asked for a certificate on the loopback interface.
-fn is_this_host(host: &str) -> bool {
+/// Whether a host, perhaps with a port, is this one. As Docker does, nobody is asked for a certificate on the loopback
+/// interface.
+#[must_use]
+pub fn is_this_host(host: &str) -> bool {
     let name = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).map_or(host, |(name, _)| name);
     let address = name.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
     name == "localhost" || address.is_ok_and(|address| address.is_loopback())

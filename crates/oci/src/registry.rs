@@ -11,6 +11,7 @@
 //! | `challenge` | what a registry asks for |
 //! | `attempts` | when to try once more |
 //! | `blob` | a blob into the cache, resumed wherever it breaks off |
+//! | `web` | files of a plain web server, by the same means |
 //! | `error` | what can go wrong |
 //!
 //! Nothing is believed: what is asked for by its digest is compared with it, and what is asked for by a tag has the digest
@@ -22,6 +23,7 @@ mod blob;
 mod challenge;
 mod error;
 mod http;
+mod web;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -38,6 +40,7 @@ use crate::reference::Reference;
 use attempts::Attempts;
 pub use error::RegistryError;
 use http::Clients;
+pub use web::Web;
 
 /// Indexes on the way to a manifest. One is usual; two are allowed by the specification.
 const INDEXES_MAX: usize = 3;

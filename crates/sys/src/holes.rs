@@ -37,12 +37,18 @@ pub fn copy_sparsely(from: &File, to: &File, at: u64, length: u64) -> io::Result
     while done < length {
         let count = usize::try_from(length - done).map_or(BUFFER_BYTES, |left| left.min(BUFFER_BYTES));
         from.read_exact_at(&mut buffer[..count], done)?;
-        for (begin, end) in runs_of_data(&buffer[..count]) {
-            to.write_all_at(&buffer[begin..end], at + done + begin as u64)?;
-        }
+        write_data(&buffer[..count], to, at + done)?;
         done += count as u64;
     }
     Ok(())
+}
+
+/// Writes bytes into `to`, which has a hole there, from `at` on: blocks of zeros stay holes.
+///
+/// # Errors
+/// When they cannot be written.
+pub fn write_data(bytes: &[u8], to: &File, at: u64) -> io::Result<()> {
+    runs_of_data(bytes).into_iter().try_for_each(|(begin, end)| to.write_all_at(&bytes[begin..end], at + begin as u64))
 }
 
 /// Where there is more than zeros, in whole blocks, neighbours as one: begin and end.

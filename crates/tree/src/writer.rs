@@ -81,12 +81,7 @@ impl<W: Write> Writer<W> {
         let length = u64::try_from(stat.st_size).unwrap_or(0);
         let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
         let runs = runs_of(file, length, blocks).map_err(TreeError::during("find the holes of", dress.path))?;
-        let Some(runs) = runs else {
-            self.header(dress, EntryType::Regular, b"", length)?;
-            let whole = [(0, length)];
-            self.run(dress.path, &mut RunsReader::new(file, &whole), length, seen)?;
-            return self.pad(length).map_err(TreeError::during("send", dress.path));
-        };
+        let Some(runs) = runs else { return self.whole(dress, file, length, seen) };
         let data: u64 = runs.iter().map(|(_, bytes)| bytes).sum();
         let mut header = plain(dress, EntryType::GNUSparse);
         let map = write_map(&mut header, &runs, length);
@@ -103,6 +98,24 @@ impl<W: Write> Writer<W> {
         }
         zeros(length - at, seen).map_err(TreeError::during("send", dress.path))?;
         self.pad(data).map_err(TreeError::during("send", dress.path))
+    }
+
+    /// Adds the first `length` bytes of an open file, holes as the zeros they read as: the stream depends on what the file
+    /// says, and not on how it lies on its disk. For the rest as [`Writer::file`].
+    ///
+    /// # Errors
+    /// When the file cannot be read, the stream not written, or `seen` refuses.
+    pub fn whole(
+        &mut self,
+        dress: Dress<'_>,
+        file: &File,
+        length: u64,
+        seen: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), TreeError> {
+        self.header(dress, EntryType::Regular, b"", length)?;
+        let whole = [(0, length)];
+        self.run(dress.path, &mut RunsReader::new(file, &whole), length, seen)?;
+        self.pad(length).map_err(TreeError::during("send", dress.path))
     }
 
     /// Ends the stream.
@@ -247,6 +260,27 @@ mod tests {
         assert!(std::fs::read(to.path().join("sparse")).unwrap() == seen);
         let link = to.path().join(std::ffi::OsStr::from_bytes(&long));
         assert_eq!(std::fs::read_link(link).unwrap().as_os_str().len(), 120);
+    }
+
+    #[test]
+    fn what_is_written_whole_does_not_show_its_holes() {
+        let dir = tempfile::tempdir().unwrap();
+        let dress = Dress { path: b"f", mode: 0o644, mtime: 0 };
+        let streams = ["holes", "zeros"].map(|name| {
+            let path = dir.path().join(name);
+            let file = File::create_new(&path).unwrap();
+            if name == "zeros" {
+                file.write_all_at(&[0; 1 << 20], 0).unwrap();
+            }
+            file.set_len(1 << 20).unwrap();
+            file.write_all_at(b"data", 512 << 10).unwrap();
+            let mut stream = Vec::new();
+            let mut writer = Writer::new(&mut stream);
+            writer.whole(dress, &File::open(path).unwrap(), 1 << 20, &mut |_| Ok(())).unwrap();
+            writer.finish().unwrap();
+            stream
+        });
+        assert!(streams[0] == streams[1] && streams[0].len() > 1 << 20);
     }
 
     #[test]

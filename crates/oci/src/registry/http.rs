@@ -23,7 +23,7 @@ const EXPLANATION_LETTERS_MAX: usize = 200;
 /// Speaks HTTP.
 #[derive(Debug, Clone)]
 pub(super) struct Clients {
-    verified: Client,
+    pub(super) verified: Client,
     unverified: Client,
     pub(super) patience: Arc<Patience>,
 }

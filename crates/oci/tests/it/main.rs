@@ -8,6 +8,7 @@
 //! | `archives` | archives made by hand: hostile ones, old ones, packed ones |
 //! | `docker` | a Docker daemon on its socket |
 //! | `real` | Debian's `docker-registry`, and archives made by skopeo and umoci |
+//! | `web` | files of a web server that is no registry |
 //! | `server` | a registry in this process that can be told to fail |
 //! | `image` | images made by hand |
 
@@ -21,6 +22,7 @@ mod image;
 mod pulls;
 mod real;
 mod server;
+mod web;
 
 /// Every file beside this one is one of its modules.
 #[test]
