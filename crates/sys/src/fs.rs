@@ -226,47 +226,6 @@ pub fn set_len(path: &Path, bytes: u64) -> Result<(), FsError> {
     file.set_len(bytes).map_err(failed("set the length of", path))
 }
 
-/// Extends a file with zeros that take up room on the disk, unlike a hole, until it is `bytes` long, and fills the holes it
-/// has. What is there is not touched.
-///
-/// # Errors
-/// When the disk is full or the file cannot be written; it then is as long as before.
-pub fn fill_up(path: &Path, bytes: u64) -> Result<(), FsError> {
-    let file = OpenOptions::new().write(true).open(path).map_err(failed("open", path))?;
-    let length = file.metadata().map_err(failed("look at", path))?.len();
-    let zeros = vec![0; COPY_BUFFER_BYTES];
-    // A hole reads as the zeros that are written into it.
-    let mut at = 0;
-    while at < length.min(bytes) {
-        let hole = seek(&file, SeekFrom::Hole(at)).map_err(|error| failed("look at", path)(error.into()))?;
-        if hole >= length.min(bytes) {
-            break;
-        }
-        let data = match seek(&file, SeekFrom::Data(hole)) {
-            Ok(data) => data.min(length),
-            // No data behind it.
-            Err(rustix::io::Errno::NXIO) => length,
-            Err(error) => return Err(failed("look at", path)(error.into())),
-        };
-        at = hole;
-        while at < data {
-            let count = usize::try_from(data - at).map_or(zeros.len(), |left| left.min(zeros.len()));
-            file.write_all_at(&zeros[..count], at).map_err(failed("fill the holes of", path))?;
-            at += count as u64;
-        }
-    }
-    at = length;
-    while at < bytes {
-        let count = usize::try_from(bytes - at).map_or(zeros.len(), |left| left.min(zeros.len()));
-        if let Err(error) = file.write_all_at(&zeros[..count], at) {
-            file.set_len(length).map_err(failed("set the length of", path))?;
-            return Err(failed("extend", path)(error));
-        }
-        at += count as u64;
-    }
-    Ok(())
-}
-
 /// Copies `from` to a new file `to`: by reflink where the filesystem can (ioctl_ficlone(2)), else only its data,
 /// leaving holes (lseek(2), `SEEK_DATA`).
 ///
@@ -479,7 +438,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
         fs::write(&path, b"head").unwrap();
-        fill_up(&path, 3 << 20).unwrap();
+        crate::holes::fill_up(&path, 3 << 20).unwrap();
         let bytes = fs::read(&path).unwrap();
         assert_eq!((&bytes[..5], bytes.len()), (&b"head\0"[..], 3 << 20));
         assert!(allocated_bytes(&path) >= 3 << 20);

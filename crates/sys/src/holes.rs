@@ -1,9 +1,11 @@
-//! Files with holes: zeros that take no room.
+//! Files with holes: zeros that take no room; and files without.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+
+use rustix::fs::{SeekFrom, seek};
 
 use crate::fs::FsError;
 
@@ -49,6 +51,48 @@ pub fn copy_sparsely(from: &File, to: &File, at: u64, length: u64) -> io::Result
 /// When they cannot be written.
 pub fn write_data(bytes: &[u8], to: &File, at: u64) -> io::Result<()> {
     runs_of_data(bytes).into_iter().try_for_each(|(begin, end)| to.write_all_at(&bytes[begin..end], at + begin as u64))
+}
+
+/// Extends a file with zeros that take up room on the disk, unlike a hole, until it is `bytes` long, and fills the holes it
+/// has. What is there is not touched.
+///
+/// # Errors
+/// When the disk is full or the file cannot be written; it then is as long as before.
+pub fn fill_up(path: &Path, bytes: u64) -> Result<(), FsError> {
+    let failed = |act| move |source| FsError { act, path: path.to_path_buf(), source };
+    let file = OpenOptions::new().write(true).open(path).map_err(failed("open"))?;
+    let length = file.metadata().map_err(failed("look at"))?.len();
+    let zeros = vec![0; BUFFER_BYTES];
+    // A hole reads as the zeros that are written into it.
+    let mut at = 0;
+    while at < length.min(bytes) {
+        let hole = seek(&file, SeekFrom::Hole(at)).map_err(|error| failed("look at")(error.into()))?;
+        if hole >= length.min(bytes) {
+            break;
+        }
+        let data = match seek(&file, SeekFrom::Data(hole)) {
+            Ok(data) => data.min(length),
+            // No data behind it.
+            Err(rustix::io::Errno::NXIO) => length,
+            Err(error) => return Err(failed("look at")(error.into())),
+        };
+        at = hole;
+        while at < data {
+            let count = usize::try_from(data - at).map_or(zeros.len(), |left| left.min(zeros.len()));
+            file.write_all_at(&zeros[..count], at).map_err(failed("fill the holes of"))?;
+            at += count as u64;
+        }
+    }
+    at = length;
+    while at < bytes {
+        let count = usize::try_from(bytes - at).map_or(zeros.len(), |left| left.min(zeros.len()));
+        if let Err(error) = file.write_all_at(&zeros[..count], at) {
+            file.set_len(length).map_err(failed("set the length of"))?;
+            return Err(failed("extend")(error));
+        }
+        at += count as u64;
+    }
+    Ok(())
 }
 
 /// Where there is more than zeros, in whole blocks, neighbours as one: begin and end.

@@ -159,7 +159,7 @@ pub(super) fn keep_room(path: &Path) -> Result<(), sys::fs::FsError> {
     if has >= RESERVE_BYTES || sys::fs::available_bytes(&log)? < RESERVE_BYTES - has + ROOM_BESIDE_BYTES {
         return Ok(());
     }
-    sys::fs::fill_up(&log, RESERVE_BYTES)
+    sys::holes::fill_up(&log, RESERVE_BYTES)
 }
 
 /// The schema of the database at `path`, without changing anything; none when there is no database.

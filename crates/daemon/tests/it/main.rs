@@ -5,6 +5,7 @@
 
 mod again;
 mod agent;
+mod artifacts;
 mod channel;
 mod crash;
 mod exchange;

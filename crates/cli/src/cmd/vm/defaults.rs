@@ -51,7 +51,7 @@ pub(crate) async fn ensure(app: &App, machine: &mut Machine, since: Since) -> Re
     let has_kernel = has_kernel(app, machine.kernel.as_deref(), &defaults.kernel, since).await?;
     let image = async {
         match known {
-            Known::Here(image) => Ok(image),
+            Known::Here(image) => Ok(*image),
             Known::Default => make_image(app, &defaults.image, since).await,
             Known::Elsewhere { source, name } => image::pull(app, &source, name, since).await,
         }

@@ -10,7 +10,6 @@ mod namespace;
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use mkext4::{FsBuilder, InodeCount, InodeHandle, Layout, Meta, Options, ROOT, SparseSeg, SpecialKind};
@@ -301,17 +300,7 @@ struct SparseSink {
 
 impl mkext4::RegionSink for SparseSink {
     fn data(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        const ZEROS: [u8; BLOCK_BYTES as usize] = [0; BLOCK_BYTES as usize];
-        let is_zero = |block: &[u8]| block == &ZEROS[..block.len()];
-        let mut start = 0;
-        for at in (0..bytes.len()).step_by(ZEROS.len()) {
-            let end = bytes.len().min(at + ZEROS.len());
-            if is_zero(&bytes[at..end]) {
-                self.file.write_all_at(&bytes[start..at], offset + start as u64)?;
-                start = end;
-            }
-        }
-        self.file.write_all_at(&bytes[start..], offset + start as u64)
+        sys::holes::write_data(bytes, &self.file, offset)
     }
 
     fn zeros(&mut self, _offset: u64, _len: u64) -> io::Result<()> {

@@ -2,13 +2,9 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
-
-/// What a filesystem can leave out of a file.
-const BLOCK_BYTES: usize = 4096;
 
 /// Takes bytes one after the other; blocks of zeros take no room.
 pub(super) struct Spool {
@@ -31,16 +27,7 @@ impl Spool {
 
     /// Appends `bytes`.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        const ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
-        let mut start = 0;
-        for at in (0..bytes.len()).step_by(BLOCK_BYTES) {
-            let end = bytes.len().min(at + BLOCK_BYTES);
-            if bytes[at..end] == ZEROS[..end - at] {
-                self.file.write_all_at(&bytes[start..at], self.at + start as u64)?;
-                start = end;
-            }
-        }
-        self.file.write_all_at(&bytes[start..], self.at + start as u64)?;
+        sys::holes::write_data(bytes, &self.file, self.at)?;
         self.at += bytes.len() as u64;
         Ok(())
     }

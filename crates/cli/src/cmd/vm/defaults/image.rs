@@ -13,7 +13,7 @@ use crate::interrupt::Since;
 /// What is known of the image that a VM is to have.
 pub(super) enum Known {
     /// It is here.
-    Here(Image),
+    Here(Box<Image>),
     /// It is the default one, and not made yet.
     Default,
     /// It is to be pulled.
@@ -43,7 +43,7 @@ pub(super) async fn look(app: &App, machine: &Machine, default: &str, since: Sin
     };
     match here {
         Some(image) if machine.pull == Pull::Always => again(image),
-        Some(image) => Ok(Known::Here(image)),
+        Some(image) => Ok(Known::Here(Box::new(image))),
         None => Ok(Known::Elsewhere { source: source::absolute_source(asked.unwrap_or(default))?, name: None }),
     }
 }

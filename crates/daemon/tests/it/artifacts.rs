@@ -1,0 +1,84 @@
+//! Images and kernels in the crash matrix: how the host is made ready, and what images are called afterwards.
+
+use daemon::ops::image_delete::ImageDeletePlan;
+use daemon::ops::image_make::ImagePlan;
+use daemon::ops::{Host, Plan};
+use wire::api::{BuildImage, ImportKernel, KernelSource, PullImage};
+use wire::id::OpId;
+
+use crate::fake::{self, Daemon};
+use crate::templates;
+
+async fn pull(host: &Host, source: &str, id: &OpId) -> ImagePlan {
+    let request = PullImage { source: source.into(), name: None };
+    daemon::ops::image_pull::plan(host, request, id.clone()).await.unwrap()
+}
+
+async fn deletion(host: &Host) -> ImageDeletePlan {
+    let image = host.store.find_image("debian-bookworm").await.unwrap();
+    daemon::ops::image_delete::plan(host, &image, "debian-bookworm").await.unwrap()
+}
+
+/// Makes the host ready for `verb` about an image or a kernel, and plans it.
+pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
+    let host = &daemon.host;
+    match verb {
+        "build image" => {
+            let request = BuildImage { recipe: "tiny".into(), variant: None, name: None };
+            let plan = daemon::ops::image_build::plan(host, request, id.clone()).await.unwrap();
+            Plan::ImageBuild(Box::new(plan))
+        }
+        "pull image" => Plan::ImagePull(Box::new(pull(host, "alpine", id).await)),
+        "pull image again" => {
+            // The same content under another name, which an image has: that one has one name more, the other another.
+            let plan = pull(host, "alpine", &OpId::from_random([7; 8])).await;
+            daemon.ended(daemon.engine.begin(Plan::ImagePull(Box::new(plan))).await.unwrap()).await;
+            let request = PullImage { source: "alpine".into(), name: Some("debian-bookworm".into()) };
+            let plan = daemon::ops::image_pull::plan(host, request, id.clone()).await.unwrap();
+            Plan::ImagePull(Box::new(plan))
+        }
+        "delete image" => {
+            templates::publish(host).await;
+            Plan::ImageDelete(Box::new(deletion(host).await))
+        }
+        "delete name" => {
+            let image = host.store.find_image("debian-bookworm").await.unwrap();
+            host.store.name_image(&image.id, "other").await.unwrap();
+            Plan::ImageDelete(Box::new(deletion(host).await))
+        }
+        "import kernel" => {
+            let source = KernelSource::Debian { package: "linux-image-x".into() };
+            let request = ImportKernel { source, name: None };
+            let plan = daemon::ops::kernel_import::plan(host, request, id.clone()).await.unwrap();
+            Plan::KernelImport(Box::new(plan))
+        }
+        "delete kernel" => {
+            templates::publish(host).await;
+            let kernel = host.store.find_kernel("linux-image-cloud-amd64").await.unwrap();
+            Plan::KernelDelete(Box::new(daemon::ops::kernel_delete::plan(host, &kernel).await.unwrap()))
+        }
+        other => panic!("no verb {other}"),
+    }
+}
+
+/// What the default image is called, and whoever else is involved.
+pub(crate) async fn check_names(daemon: &Daemon, verb: &str, has_happened: bool, case: &str) {
+    let images = daemon.host.store.images().await.unwrap();
+    let names: Vec<Vec<&str>> = images
+        .iter()
+        .map(|image| std::iter::once(&image.name).chain(&image.also).map(String::as_str).collect())
+        .collect();
+    let expected: &[&[&str]] = match (verb, has_happened) {
+        ("pull image again", false) => &[&["alpine:latest"], &["debian-bookworm"]],
+        ("pull image again", true) => &[&["alpine:latest", "debian-bookworm"], &["debian-bookworm-REPLACED"]],
+        ("delete name", false) => &[&["debian-bookworm", "other"]],
+        ("delete name", true) => &[&["other"]],
+        _ => return,
+    };
+    let shown = format!("{names:?}").replace(&fake::image("debian-bookworm").id.as_str()[..8], "REPLACED");
+    // Put back, a name may be younger than the others.
+    let mut sorted: Vec<Vec<&str>> = names.clone();
+    sorted.iter_mut().for_each(|names| names.sort_unstable());
+    let sorted = format!("{sorted:?}").replace(&fake::image("debian-bookworm").id.as_str()[..8], "REPLACED");
+    assert_eq!(sorted, format!("{expected:?}"), "{case}: {shown}");
+}
