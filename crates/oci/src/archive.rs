@@ -28,6 +28,7 @@ use crate::blobs::{BlobError, Blobs, Pin};
 use crate::digest::Digest;
 use crate::manifest::{Manifest, ManifestError};
 use crate::options::Options;
+use crate::reference::Reference;
 use crate::source::Choice;
 use contents::Contents;
 use reading::Gauge;
@@ -50,6 +51,8 @@ pub enum Format {
 /// An image that was found in an archive, in the cache.
 #[derive(Debug)]
 pub(crate) struct Unpacked {
+    /// What the archive calls it.
+    pub(crate) called: Option<Reference>,
     /// What was chosen: an index or the manifest.
     pub(crate) target: Digest,
     pub(crate) manifest: Manifest,

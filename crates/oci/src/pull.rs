@@ -33,6 +33,8 @@ use crate::source::{Choice, Source};
 /// An image in the cache. As long as this lives, nobody prunes its parts.
 #[derive(Debug)]
 pub struct Pulled {
+    /// What it is called where it comes from: as it was asked for, or as its archive says.
+    pub called: Option<Reference>,
     /// What the reference led to: an index, or the manifest itself.
     pub target: Digest,
     /// The manifest for this machine.
@@ -290,7 +292,8 @@ async fn from_registry(
     drop(fetched);
     let mut pins = found.pins;
     pins.push(config_pin);
-    let unpacked = Unpacked { target: found.target, manifest: found.manifest, config, pins, layers };
+    let called = Some(image.clone());
+    let unpacked = Unpacked { called, target: found.target, manifest: found.manifest, config, pins, layers };
     assemble(name, unpacked, options).await
 }
 
@@ -319,7 +322,7 @@ async fn finish(
 
 /// Looks at the whole, once all of it is here.
 async fn assemble(image: String, unpacked: Unpacked, options: &Options) -> Result<Pulled, PullError> {
-    let Unpacked { target, manifest, config, mut pins, layers: layer_pins } = unpacked;
+    let Unpacked { called, target, manifest, config, mut pins, layers: layer_pins } = unpacked;
     let config = check(&manifest, &config, options);
     let config = config.map_err(|source| PullError::Unusable { image: image.clone(), source })?;
     let heads = off_thread(move || {
@@ -341,5 +344,5 @@ async fn assemble(image: String, unpacked: Unpacked, options: &Options) -> Resul
     let manifest_digest = pins[pins.len() - 2].digest;
     pins.extend(layer_pins);
     let config_digest = manifest.config.digest;
-    Ok(Pulled { target, manifest: manifest_digest, config_digest, config, layers, pins })
+    Ok(Pulled { called, target, manifest: manifest_digest, config_digest, config, layers, pins })
 }

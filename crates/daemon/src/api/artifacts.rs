@@ -1,15 +1,20 @@
 //! Images and kernels: what VMs boot from.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use wire::api::{Begun, BuildImage, ErrorBody, Image, ImageList, ImportKernel, Kernel, KernelList};
-use wire::api::{PruneImages, PrunedImages, PullImage};
+use futures_util::TryStreamExt;
+use wire::api::{Begun, BuildImage, ErrorBody, ErrorCode, Image, ImageList, ImportKernel, Kernel, KernelList};
+use wire::api::{LoadQuery, PruneImages, PrunedImages, PullImage};
 
 use super::Api;
 use super::error::Refusal;
+use super::trees::take_the_rest;
 use super::view;
+use crate::ops::failure::refused;
 use crate::ops::image_make::image_name;
+use crate::ops::puller::Archive;
 use crate::store::StoreError;
 use crate::store::records::{ImageRecord, KernelRecord};
 
@@ -62,6 +67,45 @@ pub async fn build_image(State(api): State<Api>, Json(request): Json<BuildImage>
 )]
 pub async fn pull_image(State(api): State<Api>, Json(request): Json<PullImage>) -> Result<Accepted, Refusal> {
     Ok((StatusCode::ACCEPTED, Json(api.engine.pull_image(request).await?)))
+}
+
+/// Makes an image of an archive: what `docker save` writes, or an OCI archive
+#[utoipa::path(
+    post, path = "/v1/images/load",
+    params(("name" = Option<String>, Query, description = "what to call the image, instead of what its archive does")),
+    request_body(content_type = "application/octet-stream"),
+    responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
+)]
+pub async fn load_image(
+    State(api): State<Api>,
+    Query(query): Query<LoadQuery>,
+    body: Body,
+) -> Result<Accepted, Refusal> {
+    let name = query.name.as_deref().map(image_name).transpose();
+    let mut archive: Archive = Box::pin(body.into_data_stream().map_err(std::io::Error::other));
+    let loaded = match name {
+        Ok(name) => api.host.puller.load(&mut archive).await.map(|(source, called)| (source, name.or(called))),
+        Err(cause) => Err(cause),
+    };
+    match loaded {
+        Ok((source, Some(name))) => {
+            let request = PullImage { source: source.clone(), name: Some(name) };
+            let begun = api.engine.pull_image(request).await;
+            if begun.is_err() {
+                // Nobody comes for it any more.
+                drop(api.host.puller.fetch(&source, &|_| {}).await);
+            }
+            Ok((StatusCode::ACCEPTED, Json(begun?)))
+        }
+        Ok((_, None)) => {
+            let cause = refused(ErrorCode::BadRequest, "the archive does not say what its image is called");
+            Err(cause.with_hint("say it with --name").into())
+        }
+        Err(cause) => {
+            take_the_rest("the rest of an archive that is refused", archive);
+            Err(cause.into())
+        }
+    }
 }
 
 /// Gives an image one more name; another image that has it loses it

@@ -7,7 +7,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
-use futures_util::{Stream, TryStreamExt, stream};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use wire::api::{ApiError, ERROR_TRAILER, ErrorBody, ErrorCode, FileQuery, GuestFile, TreeDone, TreeQuery};
@@ -26,6 +26,19 @@ const OVERHEAD: u64 = 2;
 
 /// How long a client may go on sending what nobody takes, until it reads why.
 const REST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Takes what a client still sends of what was refused: it would find its connection broken, and not the answer.
+pub(super) fn take_the_rest<T, E>(what: &str, rest: impl Stream<Item = Result<T, E>> + Send + 'static)
+where
+    T: Send,
+    E: Send,
+{
+    let rest = async move {
+        let mut rest = Box::pin(rest);
+        while let Some(Ok(_)) = rest.next().await {}
+    };
+    spawn(what.to_owned(), async move { drop(tokio::time::timeout(REST_TIMEOUT, rest).await) });
+}
 
 fn check_path(path: &str) -> Result<(), Refusal> {
     let is_fine = path.starts_with('/') && !path.contains('\0') && !path.split('/').any(|part| part == "..");
@@ -72,11 +85,8 @@ pub async fn put_tree(
     };
     let put: Result<u64, Refusal> = put.await;
     if put.is_err() {
-        // A client that is still sending would find its connection broken, and not the answer.
-        spawn("the rest of a tree that is refused".to_owned(), async move {
-            let mut nowhere = tokio::io::sink();
-            drop(tokio::time::timeout(REST_TIMEOUT, tokio::io::copy(&mut tar, &mut nowhere)).await);
-        });
+        let rest = tokio_util::io::ReaderStream::new(tar);
+        take_the_rest("the rest of a tree that is refused", rest);
     }
     Ok(Json(TreeDone { bytes: put? }))
 }

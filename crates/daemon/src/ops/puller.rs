@@ -1,12 +1,19 @@
 //! Where images of others come from, as operations see it.
 
+use std::io;
 use std::path::Path;
+use std::pin::Pin;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::Stream;
 
 use crate::model::image::{ImageManifest, Origin};
 use crate::model::progress::{OnProgress, Watcher};
 use crate::saga::Cause;
+
+/// An archive that comes as a stream.
+pub type Archive = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 /// Brings images from registries and archives.
 #[async_trait]
@@ -22,6 +29,13 @@ pub trait Puller: Send + Sync {
     /// # Errors
     /// When it cannot be had, is not what it says, or is for another processor.
     async fn fetch(&self, source: &str, progress: OnProgress<'_>) -> Result<Box<dyn Fetched>, Cause>;
+
+    /// Brings the image of an archive that comes as a stream into the cache. Gives a source that [`Puller::fetch`] knows
+    /// once, as long as this process lives, and what the archive calls the image.
+    ///
+    /// # Errors
+    /// When it holds none or several, is not what it says, or is hostile.
+    async fn load(&self, archive: &mut Archive) -> Result<(String, Option<String>), Cause>;
 
     /// Removes what is in the cache, besides what `kept` names and what is in use. Gives how many files went, and the bytes
     /// they took of the disk.

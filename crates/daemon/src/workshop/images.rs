@@ -2,12 +2,17 @@
 
 mod gauge;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
+use futures_util::StreamExt;
+use oci::archive::Format;
+use oci::source::Choice;
 use oci::{Blobs, Options, PullError, Pulled, Source};
 use wire::api::ErrorCode;
+use wire::id::OpId;
 
 use super::failed;
 
@@ -15,7 +20,7 @@ use crate::image::layers::{self, LayersError, Limits};
 use crate::model::image::{ExecSettings, ImageManifest, Origin};
 use crate::model::progress::{OnProgress, Watcher};
 use crate::ops::failure::refused;
-use crate::ops::puller::{Fetched, Puller};
+use crate::ops::puller::{Archive, Fetched, Puller};
 use crate::saga::Cause;
 use gauge::Gauge;
 
@@ -23,13 +28,17 @@ use gauge::Gauge;
 pub struct Registries {
     options: Options,
     cache: PathBuf,
+    loaded: Mutex<HashMap<String, Image>>,
 }
+
+/// What the source of an image that was loaded begins with.
+const LOADED: &str = "loaded:";
 
 impl Registries {
     /// Fetches as `options` say into the directory `cache`, which is made with the first image.
     #[must_use]
     pub fn new(options: Options, cache: PathBuf) -> Registries {
-        Registries { options, cache }
+        Registries { options, cache, loaded: Mutex::default() }
     }
 
     fn blobs(&self) -> Result<Blobs, Cause> {
@@ -65,6 +74,9 @@ fn flatten_failed(error: &LayersError) -> Cause {
 #[async_trait]
 impl Puller for Registries {
     fn check_source(&self, source: &str) -> Result<String, Cause> {
+        if source.starts_with(LOADED) {
+            return Ok("loaded".to_owned());
+        }
         Ok(match source_of(source)? {
             Source::Registry(reference) | Source::DockerDaemon(reference) => reference.familiar(),
             other => other.default_name(),
@@ -72,10 +84,43 @@ impl Puller for Registries {
     }
 
     async fn fetch(&self, source: &str, progress: OnProgress<'_>) -> Result<Box<dyn Fetched>, Cause> {
+        if source.starts_with(LOADED) {
+            let taken = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).remove(source);
+            let gone = || {
+                let message = "the archive went with the daemon that had it";
+                refused(ErrorCode::OperationFailed, message).with_hint("load it once more")
+            };
+            return Ok(Box::new(taken.ok_or_else(gone)?));
+        }
         let source = source_of(source)?;
         let gauge = Gauge::new(progress);
         let pulled = oci::pull(&source, &self.options, &self.blobs()?, &gauge).await;
-        Ok(Box::new(Image::new(&source, pulled.map_err(|error| pull_failed(&error))?)))
+        Ok(Box::new(Image::new(source.to_string(), pulled.map_err(|error| pull_failed(&error))?)))
+    }
+
+    async fn load(&self, archive: &mut Archive) -> Result<(String, Option<String>), Cause> {
+        let (inlet, outlet) = oci::archive::pipe();
+        let blobs = self.blobs()?;
+        let loading = oci::load(outlet, Format::Any, &Choice::Only, &self.options, &blobs, &());
+        let feeding = async move {
+            while let Some(piece) = archive.next().await {
+                if !inlet.put(piece).await {
+                    break;
+                }
+            }
+        };
+        let mut loading = std::pin::pin!(loading);
+        let loaded = tokio::select! {
+            loaded = &mut loading => loaded,
+            () = feeding => loading.await,
+        };
+        let pulled = loaded.map_err(|error| pull_failed(&error))?;
+        let called = pulled.called.as_ref().map(oci::Reference::familiar);
+        let reference = called.as_ref().map_or_else(|| "an archive".to_owned(), |name| format!("an archive of {name}"));
+        let source = format!("{LOADED}{}", OpId::from_random(sys::rand::bytes()));
+        let image = Image::new(reference, pulled);
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(source.clone(), image);
+        Ok((source, called))
     }
 
     async fn prune(&self, kept: Vec<String>) -> Result<(u64, u64), Cause> {
@@ -96,12 +141,12 @@ struct Image {
 }
 
 impl Image {
-    fn new(source: &Source, pulled: Pulled) -> Image {
+    fn new(reference: String, pulled: Pulled) -> Image {
         let mut blobs: Vec<String> = pulled.digests().map(|digest| digest.to_string()).collect();
         blobs.sort_unstable();
         blobs.dedup();
         let origin = Origin {
-            reference: source.to_string(),
+            reference,
             target: pulled.target.to_string(),
             manifest: pulled.manifest.to_string(),
             config: pulled.config_digest.to_string(),

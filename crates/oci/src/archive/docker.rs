@@ -62,7 +62,9 @@ pub(super) fn take(contents: &Contents, choice: &Choice, blobs: &Blobs) -> Resul
     let manifest =
         Manifest { config: Descriptor::new(OCI_CONFIG, config_file.digest, config_file.size), layers: descriptors };
     let manifest_pin = blobs.put(&manifest.render())?;
-    Ok(Unpacked { target: manifest_pin.digest, manifest, config, pins: vec![manifest_pin, config_pin], layers })
+    let called = image.repo_tags.iter().flatten().find_map(|tag| tag.parse().ok());
+    let (target, pins) = (manifest_pin.digest, vec![manifest_pin, config_pin]);
+    Ok(Unpacked { called, target, manifest, config, pins, layers })
 }
 
 fn compression(name: &str, head: &[u8]) -> Result<Compression, ArchiveError> {

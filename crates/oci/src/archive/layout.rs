@@ -120,7 +120,9 @@ pub(super) fn take(
     let Document::Index(index) = manifest::parse(&layout.index()?, Some(OCI_INDEX))? else {
         return Err(ArchiveError::NoImage);
     };
-    let mut wanted = select(index, choice)?.choose(options.architecture)?.clone();
+    let chosen = select(index, choice)?;
+    let called = chosen.manifests.iter().find_map(full_name);
+    let mut wanted = chosen.choose(options.architecture)?.clone();
     let mut pins = Vec::new();
     for _ in 0..INDEXES_MAX {
         if wanted.size > MANIFEST_BYTES_MAX {
@@ -132,7 +134,9 @@ pub(super) fn take(
         pins.push(pin);
         match manifest::parse(&bytes, Some(&wanted.media_type))? {
             Document::Index(index) => wanted = index.choose(options.architecture)?.clone(),
-            Document::Manifest(manifest) => return parts(layout, manifest, pins, options, blobs),
+            Document::Manifest(manifest) => {
+                return Ok(Unpacked { called, ..parts(layout, manifest, pins, options, blobs)? });
+            }
         }
     }
     Err(ArchiveError::Nested)
@@ -151,7 +155,7 @@ fn parts(
     pins.push(config_pin);
     let layers = manifest.layers.iter().map(|layer| layout.blob(layer, "the manifest", blobs));
     let layers = layers.collect::<Result<_, _>>()?;
-    Ok(Unpacked { target: pins[0].digest, manifest, config, pins, layers })
+    Ok(Unpacked { called: None, target: pins[0].digest, manifest, config, pins, layers })
 }
 
 /// The manifests of the image that was asked for: one, or one a platform.
@@ -177,6 +181,12 @@ fn select(index: Index, choice: &Choice) -> Result<Index, ArchiveError> {
         (true, Choice::Only) => Err(ManifestError::UnknownDocument { media_type: "an empty index".to_owned() }.into()),
         (true, _) => Err(not_there()),
     }
+}
+
+/// The name of an image, where there is more than a tag.
+fn full_name(descriptor: &Descriptor) -> Option<Reference> {
+    let names = [CONTAINERD_NAME, REF_NAME].into_iter().filter_map(|key| descriptor.annotation(key));
+    names.filter(|name| name.contains([':', '/'])).find_map(|name| name.parse().ok())
 }
 
 fn name(descriptor: &Descriptor) -> Option<&str> {

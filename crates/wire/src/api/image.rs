@@ -88,6 +88,15 @@ pub struct PullImage {
     pub name: Option<String>,
 }
 
+/// The query of `POST /v1/images/load`, whose body is an archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct LoadQuery {
+    /// What to call the image; absent: as the archive does.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
 /// `POST /v1/images/prune`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

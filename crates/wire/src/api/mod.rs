@@ -74,7 +74,7 @@ pub use error::{ApiError, ErrorBody, ErrorCode, chain, plain};
 pub use figures::{Listener, Traffic, VmPorts, VmStats};
 pub use image::{
     BuildImage, Image, ImageExec, ImageList, ImageOrigin, ImportKernel, Kernel, KernelFacts, KernelList, KernelSource,
-    PruneImages, PrunedImages, PullImage,
+    LoadQuery, PruneImages, PrunedImages, PullImage,
 };
 pub use listing::{FilterError, FilterTerm, ListVms, STATES, VmFilter, VmLine, VmLines, VmSort, parse_state};
 pub use operation::{Begun, Operation, OperationEvent, OperationList, OperationState, StepReport, StepState, Unit};

@@ -11,6 +11,7 @@ use crate::output::Format;
 mod build;
 mod delete;
 mod list;
+mod load;
 mod prune;
 mod pull;
 mod show;
@@ -43,6 +44,8 @@ pub(crate) enum Verb {
     Build(build::Args),
     /// Pull an image from a registry or an archive
     Pull(pull::Args),
+    /// Make an image of an archive: docker save, or an OCI archive
+    Load(load::Args),
     /// Give an image one more name
     Tag(tag::Args),
     /// Remove what no image needs any more
@@ -60,6 +63,7 @@ impl Verb {
             Verb::Show(args) => args.record.format,
             Verb::Build(args) => args.act.format,
             Verb::Pull(args) => args.act.format,
+            Verb::Load(args) => args.act.format,
             Verb::Tag(args) => args.act.format,
             Verb::Prune(args) => args.act.format,
             Verb::Delete(args) => args.act.format,
@@ -74,6 +78,7 @@ impl Verb {
             Verb::Show(args) => of("show", &args.image),
             Verb::Build(args) => of("build", &args.recipe),
             Verb::Pull(args) => of("pull", &args.source),
+            Verb::Load(_) => ("load an image".to_owned(), String::new()),
             Verb::Tag(args) => of("name", &args.image),
             Verb::Prune(_) => ("prune images".to_owned(), String::new()),
             Verb::Delete(_) => ("delete images".to_owned(), String::new()),
@@ -86,6 +91,7 @@ impl Verb {
             Verb::List(_) | Verb::Show(_) => false,
             Verb::Build(args) => args.act.quiet,
             Verb::Pull(args) => args.act.quiet,
+            Verb::Load(args) => args.act.quiet,
             Verb::Tag(args) => args.act.quiet,
             Verb::Prune(args) => args.act.quiet,
             Verb::Delete(args) => args.act.quiet,
@@ -100,6 +106,7 @@ pub(crate) async fn run(app: &App, verb: Verb) -> Result<u8, Failure> {
         Verb::Show(args) => show::run(app, args).await,
         Verb::Build(args) => build::run(app, args).await,
         Verb::Pull(args) => pull::run(app, args).await,
+        Verb::Load(args) => load::run(app, args).await,
         Verb::Tag(args) => tag::run(app, args).await,
         Verb::Prune(args) => prune::run(app, args).await,
         Verb::Delete(args) => delete::run(app, args).await,

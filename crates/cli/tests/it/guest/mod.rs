@@ -19,6 +19,7 @@
 //! | [`tooling`] | tools that a repository pins, and its development container |
 //! | [`saved`] | suspended VMs, snapshots, forks |
 //! | [`template`] | VMs that go on from a template are their own, and one that is no good costs nothing |
+//! | [`images`] | images of registries and archives are pulled and booted |
 //! | [`idle`] | a VM that nobody uses is stopped, and what using it is |
 //! | [`soak`] | in `make soak` only: the daemon killed at each step of the rest, power cuts, many lives |
 //! | [`workspace`] | repositories go in and patches come out, random and real ones, and from guests that lie |
@@ -29,6 +30,7 @@ mod crash;
 mod full;
 pub(crate) mod host;
 mod idle;
+mod images;
 mod input;
 mod lifecycle;
 mod load;

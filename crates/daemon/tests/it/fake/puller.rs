@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use daemon::model::digest::Digest;
 use daemon::model::image::{ImageManifest, Origin, familiar};
 use daemon::model::progress::{OnProgress, Progress, Watcher};
-use daemon::ops::puller::{Fetched, Puller};
+use daemon::ops::puller::{Archive, Fetched, Puller};
 use daemon::saga::Cause;
+use futures_util::StreamExt;
 
 use super::{Drivers, image_manifest};
 
@@ -28,6 +29,15 @@ impl Puller for Drivers {
         let digest = format!("sha256:{}", Digest::of(source.as_bytes()));
         let (target, manifest, config) = (digest.clone(), digest.clone(), digest.clone());
         Ok(Box::new(Image(Origin { reference: source.to_owned(), target, manifest, config, blobs: vec![digest] })))
+    }
+
+    async fn load(&self, archive: &mut Archive) -> Result<(String, Option<String>), Cause> {
+        let mut text = Vec::new();
+        while let Some(Ok(piece)) = archive.next().await {
+            text.extend(piece);
+        }
+        let name = String::from_utf8(text).map_err(|_| Cause::new("bad_request", "it is no archive"))?;
+        Ok((name.clone(), Some(name)))
     }
 
     async fn prune(&self, kept: Vec<String>) -> Result<(u64, u64), Cause> {

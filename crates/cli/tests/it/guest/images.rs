@@ -1,0 +1,238 @@
+//! Images of registries and archives: pulled from Debian's registry on loopback, and booted.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use super::host::{Host, eventually};
+
+/// The program of an image that holds nothing else.
+const HELLO: &str = r#"
+#include <stdio.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    char cwd[256];
+    printf("in %s as %d with %d\n", getcwd(cwd, sizeof cwd), (int) getuid(), argc - 1);
+    return argc > 1 ? 7 : 0;
+}
+"#;
+
+fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) {
+    let output = Command::new(program).args(args).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
+/// A registry, and a layout that images for it are made in.
+struct Registry {
+    child: Child,
+    address: String,
+    dir: tempfile::TempDir,
+}
+
+impl Registry {
+    /// None where a program it needs is not installed, which is said.
+    #[expect(clippy::print_stderr, reason = "a test that shows nothing says so")]
+    fn start() -> Option<Registry> {
+        let missing = ["docker-registry", "skopeo", "umoci", "gcc"].into_iter().find(|program| !is_there(program));
+        if let Some(missing) = missing {
+            eprintln!("skipped: {missing} is not installed: scripts/packages.sh install images build");
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let storage = dir.path().join("storage");
+        let config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
+             http: {{addr: \"{address}\", secret: x}}\n",
+            storage.display()
+        );
+        let file = dir.path().join("registry.yml");
+        fs::write(&file, config).unwrap();
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().unwrap();
+        eventually("docker-registry to listen", || TcpStream::connect(&address).is_ok());
+        run("umoci", ["init".as_ref(), "--layout".as_ref(), dir.path().join("layout").as_os_str()]);
+        Some(Registry { child, address, dir })
+    }
+
+    fn layout(&self, tag: &str) -> String {
+        format!("{}:{tag}", self.dir.path().join("layout").display())
+    }
+
+    /// Has an image of these tars, configured so.
+    fn push(&self, tag: &str, tars: &[PathBuf], config: &[&str]) -> String {
+        let image = self.layout(tag);
+        run("umoci", ["new", "--image", &image]);
+        for tar in tars {
+            run("umoci", ["raw", "add-layer", "--image", &image, tar.to_str().unwrap()]);
+        }
+        if !config.is_empty() {
+            run("umoci", ["config", "--image", &image].iter().chain(config));
+        }
+        let name = format!("{}/t/{tag}:v1", self.address);
+        run("skopeo", ["copy", "-q", "--dest-tls-verify=false", &format!("oci:{image}"), &format!("docker://{name}")]);
+        name
+    }
+
+    /// A directory as a tar.
+    fn tar(&self, name: &str, fill: impl FnOnce(&Path)) -> PathBuf {
+        let (dir, tar) = (self.dir.path().join(name), self.dir.path().join(format!("{name}.tar")));
+        fs::create_dir(&dir).unwrap();
+        fill(&dir);
+        run(
+            "tar",
+            [
+                "--numeric-owner",
+                "--owner=0",
+                "--group=0",
+                "-cf",
+                tar.to_str().unwrap(),
+                "-C",
+                dir.to_str().unwrap(),
+                ".",
+            ],
+        );
+        tar
+    }
+
+    /// One static program.
+    fn hello(&self) -> PathBuf {
+        self.tar("hello", |dir| {
+            let source = self.dir.path().join("hello.c");
+            fs::write(&source, HELLO).unwrap();
+            run("gcc", ["-static".as_ref(), "-o".as_ref(), dir.join("hello").as_os_str(), source.as_os_str()]);
+        })
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_program_and_nothing_else_is_an_image() {
+    let Some(registry) = Registry::start() else { return };
+    let host = Host::with_own_images();
+    let name =
+        registry.push("scratch", &[registry.hello()], &["--config.entrypoint", "/hello", "--config.cmd", "more"]);
+    // Its own command, with a status of its own; then another; then from what is here.
+    let ran = host.run(&["run", "--rm", "--image", &name]).code(7);
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), "in /root as 0 with 1\n");
+    assert_eq!(host.ok(&["run", "--rm", "--image", &name, "--pull", "never", "--", "/hello"]), "in /root as 0 with 0");
+    // A new tag of the same content is one more name; always looks again, and finds nothing to do.
+    run(
+        "skopeo",
+        [
+            "copy",
+            "-q",
+            "--src-tls-verify=false",
+            "--dest-tls-verify=false",
+            &format!("docker://{name}"),
+            &format!("docker://{}/t/scratch:v2", registry.address),
+        ],
+    );
+    let second = name.replace(":v1", ":v2");
+    assert_eq!(host.ok(&["image", "pull", "-q", &second]), second);
+    assert_eq!(host.ok(&["run", "--rm", "--image", &name, "--pull", "always", "--", "/hello"]), "in /root as 0 with 0");
+    let listed = host.ok(&["image", "list", "--format", "json"]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let images = listed["images"].as_array().unwrap();
+    let pulled = images.iter().find(|image| image["name"] == name.as_str()).unwrap();
+    assert_eq!(pulled["also"], serde_json::json!([second]));
+    host.ok(&["image", "delete", "-q", &second]);
+    let missing = host.run(&["run", "--rm", "--image", &second, "--pull", "never"]).code(125);
+    let said = &missing.stderr;
+    assert!(said.contains("no image"), "{said}");
+    host.ends_clean();
+}
+
+#[test]
+fn user_directory_and_environment_are_the_images() {
+    let Some(registry) = Registry::start() else { return };
+    let host = Host::with_own_images();
+    let base = registry.tar("base", |dir| {
+        fs::create_dir_all(dir.join("etc")).unwrap();
+        fs::create_dir_all(dir.join("srv/app")).unwrap();
+        fs::write(dir.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/srv/app:/bin/sh\n").unwrap();
+        fs::write(dir.join("etc/group"), "root:x:0:\napp:x:1000:\n").unwrap();
+    });
+    let config = ["--config.user", "app", "--config.workingdir", "/srv/app", "--config.env", "GREETING=hello"];
+    let name = registry.push("user", &[base, registry.hello()], &config);
+    assert_eq!(host.ok(&["run", "--rm", "--image", &name, "--", "/hello"]), "in /srv/app as 1000 with 0");
+    let shown = host.ok(&["image", "show", &name]);
+    assert!(shown.contains("GREETING=hello") && shown.contains("none: the agent stays process 1"), "{shown}");
+    host.ends_clean();
+}
+
+#[test]
+fn debian_with_its_init_and_without() {
+    let Some(registry) = Registry::start() else { return };
+    let host = Host::with_own_images();
+    // The default image's own tree, as a guest of it packs it, is Debian's as others would ship it.
+    let debian = registry.dir.path().join("debian.tar");
+    host.ok(&["run", "-q", "-d", "--name", "source", "--wait", "agent"]);
+    // What runs in it may change a file meanwhile, which tar(1) tells with status 1.
+    let script = "tar --one-file-system --xattrs -C / -c . || test $? = 1";
+    let pack = ["exec", "source", "--", "sh", "-c", script];
+    let mut command = host.command(&pack);
+    let packed = command.stdout(fs::File::create(&debian).unwrap()).stdin(Stdio::null()).status().unwrap();
+    assert!(packed.success());
+    host.ok(&["rm", "-q", "source"]);
+    let bare = registry.tar("bare", |dir| {
+        for file in ["usr/sbin/.wh.init", "usr/lib/.wh.systemd", "etc/.wh.systemd"] {
+            fs::create_dir_all(dir.join(file).parent().unwrap()).unwrap();
+            fs::write(dir.join(file), "").unwrap();
+        }
+    });
+    // Ten layers, of which each takes away what the one before brought.
+    let mut layers = vec![debian.clone()];
+    for number in 1..9 {
+        layers.push(registry.tar(&format!("layer{number}"), |dir| {
+            fs::create_dir_all(dir.join("opt")).unwrap();
+            fs::write(dir.join(format!("opt/{number}")), number.to_string()).unwrap();
+            if number > 1 {
+                fs::write(dir.join(format!("opt/.wh.{}", number - 1)), "").unwrap();
+            }
+        }));
+    }
+    layers.push(bare);
+    let whole = registry.push("debian", &[debian], &["--config.cmd", "/bin/bash"]);
+    let bare = registry.push("ten", &layers, &[]);
+    let script = "cat /proc/1/comm; systemctl is-system-running; ls /opt";
+    assert_eq!(host.ok(&["run", "--rm", "--image", &whole, "--", "sh", "-c", script]), "systemd\nrunning");
+    let script = "ls /opt; test ! -e /usr/lib/systemd; apt-get --version | head -n 1 | cut -d ' ' -f 1";
+    assert_eq!(host.ok(&["run", "--rm", "--image", &bare, "--", "sh", "-c", script]), "8\napt");
+    host.ends_clean();
+}
+
+#[test]
+fn an_archive_comes_through_a_pipe() {
+    let Some(registry) = Registry::start() else { return };
+    let host = Host::with_own_images();
+    registry.push("loaded", &[registry.hello()], &["--config.entrypoint", "/hello"]);
+    let archive = registry.dir.path().join("saved.tar");
+    let to = format!("docker-archive:{}:team/app:dev", archive.display());
+    run("skopeo", ["copy", "-q", &format!("oci:{}", registry.layout("loaded")), &to]);
+    let loaded = host.pipe(&["image", "load", "-q"], &fs::read(&archive).unwrap()).code(0);
+    assert_eq!(String::from_utf8_lossy(&loaded.stdout), "team/app:dev\n");
+    assert_eq!(host.ok(&["image", "load", "-q", "--name", "mine", "-i", archive.to_str().unwrap()]), "mine");
+    assert_eq!(host.ok(&["run", "--rm", "--image", "mine"]), "in /root as 0 with 0");
+    let bad = host.pipe(&["image", "load", "-q", "--name", "bad"], &vec![7; 3 << 20]).code(1);
+    let said = &bad.stderr;
+    assert!(said.contains("it is no tar stream"), "{said}");
+    let freed = host.ok(&["image", "prune", "-q", "--all", "--format", "json"]);
+    let freed: serde_json::Value = serde_json::from_str(&freed).unwrap();
+    assert!(freed["freed_bytes"].as_u64().unwrap() > 100_000, "{freed}");
+    host.ends_clean();
+}
