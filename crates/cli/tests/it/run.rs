@@ -153,9 +153,17 @@ fn nothing_is_made_for_a_vm_that_cannot_be() {
     let home = runs(Script::new(), 0)
         .refuse("GET /v1/images/mine ", 404, "not_found", "no image \"mine\"")
         .refuse("GET /v1/kernels/debian-cloud ", 404, "not_found", "no such kernel")
+        .refuse("POST /v1/images/pull ", 404, "not_found", "the registry has no such image")
         .run();
-    assert_eq!(home.banger(&["run", "--image", "mine", "--", "true"]).output().unwrap().status.code(), Some(125));
-    assert!(!home.log.lines().iter().any(|line| line.starts_with("POST")), "something was made for nothing");
+    let posted = || home.log.lines().into_iter().filter(|line| line.starts_with("POST")).collect::<Vec<_>>();
+    let run = |more: &[&str]| {
+        let args = [&["run", "--image", "mine"], more, &["--", "true"]].concat();
+        assert_eq!(home.banger(&args).output().unwrap().status.code(), Some(125));
+    };
+    run(&["--pull", "never"]);
+    assert_eq!(posted(), [""; 0], "something was made for nothing");
+    run(&[]);
+    assert_eq!(posted().len(), 1, "only the image is looked for elsewhere: {:?}", posted());
 }
 
 #[test]

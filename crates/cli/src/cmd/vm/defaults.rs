@@ -4,7 +4,7 @@ mod image;
 
 use std::time::Duration;
 
-use wire::api::{BASE, Begun, BuildImage, DaemonStatus, ErrorCode, Image, ImportKernel, KernelSource};
+use wire::api::{BASE, Begun, BuildImage, DaemonStatus, ErrorCode, ImportKernel, KernelSource};
 use wire::size::human;
 
 use crate::client::{path, same_series};
@@ -49,22 +49,27 @@ pub(crate) async fn ensure(app: &App, machine: &mut Machine, since: Since) -> Re
     // Nothing is made for a VM that cannot be: what was asked for by name is looked up first.
     let known = image::look(app, machine, &defaults.image, since).await?;
     let has_kernel = has_kernel(app, machine.kernel.as_deref(), &defaults.kernel, since).await?;
-    let image = async {
-        match known {
-            Known::Here(image) => Ok(*image),
-            Known::Default => make_image(app, &defaults.image, since).await,
-            Known::Elsewhere { source, name } => image::pull(app, &source, name, since).await,
+    let kernel = async { if has_kernel { Ok(()) } else { make_kernel(app, &defaults.kernel, since).await } };
+    let (image, kernel) = match known {
+        Known::Here { usual } => (Ok((None, usual)), kernel.await),
+        Known::Default => {
+            let (made, kernel) = tokio::join!(make_image(app, &defaults.image, since), kernel);
+            // It brings no command of its own.
+            (made.map(|()| (None, Vec::new())), kernel)
+        }
+        Known::Elsewhere { source, name } => {
+            // What is asked for may not be there: nothing else is made for it before.
+            let image = image::pull(app, &source, name, since).await?;
+            (Ok((Some(image.name), image.exec.command)), kernel.await)
         }
     };
-    let kernel = async { if has_kernel { Ok(()) } else { make_kernel(app, &defaults.kernel, since).await } };
-    let (image, kernel) = tokio::join!(image, kernel);
-    let image = image?;
+    let (name, usual) = image?;
     kernel?;
-    if machine.image.is_some() {
+    if name.is_some() {
         // As the daemon calls it: a source is no name.
-        machine.image = Some(image.name.clone());
+        machine.image = name;
     }
-    Ok(image.exec.command)
+    Ok(usual)
 }
 
 /// Whether the kernel that was `asked` for, else the `default`, is there.
@@ -80,15 +85,14 @@ async fn has_kernel(app: &App, asked: Option<&str>, default: &str, since: Since)
     }
 }
 
-async fn make_image(app: &App, name: &str, since: Since) -> Result<Image, Failure> {
+async fn make_image(app: &App, name: &str, since: Since) -> Result<(), Failure> {
     let Some(variant) = variant_of(name) else {
         let failure = Failure::new(ErrorCode::NotFound, format!("cannot find the default image {name}"));
         return Err(failure.hint("build it with: banger image build, or choose another with --image"));
     };
     app.out.note(&format!("The default image {name} is not there yet: building its small variant, once."));
     let request = BuildImage { recipe: RECIPE.to_owned(), variant, name: Some(name.to_owned()) };
-    make(app, name, since, app.client.send(&format!("{BASE}/images/build"), &request)).await?;
-    app.client.get(&path("images", name, "")).await
+    make(app, name, since, app.client.send(&format!("{BASE}/images/build"), &request)).await.map(drop)
 }
 
 /// The variant of the default recipe that an image of this name is; none when it is no such image.

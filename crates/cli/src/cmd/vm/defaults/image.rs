@@ -13,7 +13,10 @@ use crate::interrupt::Since;
 /// What is known of the image that a VM is to have.
 pub(super) enum Known {
     /// It is here.
-    Here(Box<Image>),
+    Here {
+        /// What it runs where nobody says what.
+        usual: Vec<String>,
+    },
     /// It is the default one, and not made yet.
     Default,
     /// It is to be pulled.
@@ -43,7 +46,7 @@ pub(super) async fn look(app: &App, machine: &Machine, default: &str, since: Sin
     };
     match here {
         Some(image) if machine.pull == Pull::Always => again(image),
-        Some(image) => Ok(Known::Here(Box::new(image))),
+        Some(image) => Ok(Known::Here { usual: image.exec.command }),
         None => Ok(Known::Elsewhere { source: source::absolute_source(asked.unwrap_or(default))?, name: None }),
     }
 }

@@ -45,8 +45,8 @@ Examples:
   banger run . --branch try --nat       a shell in it, on a branch of its own
   banger run . --dry-run                what would travel, and nothing else
   banger run --name web -d -p 8080:80   a VM that stays, nothing attached
-  banger run --image alpine -- uname    an image of a registry, pulled when it is
-                                        not here; without a command, the image's
+  banger run --image alpine -- uname    an image of a registry, pulled once; its
+                                        own command where none is given
 
 Only files that git tracks travel, with the content they have now. The work
 comes back with: banger workspace export";
