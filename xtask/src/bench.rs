@@ -10,6 +10,7 @@
 //! | programs and disks: start-up, memory, idle CPU, making a disk | `parts.rs` |
 //! | journal: what journalling costs a start | `journal.rs` |
 //! | workspace: against tar on both sides, and the guest's own `git status` | `workspace.rs` |
+//! | images: pulling against skopeo, umoci and mkfs.ext4, and against curl and gzip | `images.rs` |
 //! | many: recovery, lists and creations of many VMs | `many.rs` |
 //!
 //! Machines differ and so do hours; what counts is the ratio within a run. The two sides of a ratio take turns, and the
@@ -19,6 +20,7 @@ mod boot;
 mod exec;
 mod floor;
 mod host;
+mod images;
 mod journal;
 mod many;
 mod parts;
@@ -38,7 +40,7 @@ use host::Host;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Measure only rows whose group is named: parts, journal, many, boot, template, stop, exec,
-    /// stream, workspace
+    /// stream, workspace, images
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// How many pairs a ratio is the median of
@@ -51,7 +53,7 @@ pub(crate) struct Args {
 
 type Group = fn(&Host, usize) -> Result<Vec<Row>>;
 
-const GROUPS: [(&str, Group); 9] = [
+const GROUPS: [(&str, Group); 10] = [
     ("parts", parts::rows),
     ("journal", journal::rows),
     ("many", many::rows),
@@ -61,6 +63,7 @@ const GROUPS: [(&str, Group); 9] = [
     ("exec", exec::rows),
     ("stream", stream::rows),
     ("workspace", workspace::rows),
+    ("images", images::rows),
 ];
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {

@@ -37,6 +37,14 @@ impl Host {
         Ok(Host::of("BANGER_BENCH_SIM_PREFIX", "dist-test", name)?.with("BANGER_VMM", "sim"))
     }
 
+    /// A home with nothing in it, with the release programs.
+    pub(super) fn empty(name: &str) -> Result<Host> {
+        let prefix = std::env::var_os("BANGER_BENCH_PREFIX").map_or_else(|| root::target().join("dist"), PathBuf::from);
+        let host = Host { home: home_of(name), prefix, environment: Vec::new() };
+        host.use_templates(false)?;
+        Ok(host)
+    }
+
     /// The same home, whose programs find this in their environment: set before its daemon starts.
     pub(super) fn with(mut self, variable: &'static str, value: impl Into<OsString>) -> Host {
         self.environment.push((variable, value.into()));
@@ -46,8 +54,7 @@ impl Host {
     fn of(prefix: &str, default: &str, name: &str) -> Result<Host> {
         let seed = PathBuf::from(std::env::var_os("BANGER_TEST_HOME").context("run this with `make bench`")?);
         let prefix = std::env::var_os(prefix).map_or_else(|| root::target().join(default), PathBuf::from);
-        // In /tmp, because a Unix socket's address is short.
-        let home = PathBuf::from(format!("/tmp/bench-{}-{name}", std::process::id()));
+        let home = home_of(name);
         let state = home.join("state");
         std::fs::create_dir_all(&state)?;
         for shared in ["images", "kernels"] {
@@ -225,6 +232,11 @@ fn compile_as(source: &str, kind: &[&str]) -> Result<PathBuf> {
     let to = dir.join(Path::new(source).with_extension(""));
     output(Command::new("gcc").arg("-O2").args(kind).arg("-o").arg(&to).arg(&from))?;
     Ok(to)
+}
+
+/// In /tmp, because a Unix socket's address is short.
+fn home_of(name: &str) -> PathBuf {
+    PathBuf::from(format!("/tmp/bench-{}-{name}", std::process::id()))
 }
 
 /// `target/bench/`: where the bench's own things are, on a disk and not in memory.
