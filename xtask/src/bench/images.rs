@@ -141,8 +141,8 @@ impl Registry {
             // Whole entries, until there is enough.
             let script = format!(
                 "cd /; find {tree} -xdev ! -type s -printf '%s %p\\n' | sort -k 2 | \
-                 awk -v left={left} '{{ left -= $1; if (left < 0) exit; sub(/^[0-9]+ /, \"\"); print }}' | \
-                 tar --no-recursion -cf {} -T -",
+                 awk -v left={left} '{{ left -= $1; if (left >= 0) {{ sub(/^[0-9]+ /, \"\"); print }} }}' | \
+                 tar --no-recursion -cf {} -T - 2>/dev/null",
                 tar.display()
             );
             output(Command::new("bash").args(["-euo", "pipefail", "-c", &script]))?;

@@ -86,32 +86,6 @@ impl Host {
         host
     }
 
-    /// As [`Host::new`], with directories of its own for images and what is fetched: daemons that share one would sweep
-    /// each other's.
-    pub(crate) fn with_own_images() -> Host {
-        let host = Host::new();
-        let seed = from_environment("BANGER_TEST_HOME");
-        let (images, cache) = (host.state().join("images"), host.home().join("cache"));
-        for link in [&images, &cache] {
-            fs::remove_file(link).unwrap();
-            fs::create_dir(link).unwrap();
-        }
-        for entry in fs::read_dir(seed.join("cache")).unwrap().flatten() {
-            std::os::unix::fs::symlink(entry.path(), cache.join(entry.file_name())).unwrap();
-        }
-        for image in fs::read_dir(seed.join("state/images")).unwrap().flatten() {
-            let own = images.join(image.file_name());
-            fs::create_dir(&own).unwrap();
-            for file in fs::read_dir(image.path()).unwrap().flatten() {
-                let to = own.join(file.file_name());
-                if fs::hard_link(file.path(), &to).is_err() {
-                    fs::copy(file.path(), to).unwrap();
-                }
-            }
-        }
-        host
-    }
-
     /// As [`Host::new`], with guests that are processes instead of machines.
     pub(crate) fn simulated() -> Host {
         let mut host = Host::new();

@@ -19,6 +19,32 @@ int main(int argc, char **argv) {
 }
 "#;
 
+/// As [`Host::new`], with directories of its own for images and what is fetched: daemons that share one would sweep
+/// each other's.
+fn with_own_images() -> Host {
+    let host = Host::new();
+    let seed = PathBuf::from(std::env::var_os("BANGER_TEST_HOME").expect("a host was made with it just now"));
+    let (images, cache) = (host.state().join("images"), host.home().join("cache"));
+    for link in [&images, &cache] {
+        fs::remove_file(link).unwrap();
+        fs::create_dir(link).unwrap();
+    }
+    for entry in fs::read_dir(seed.join("cache")).unwrap().flatten() {
+        std::os::unix::fs::symlink(entry.path(), cache.join(entry.file_name())).unwrap();
+    }
+    for image in fs::read_dir(seed.join("state/images")).unwrap().flatten() {
+        let own = images.join(image.file_name());
+        fs::create_dir(&own).unwrap();
+        for file in fs::read_dir(image.path()).unwrap().flatten() {
+            let to = own.join(file.file_name());
+            if fs::hard_link(file.path(), &to).is_err() {
+                fs::copy(file.path(), to).unwrap();
+            }
+        }
+    }
+    host
+}
+
 fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) {
     let output = Command::new(program).args(args).stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
@@ -123,7 +149,7 @@ impl Drop for Registry {
 #[test]
 fn a_program_and_nothing_else_is_an_image() {
     let Some(registry) = Registry::start() else { return };
-    let host = Host::with_own_images();
+    let host = with_own_images();
     let name =
         registry.push("scratch", &[registry.hello()], &["--config.entrypoint", "/hello", "--config.cmd", "more"]);
     // Its own command, with a status of its own; then another; then from what is here.
@@ -160,7 +186,7 @@ fn a_program_and_nothing_else_is_an_image() {
 #[test]
 fn user_directory_and_environment_are_the_images() {
     let Some(registry) = Registry::start() else { return };
-    let host = Host::with_own_images();
+    let host = with_own_images();
     let base = registry.tar("base", |dir| {
         fs::create_dir_all(dir.join("etc")).unwrap();
         fs::create_dir_all(dir.join("srv/app")).unwrap();
@@ -178,7 +204,7 @@ fn user_directory_and_environment_are_the_images() {
 #[test]
 fn debian_with_its_init_and_without() {
     let Some(registry) = Registry::start() else { return };
-    let host = Host::with_own_images();
+    let host = with_own_images();
     // The default image's own tree, as a guest of it packs it, is Debian's as others would ship it.
     let debian = registry.dir.path().join("debian.tar");
     host.ok(&["run", "-q", "-d", "--name", "source", "--wait", "agent"]);
@@ -219,7 +245,7 @@ fn debian_with_its_init_and_without() {
 #[test]
 fn an_archive_comes_through_a_pipe() {
     let Some(registry) = Registry::start() else { return };
-    let host = Host::with_own_images();
+    let host = with_own_images();
     registry.push("loaded", &[registry.hello()], &["--config.entrypoint", "/hello"]);
     let archive = registry.dir.path().join("saved.tar");
     let to = format!("docker-archive:{}:team/app:dev", archive.display());
