@@ -2,16 +2,14 @@
 
 use std::path::Path;
 
-use wire::api::{BASE, BuildImage, ErrorCode, Image};
+use wire::api::{BASE, BuildImage, ErrorCode};
 
 use crate::args::Act;
-use crate::client::path;
 use crate::clock;
 use crate::cmd::App;
 use crate::cmd::vm::defaults::RECIPE;
 use crate::error::{Failure, Io};
 use crate::operation;
-use crate::output::Format;
 use crate::table::elapsed;
 use crate::values;
 
@@ -48,12 +46,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     let begin = app.client.send(&target, &request);
     let begun = operation::perform(app, &subject, app.interrupts.start(), begin).await?;
     app.out.aside(&format!("built in {}", elapsed(clock::now().duration_since(began))));
-    if app.out.format == Format::Json {
-        let image: Image = app.client.get(&path("images", &begun.subject, "")).await?;
-        app.out.json(&image)?;
-    } else {
-        app.out.line(&begun.subject)?;
-    }
+    super::print(app, &begun.subject).await?;
     Ok(0)
 }
 

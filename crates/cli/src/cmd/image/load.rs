@@ -5,14 +5,13 @@ use std::io::Read;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use wire::api::{BASE, ErrorCode, Image};
+use wire::api::{BASE, ErrorCode};
 
 use crate::args::Act;
-use crate::client::{Chunks, encode, path};
+use crate::client::{Chunks, encode};
 use crate::cmd::App;
 use crate::error::{Failure, Io};
 use crate::operation;
-use crate::output::Format;
 use crate::terminal;
 use crate::values;
 
@@ -58,12 +57,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     let begin = app.client.post_bytes(&target, pieces(reader));
     let subject = args.name.as_deref().unwrap_or("archive");
     let begun = operation::perform(app, subject, app.interrupts.start(), begin).await?;
-    if app.out.format == Format::Json {
-        let image: Image = app.client.get(&path("images", &begun.subject, "")).await?;
-        app.out.json(&image)?;
-    } else {
-        app.out.line(&begun.subject)?;
-    }
+    super::print(app, &begun.subject).await?;
     Ok(0)
 }
 

@@ -117,6 +117,17 @@ async fn list_all(app: &App) -> Result<ImageList, Failure> {
     app.interrupts.guard(app.interrupts.start(), app.client.get(&format!("{BASE}/images"))).await
 }
 
+/// Prints an image that was just made: its name, or all about it for programs.
+async fn print(app: &App, name: &str) -> Result<(), Failure> {
+    if app.out.format == Format::Json {
+        let image: Image = app.client.get(&path("images", name, "")).await?;
+        app.out.json(&image)?;
+    } else {
+        app.out.line(name)?;
+    }
+    Ok(())
+}
+
 /// What `references` stand for, each called as it was typed: by which of its names an image is meant, the daemon must know.
 async fn things(app: &App, references: &[String]) -> Result<Vec<Thing>, Failure> {
     let mut things = Vec::new();

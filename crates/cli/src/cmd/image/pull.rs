@@ -1,15 +1,13 @@
 //! `banger image pull`: an image that others built, from a registry or an archive.
 
-use wire::api::{BASE, Image, PullImage};
+use wire::api::{BASE, PullImage};
 
 use super::source::absolute_source;
 use crate::args::Act;
-use crate::client::path;
 use crate::clock;
 use crate::cmd::App;
 use crate::error::Failure;
 use crate::operation;
-use crate::output::Format;
 use crate::table::elapsed;
 use crate::values;
 
@@ -48,11 +46,6 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
     let begin = app.client.send(&target, &request);
     let begun = operation::perform(app, &subject, app.interrupts.start(), begin).await?;
     app.out.aside(&format!("pulled in {}", elapsed(clock::now().duration_since(began))));
-    if app.out.format == Format::Json {
-        let image: Image = app.client.get(&path("images", &begun.subject, "")).await?;
-        app.out.json(&image)?;
-    } else {
-        app.out.line(&begun.subject)?;
-    }
+    super::print(app, &begun.subject).await?;
     Ok(0)
 }
