@@ -64,7 +64,12 @@ fn pull_failed(error: &PullError) -> Cause {
         PullError::Unusable { .. } | PullError::Packing { .. } => ErrorCode::Unsupported,
         _ => ErrorCode::OperationFailed,
     };
-    failed(code, error, error.hint().as_deref())
+    // What is pulled has been said.
+    let cause: &(dyn std::error::Error + 'static) = match error {
+        PullError::Registry { source, .. } => source.as_ref(),
+        _ => error,
+    };
+    failed(code, cause, error.hint().as_deref())
 }
 
 fn flatten_failed(error: &LayersError) -> Cause {

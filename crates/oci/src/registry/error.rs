@@ -25,15 +25,14 @@ pub enum RegistryError {
         what: String,
     },
     /// The registry, or where it sent us, cannot be reached.
-    #[error("cannot reach {host} for {what}")]
+    #[error("cannot reach {host} for {what}: {}", deepest(.failure))]
     Reach {
         /// Who was asked.
         host: String,
         /// What was asked for.
         what: String,
-        /// Why not.
-        #[source]
-        source: reqwest::Error,
+        /// Why not: in layers, of which only the lowest says something.
+        failure: reqwest::Error,
     },
     /// It says nothing.
     #[error("{host} does not answer for {what} in {}", seconds(.patience))]
@@ -236,7 +235,7 @@ impl RegistryError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            RegistryError::Reach { source, .. } => !source.is_redirect() && !source.is_builder() && !is_tls(source),
+            RegistryError::Reach { failure, .. } => !failure.is_redirect() && !failure.is_builder() && !is_tls(failure),
             RegistryError::Silent { .. }
             | RegistryError::BrokenOff { .. }
             | RegistryError::Slow { .. }
@@ -261,7 +260,7 @@ impl RegistryError {
 
     /// Whether nobody was there to answer.
     pub(super) fn is_unreached(&self) -> bool {
-        matches!(self, RegistryError::Reach { source, .. } if source.is_connect())
+        matches!(self, RegistryError::Reach { failure, .. } if failure.is_connect())
     }
 
     /// When it may be asked again, if it says so.
@@ -289,10 +288,10 @@ impl RegistryError {
             RegistryError::RateLimited { host, .. } => {
                 Some(format!("wait, use a mirror, or log in, which often allows more: docker login {host}"))
             }
-            RegistryError::Reach { host, source, .. } if is_tls(source) => Some(format!(
+            RegistryError::Reach { host, failure, .. } if is_tls(failure) => Some(format!(
                 "trust the authority of {host}, or make it an insecure registry, if it is one of your own"
             )),
-            RegistryError::Reach { source, .. } if source.is_connect() => {
+            RegistryError::Reach { failure, .. } if failure.is_connect() => {
                 Some("check the registry's name and this host's network".to_owned())
             }
             RegistryError::Keep { source, .. } if source.is_full() => {
@@ -301,6 +300,15 @@ impl RegistryError {
             _ => None,
         }
     }
+}
+
+/// The cause that no other lies behind.
+fn deepest(error: &dyn std::error::Error) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
 }
 
 /// Whether the other end is there, but not as TLS wants it.

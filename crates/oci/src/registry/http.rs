@@ -69,7 +69,7 @@ impl Clients {
                     Some(port) => format!("{host}:{port}"),
                     None => host,
                 });
-                Err(RegistryError::Reach { host, what, source: source.without_url() })
+                Err(RegistryError::Reach { host, what, failure: source.without_url() })
             }
             Err(_) => Err(RegistryError::Silent { host, what, patience: self.patience.answer }),
         }
