@@ -51,12 +51,12 @@ pub(super) struct Wanted {
 }
 
 /// A blob of an image, at a registry.
-struct Repositorys<'a> {
+struct OfRepository<'a> {
     registry: &'a Registry,
     repository: Repository<'a>,
 }
 
-impl Origin for Repositorys<'_> {
+impl Origin for OfRepository<'_> {
     fn host(&self) -> &str {
         &self.repository.endpoint.host
     }
@@ -96,7 +96,7 @@ impl Registry {
         let mut at = 0;
         loop {
             let repository = Repository { endpoint: &endpoints[at], image, is_last: at + 1 == endpoints.len() };
-            let from = Repositorys { registry: self, repository };
+            let from = OfRepository { registry: self, repository };
             match blob_from(&from, &wanted, blobs, progress).await {
                 Err(error) if !from.is_last() && !error.is_ours() => {
                     tracing::warn!(mirror = from.host(), error = &error as &dyn std::error::Error, "passed over");
