@@ -18,9 +18,9 @@ use crate::store::records::ImageRecord;
 /// The file of a root filesystem in an image's directory.
 const ROOTFS: &str = "rootfs.ext4";
 
-/// What an image is made of.
+/// What an image is made of. Untagged, for a build was written down as its request alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(untagged)]
 pub enum ImageFrom {
     /// A recipe.
     Recipe(BuildImage),
@@ -32,6 +32,7 @@ pub enum ImageFrom {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImagePlan {
     /// What it is made of.
+    #[serde(alias = "request")]
     pub from: ImageFrom,
     /// What the image will be called.
     pub name: String,

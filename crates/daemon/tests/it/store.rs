@@ -129,9 +129,11 @@ const SCHEMA_1: &[u8] = include_bytes!("schemas/schema-1.sqlite");
 const SCHEMA_2: &[u8] = include_bytes!("schemas/schema-2.sqlite");
 /// The same of schema 3, where the VM that runs was started again twice.
 const SCHEMA_3: &[u8] = include_bytes!("schemas/schema-3.sqlite");
+/// The same of schema 4, where the VM that runs has a number of the host.
+const SCHEMA_4: &[u8] = include_bytes!("schemas/schema-4.sqlite");
 /// Every older schema there is, with the operations on record there and the VMs whose next boot resets them.
 const OLD: &[(i64, &[u8], usize, &[&str])] =
-    &[(1, SCHEMA_1, 8, &[]), (2, SCHEMA_2, 9, &["db"]), (3, SCHEMA_3, 9, &["db"])];
+    &[(1, SCHEMA_1, 8, &[]), (2, SCHEMA_2, 9, &["db"]), (3, SCHEMA_3, 9, &["db"]), (4, SCHEMA_4, 9, &["db"])];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn databases_of_older_bangers_are_brought_up_to_date() {
@@ -152,6 +154,9 @@ async fn databases_of_older_bangers_are_brought_up_to_date() {
         assert_eq!(names, ["db", "web", "stuck"], "schema {version}");
         let pending: Vec<&str> = vms.iter().filter(|vm| vm.reset_pending).map(|vm| vm.name.as_str()).collect();
         assert_eq!(pending, *reset, "schema {version}");
+        let images = store.images().await.unwrap();
+        let names: Vec<(&str, usize)> = images.iter().map(|image| (image.name.as_str(), image.also.len())).collect();
+        assert_eq!(names, [("debian-bookworm", 0)], "schema {version}");
         let operations = store.operations().await.unwrap();
         assert_eq!(operations.len(), *operations_count, "schema {version}");
         for operation in &operations {
