@@ -2,7 +2,8 @@
 
 use super::config::Config;
 use super::modules::ModuleTree;
-use super::{bzimage, elf};
+use super::package::{self, Format};
+use super::{bzimage, elf, rpm};
 use crate::model::progress::Watcher;
 
 /// Reads `data` as each kind of kernel file in turn; panics when a limit is not kept.
@@ -12,10 +13,25 @@ pub fn fuzz_kernel_bytes(data: &[u8]) {
         drop(image.release());
         drop(image.ikconfig());
     }
+    drop(rpm::read_headers(&mut &data[..]));
     if let Ok(text) = std::str::from_utf8(data) {
         drop(Config::parse(text));
         if let Ok(tree) = ModuleTree::parse(text, text) {
             drop(tree.load_order());
         }
     }
+}
+
+/// Unpacks `data` as an rpm package and as a Debian package; panics when one gets out of its directory.
+pub fn fuzz_package_bytes(data: &[u8]) {
+    let dir = tempfile::tempdir().expect("a directory for what is unpacked");
+    let file = dir.path().join("package");
+    sys::fs::write_atomic(&file, data, 0o600).expect("room for a small file");
+    for format in [Format::Rpm, Format::Deb] {
+        let out = dir.path().join("out");
+        drop(package::unpack(&file, format, &out, Watcher::none()));
+        drop(sys::fs::remove_tree(&out));
+    }
+    let left = std::fs::read_dir(dir.path()).expect("the directory made above");
+    assert_eq!(left.count(), 1, "only the package itself is left");
 }

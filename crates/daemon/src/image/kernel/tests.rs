@@ -51,7 +51,7 @@ fn lay_out(root: &Path) {
 
 fn import_from(path: &Path, config: Option<PathBuf>) -> Result<(tempfile::TempDir, KernelManifest), KernelError> {
     let staging = tempfile::tempdir().unwrap();
-    let source = Source { path: path.to_owned(), config, modules: None };
+    let source = Source { path: path.to_owned(), more: Vec::new(), config, modules: None };
     let manifest = import(&source, staging.path(), Watcher::none())?;
     Ok((staging, manifest))
 }
@@ -106,6 +106,94 @@ fn a_package_becomes_the_same_kernel() {
     fs::write(&package, deb::tests::package(Some(Codec::Xz), &files)).unwrap();
     let (_, of_package) = import_from(&package, None).unwrap();
     assert_eq!(of_package.digest, manifest.digest);
+}
+
+const MODULES: &str = "lib/modules/6.1.0-test";
+
+/// The files of [`lay_out`], by the distribution: those of the package with the kernel, and those of the one with its modules.
+fn split(kernel_at: &str, config_at: &str) -> [Vec<(String, Vec<u8>)>; 2] {
+    let at = |below: &str| format!("./{MODULES}/{below}");
+    let kernel = vec![(kernel_at.to_owned(), vmlinuz())];
+    let modules = vec![
+        (config_at.to_owned(), config().into_bytes()),
+        (at("modules.dep"), DEP.into()),
+        (at("modules.dep.bin"), Vec::new()),
+        (at("kernel/virtio.ko"), b"\x7fELF".into()),
+        (at("kernel/virtio_ring.ko"), b"\x7fELF".into()),
+        (at("kernel/overlay.ko.xz"), encode(Codec::Xz, b"\x7fELF overlay")),
+    ];
+    [kernel, modules]
+}
+
+fn borrowed(files: &[(String, Vec<u8>)]) -> Vec<(&str, &[u8])> {
+    files.iter().map(|(path, content)| (path.as_str(), content.as_slice())).collect()
+}
+
+/// Two packages of one kernel, as Ubuntu and as Fedora make them; with the names of the kernel's and the modules'.
+fn split_packages() -> [[(&'static str, Vec<u8>); 2]; 2] {
+    let [kernel, modules] = split("./boot/vmlinuz-6.1.0-test", "./boot/config-6.1.0-test");
+    let deb = |files: &[_]| deb::tests::package(Some(Codec::Zstd), &borrowed(files));
+    let ubuntu = [
+        ("linux-image-unsigned-6.1.0-test_6.1_amd64.deb", deb(&kernel)),
+        ("linux-modules-6.1.0-test_6.1_amd64.deb", deb(&modules)),
+    ];
+    let [kernel, modules] = split(&format!("./{MODULES}/vmlinuz"), &format!("./{MODULES}/config"));
+    let rpm = |codec, files: &[_]| rpm::tests::package(Some(codec), &borrowed(files));
+    let fedora = [
+        ("kernel-core-6.1-1.fc41.x86_64.rpm", rpm(Codec::Zstd, &kernel)),
+        ("kernel-modules-core-6.1-1.fc41.x86_64.rpm", rpm(Codec::Gzip, &modules)),
+    ];
+    [ubuntu, fedora]
+}
+
+#[test]
+fn several_packages_make_one_kernel() {
+    let root = tempfile::tempdir().unwrap();
+    lay_out(root.path());
+    let (_, manifest) = import_from(root.path(), None).unwrap();
+    for packages in split_packages() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = packages.map(|(name, bytes)| {
+            fs::write(dir.path().join(name), bytes).unwrap();
+            dir.path().join(name)
+        });
+        // A package for developers beside them is none of the kernel's.
+        fs::write(dir.path().join("kernel-devel-6.1-1.fc41.x86_64.rpm"), "not even a package").unwrap();
+        let (_, of_directory) = import_from(dir.path(), None).unwrap();
+        assert_eq!(of_directory.digest, manifest.digest);
+        for [first, second] in [[0, 1], [1, 0]] {
+            let staging = tempfile::tempdir().unwrap();
+            let more = vec![paths[second].clone()];
+            let source = Source { path: paths[first].clone(), more, config: None, modules: None };
+            let of_both = import(&source, staging.path(), Watcher::none()).unwrap();
+            assert_eq!(of_both.digest, manifest.digest);
+            assert!(of_both.source.ends_with(".deb and 1 more") || of_both.source.ends_with(".rpm and 1 more"));
+        }
+        let err = import_from(&paths[0], Some(root.path().join("boot/config-6.1.0-test"))).unwrap_err();
+        assert!(err.hint().unwrap().contains("modules"), "{err}");
+        let err = import_from(&paths[1], None).unwrap_err().to_string();
+        assert!(err.contains("only modules"), "{err}");
+        let staging = tempfile::tempdir().unwrap();
+        let more = vec![root.path().join("boot/config-6.1.0-test")];
+        let source = Source { path: paths[0].clone(), more, config: None, modules: None };
+        let err = import(&source, staging.path(), Watcher::none()).unwrap_err().to_string();
+        assert!(err.contains("config-6.1.0-test") && err.contains("other packages"), "{err}");
+    }
+}
+
+#[test]
+fn a_kernel_beside_its_modules_is_found() {
+    let root = tempfile::tempdir().unwrap();
+    lay_out(root.path());
+    let (_, manifest) = import_from(root.path(), None).unwrap();
+    let modules = root.path().join(MODULES);
+    fs::rename(root.path().join("boot/vmlinuz-6.1.0-test"), modules.join("vmlinuz")).unwrap();
+    fs::rename(root.path().join("boot/config-6.1.0-test"), modules.join("config")).unwrap();
+    fs::write(modules.join("System.map"), "symbols").unwrap();
+    for path in [root.path().to_owned(), modules.join("vmlinuz")] {
+        let (_, of_tree) = import_from(&path, None).unwrap();
+        assert_eq!(of_tree.digest, manifest.digest, "{}", path.display());
+    }
 }
 
 #[test]
@@ -171,7 +259,7 @@ fn a_cancelled_import_says_so() {
     lay_out(root.path());
     let staging = tempfile::tempdir().unwrap();
     let stop = std::sync::atomic::AtomicBool::new(true);
-    let source = Source { path: root.path().to_owned(), config: None, modules: None };
+    let source = Source { path: root.path().to_owned(), more: Vec::new(), config: None, modules: None };
     let err = import(&source, staging.path(), Watcher::new(&|_| {}, &stop)).unwrap_err();
     assert!(crate::model::progress::is_cancelled(&err), "{err:?}");
 }
