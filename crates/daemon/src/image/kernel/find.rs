@@ -65,7 +65,10 @@ fn format_of(path: &Path) -> Result<Option<Format>, KernelError> {
     use std::io::Read;
     let failed = |err| KernelError::Read { path: path.to_owned(), err };
     let mut head = Vec::new();
-    let file = fs::File::open(path).map_err(failed)?;
+    let file = fs::File::open(path).map_err(|err| match err.kind() {
+        io::ErrorKind::PermissionDenied => KernelError::Closed { path: path.to_owned() },
+        _ => failed(err),
+    })?;
     file.take(8).read_to_end(&mut head).map_err(failed)?;
     Ok(Format::of(&head, path))
 }

@@ -3,7 +3,7 @@
 //! [`import`] takes these steps, each in its own file:
 //!
 //! 1. find the parts (`find.rs`): packages are unpacked (`package.rs`, of which `deb.rs` and `rpm.rs` read the formats), a
-//!    directory or a file is looked at in place,
+//!    directory or a file is looked at in place, and `host.rs` knows where a host's own kernel is,
 //! 2. unpack the kernel to ELF (`bzimage.rs`) and read what it says of itself (`elf.rs`),
 //! 3. index the modules (`depmod.rs`, `modules.rs`), for Debian's packages come without,
 //! 4. refuse a kernel that cannot run the guest (`config.rs`),
@@ -19,6 +19,7 @@ mod elf;
 mod fetch;
 mod find;
 pub mod fuzz;
+mod host;
 pub(super) mod modules;
 mod package;
 mod rpm;
@@ -32,6 +33,7 @@ pub use bzimage::BzImageError;
 pub use config::Unfit;
 pub use elf::ElfError;
 pub use fetch::{FetchError, fetch};
+pub use host::{host, host_release};
 pub use modules::ModuleError;
 pub use package::PackageError;
 
@@ -69,6 +71,12 @@ pub enum KernelError {
         /// The cause.
         #[source]
         err: io::Error,
+    },
+    /// A kernel is there, and its reader has no right to it: Ubuntu closes `/boot/vmlinuz-*` to all but root.
+    #[error("cannot read {}: only root may", .path.display())]
+    Closed {
+        /// The kernel.
+        path: PathBuf,
     },
     /// A file cannot be written.
     #[error("cannot write {}", .path.display())]
@@ -138,6 +146,9 @@ impl KernelError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoDepmod => Some("apt-get install kmod"),
+            Self::Closed { .. } => Some(
+                "sudo chmod a+r /boot/vmlinuz-$(uname -r) opens the kernel that runs to everybody; or import its package",
+            ),
             Self::Unfit { err: Unfit::NoConfig, .. } => Some("name the kernel's configuration with --config"),
             Self::Unfit { err: Unfit::ModuleMissing { .. }, .. } => Some(
                 "where modules have a package of their own (linux-modules-…, kernel-modules-core-…), give it together with the kernel's",
@@ -264,7 +275,12 @@ fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>, KernelError> {
 
 fn read_kernel(parts: &Parts, watcher: Watcher<'_>) -> Result<Kernel, KernelError> {
     let path = &parts.kernel;
-    let image = read_file(path, bzimage::VMLINUX_MAX_BYTES)?;
+    let image = read_file(path, bzimage::VMLINUX_MAX_BYTES).map_err(|err| match err {
+        KernelError::Read { path, err } if err.kind() == io::ErrorKind::PermissionDenied => {
+            KernelError::Closed { path }
+        }
+        other => other,
+    })?;
     let (vmlinux, release) = if elf::is_elf(&image) {
         (image, None)
     } else {

@@ -197,6 +197,19 @@ fn a_kernel_beside_its_modules_is_found() {
 }
 
 #[test]
+fn the_hosts_own_kernel_is_imported() {
+    let root = tempfile::tempdir().unwrap();
+    lay_out(root.path());
+    let (_, manifest) = import_from(root.path(), None).unwrap();
+    fs::write(root.path().join("boot/vmlinuz-6.0.0-older"), "another").unwrap();
+    let staging = tempfile::tempdir().unwrap();
+    let source = host(root.path(), "6.1.0-test").unwrap();
+    let of_host = import(&source, staging.path(), Watcher::none()).unwrap();
+    assert_eq!(of_host.digest, manifest.digest);
+    assert_eq!(of_host.source, "vmlinuz-6.1.0-test");
+}
+
+#[test]
 fn an_unfit_kernel_is_refused_by_option() {
     let root = tempfile::tempdir().unwrap();
     lay_out(root.path());
