@@ -215,6 +215,9 @@ pub fn import(source: &Source, staging: &Path, watcher: Watcher<'_>) -> Result<K
     let facts =
         config::facts(parsed.as_ref().map(|(config, source)| (config, *source)), tree.as_ref()).map_err(unfit)?;
     config::check(&facts, tree.as_ref()).map_err(unfit)?;
+    if !kernel.pvh {
+        return Err(unfit(Unfit::NoPvh));
+    }
     watcher.stage("write kernel");
     let vmlinux_sha256 = write_file(&staging.join("vmlinux"), &kernel.vmlinux, watcher)?;
     let config_sha256 = match &config {

@@ -8,23 +8,10 @@ use crate::image::codec::{Codec, tests::encode};
 const DEP: &str = "kernel/virtio_ring.ko:\nkernel/virtio.ko: kernel/virtio_ring.ko\nkernel/overlay.ko.xz:\n";
 
 fn config() -> String {
-    let builtin = [
-        "X86_64",
-        "BLK_DEV_INITRD",
-        "BINFMT_ELF",
-        "DEVTMPFS",
-        "TMPFS",
-        "PROC_FS",
-        "SYSFS",
-        "CGROUPS",
-        "UNIX",
-        "VIRTIO_MMIO",
-        "VIRTIO_BLK",
-        "VIRTIO_CONSOLE",
-        "VIRTIO_NET",
-        "EXT4_FS",
-    ];
-    let lines = builtin.iter().map(|option| format!("CONFIG_{option}=y\n"));
+    let builtin = "X86_64 BLK_DEV_INITRD BINFMT_ELF BINFMT_SCRIPT FUTEX MULTIUSER UNIX98_PTYS DEVTMPFS TMPFS \
+        PROC_FS SYSFS CGROUPS EPOLL SIGNALFD TIMERFD EVENTFD INOTIFY_USER FHANDLE NET INET UNIX ACPI \
+        VIRTIO_MMIO VIRTIO_BLK VIRTIO_CONSOLE VIRTIO_VSOCKETS VIRTIO_NET EXT4_FS NF_TABLES";
+    let lines = builtin.split_ascii_whitespace().map(|option| format!("CONFIG_{option}=y\n"));
     lines.chain(["CONFIG_VIRTIO=m\nCONFIG_OVERLAY_FS=m\n".to_owned()]).collect()
 }
 
@@ -69,6 +56,8 @@ fn a_directory_becomes_a_kernel() {
     assert_eq!(manifest.release, "6.1.0-test");
     assert!(manifest.pvh);
     assert_eq!(manifest.config_source, ConfigSource::File);
+    let missed: Vec<_> = manifest.missed().map(|wish| wish.option).collect();
+    assert!(missed.contains(&"CONFIG_FUSE_FS") && !missed.contains(&"CONFIG_NF_TABLES"), "{missed:?}");
     let names: Vec<_> = manifest.load_order.iter().map(|module| module.file.as_str()).collect();
     assert_eq!(names, ["00-virtio_ring.ko", "01-virtio.ko", "02-overlay.ko"]);
     let overlay = fs::read(staging.path().join("needed-modules/02-overlay.ko")).unwrap();
@@ -216,6 +205,7 @@ fn an_unfit_kernel_is_refused_by_option() {
     let config_path = root.path().join("other-config");
     for (from, to, what) in [
         ("CONFIG_OVERLAY_FS=m", "# CONFIG_OVERLAY_FS is not set", "CONFIG_OVERLAY_FS is not set"),
+        ("CONFIG_VIRTIO_VSOCKETS=y", "", "needs it for the agent's channel in Firecracker"),
         ("CONFIG_EXT4_FS=y", "CONFIG_EXT4_FS=m", "module ext4 is not in"),
     ] {
         fs::write(&config_path, config().replace(from, to)).unwrap();
@@ -236,6 +226,17 @@ fn without_modules_and_config_there_is_nothing_to_judge_by() {
     fs::write(&path, elf::tests::sample(b"Linux version 6.1.0-test (who)", false)).unwrap();
     let err = import_from(&path, None).unwrap_err();
     assert!(err.hint().unwrap().contains("--config"), "{err}");
+}
+
+#[test]
+fn a_kernel_without_a_pvh_entry_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    lay_out(root.path());
+    let vmlinux = elf::tests::sample(b"Linux version 6.1.0-test (who)", false);
+    fs::write(root.path().join("boot/vmlinuz-6.1.0-test"), vmlinux).unwrap();
+    let err = import_from(root.path(), None).unwrap_err();
+    let cause = std::error::Error::source(&err).unwrap().to_string();
+    assert!(cause.contains("CONFIG_PVH") && cause.contains("QEMU"), "{cause}");
 }
 
 #[test]
@@ -295,6 +296,8 @@ fn a_real_debian_package_becomes_a_kernel() {
         assert!(at(driver).unwrap() > base, "{driver} in {names:?}");
     }
     assert!(at("overlay").is_some(), "{names:?}");
+    let missed: Vec<_> = manifest.missed().map(|wish| wish.option).collect();
+    assert_eq!(missed, ["CONFIG_VMGENID"]);
     let drive = staging.path().join("modules.ext4");
     e2fsck(&drive);
     let mut debugfs = sys::process::command("/usr/sbin/debugfs");
