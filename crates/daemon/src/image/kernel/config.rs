@@ -244,6 +244,14 @@ mod tests {
     }
 
     #[test]
+    fn the_lean_kernel_has_all_that_is_needed_and_wished_for_built_in() {
+        let fragment = Config::parse(include_str!("../../../../../kernels/lean/fragment.config"));
+        for option in NEEDS.iter().map(|need| need.option).chain(WISHES.iter().map(|wish| wish.option)) {
+            assert_eq!(fragment.get(option), OptionState::BuiltIn, "{option}");
+        }
+    }
+
+    #[test]
     fn an_option_stands_in_one_list() {
         let listed = NEEDS.iter().map(|need| need.option).chain(WISHES.iter().map(|wish| wish.option));
         let mut all: Vec<_> = listed.chain(RECORDED.iter().map(|(option, _)| *option)).collect();

@@ -251,6 +251,26 @@ fn a_monolithic_kernel_needs_no_modules() {
     assert_eq!(manifest.config_source, ConfigSource::Ikconfig);
 }
 
+/// As `kernels/lean/build.sh` leaves it: no module is built, and their index says so.
+#[test]
+fn a_kernel_with_everything_built_in_keeps_the_index_of_it() {
+    let root = tempfile::tempdir().unwrap();
+    let modules = root.path().join(MODULES);
+    fs::create_dir_all(&modules).unwrap();
+    fs::write(root.path().join("vmlinux"), elf::tests::sample(b"Linux version 6.1.0-test (who)", true)).unwrap();
+    fs::write(root.path().join("config"), config().replace("=m", "=y")).unwrap();
+    fs::write(modules.join("modules.order"), "").unwrap();
+    fs::write(modules.join("modules.builtin"), "kernel/fs/overlayfs/overlay.ko\n").unwrap();
+    let (staging, manifest) = import_from(root.path(), None).unwrap();
+    assert_eq!((manifest.load_order, manifest.modules.unwrap().count), (Vec::new(), 0));
+    let drive = staging.path().join("modules.ext4");
+    e2fsck(&drive);
+    let mut debugfs = sys::process::command("/usr/sbin/debugfs");
+    let listing = sys::process::run(debugfs.args(["-R", "ls /"]).arg(&drive)).unwrap();
+    let listing = String::from_utf8_lossy(&listing).into_owned();
+    assert!(listing.contains("modules.builtin") && listing.contains("modules.dep"), "{listing}");
+}
+
 #[test]
 fn what_holds_no_kernel_is_said() {
     let root = tempfile::tempdir().unwrap();
