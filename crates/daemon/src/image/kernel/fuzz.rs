@@ -13,7 +13,9 @@ pub fn fuzz_kernel_bytes(data: &[u8]) {
         drop(image.release());
         drop(image.ikconfig());
     }
-    drop(rpm::read_headers(&mut &data[..]));
+    if let Ok(header) = rpm::read_headers(&mut &data[..]) {
+        drop(header.files());
+    }
     if let Ok(text) = std::str::from_utf8(data) {
         drop(Config::parse(text));
         if let Ok(tree) = ModuleTree::parse(text, text) {

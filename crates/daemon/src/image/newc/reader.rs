@@ -2,6 +2,9 @@
 //!
 //! What a header claims is checked before anything is done by it: a field is eight hexadecimal digits, a name is bounded,
 //! ends in its NUL and holds no other. An archive that ends before its trailer is cut.
+//!
+//! rpm has a form of its own for files of 4 GiB and more, which packages of its sixth format always use (`07070X`): a header
+//! there is the number of a file, of which the package's header tells everything ([`Reader::with_files`]).
 
 use std::io::{self, Read};
 
@@ -9,8 +12,10 @@ use super::{HEADER_BYTES, TRAILER};
 
 /// Longest name with its NUL: PATH_MAX of Linux.
 const NAME_MAX_BYTES: u32 = 4096;
-/// rpm writes these where a file is 4 GiB or larger: names and sizes are then in the package's header only.
-const STRIPPED_MAGIC: &[u8] = b"07070X";
+/// What an entry begins with that says only which file it is.
+const NUMBERED_MAGIC: &[u8] = b"07070X";
+/// Bytes of such an entry's header: the magic and eight digits, padded to 4.
+const NUMBERED_HEADER_BYTES: usize = 16;
 
 /// What the header of an entry says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,11 +23,11 @@ pub(crate) struct Entry {
     /// The name as it stands.
     pub(crate) path: String,
     /// Kind and permissions, as in `st_mode`.
-    mode: u32,
+    pub(crate) mode: u32,
     /// Names this file has in the archive; the content stands with the last of them.
     pub(crate) links: u32,
     /// Bytes of content.
-    pub(crate) size_bytes: u32,
+    pub(crate) size_bytes: u64,
 }
 
 impl Entry {
@@ -39,6 +44,8 @@ pub(crate) struct Reader<R> {
     left_bytes: u64,
     padding_bytes: u64,
     is_over: bool,
+    /// What entries that are only numbers stand for.
+    files: Vec<Entry>,
 }
 
 fn invalid(why: impl Into<String>) -> io::Error {
@@ -46,7 +53,7 @@ fn invalid(why: impl Into<String>) -> io::Error {
 }
 
 /// The `n`th field of a header.
-fn field(header: &[u8; HEADER_BYTES], n: usize) -> io::Result<u32> {
+fn field(header: &[u8], n: usize) -> io::Result<u32> {
     let digits = &header[6 + n * 8..14 + n * 8];
     let text = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()));
     let number = text.and_then(|text| u32::from_str_radix(text, 16).ok());
@@ -59,8 +66,14 @@ fn padding(length: u64) -> u64 {
 }
 
 impl<R: Read> Reader<R> {
+    #[cfg(test)]
     pub(crate) fn new(inner: R) -> Self {
-        Self { inner, left_bytes: 0, padding_bytes: 0, is_over: false }
+        Self::with_files(inner, Vec::new())
+    }
+
+    /// Reads an archive whose entries may be numbers of these files.
+    pub(crate) fn with_files(inner: R, files: Vec<Entry>) -> Self {
+        Self { inner, left_bytes: 0, padding_bytes: 0, is_over: false, files }
     }
 
     /// The next entry, what is left of this one skipped; `None` at the trailer.
@@ -75,24 +88,43 @@ impl<R: Read> Reader<R> {
         (self.left_bytes, self.padding_bytes) = (0, 0);
         let mut header = [0; HEADER_BYTES];
         self.inner.read_exact(&mut header[..6])?;
-        if header.starts_with(STRIPPED_MAGIC) {
-            return Err(invalid("the archive is in rpm's own form for files of 4 GiB and more (07070X)"));
-        }
-        if !header.starts_with(b"070701") && !header.starts_with(b"070702") {
+        let entry = if header.starts_with(NUMBERED_MAGIC) {
+            self.inner.read_exact(&mut header[6..NUMBERED_HEADER_BYTES])?;
+            self.numbered(field(&header, 0)?)?
+        } else if header.starts_with(b"070701") || header.starts_with(b"070702") {
+            self.inner.read_exact(&mut header[6..])?;
+            self.named(&header)?
+        } else {
             return Err(invalid(format!("an entry begins with {:02x?}, not with 070701", &header[..6])));
-        }
-        self.inner.read_exact(&mut header[6..])?;
-        let (mode, links, size_bytes, name_bytes) =
-            (field(&header, 1)?, field(&header, 4)?, field(&header, 6)?, field(&header, 11)?);
-        let path = self.name(name_bytes)?;
-        self.skip(padding(HEADER_BYTES as u64 + u64::from(name_bytes)))?;
-        if path == TRAILER {
+        };
+        if entry.path == TRAILER {
             self.is_over = true;
             return Ok(None);
         }
-        self.left_bytes = size_bytes.into();
+        self.left_bytes = entry.size_bytes;
         self.padding_bytes = padding(self.left_bytes);
-        Ok(Some(Entry { path, mode, links, size_bytes }))
+        Ok(Some(entry))
+    }
+
+    /// An entry that says itself what it is.
+    fn named(&mut self, header: &[u8]) -> io::Result<Entry> {
+        let (mode, links, size_bytes, name_bytes) =
+            (field(header, 1)?, field(header, 4)?, field(header, 6)?, field(header, 11)?);
+        let path = self.name(name_bytes)?;
+        self.skip(padding(HEADER_BYTES as u64 + u64::from(name_bytes)))?;
+        Ok(Entry { path, mode, links, size_bytes: size_bytes.into() })
+    }
+
+    /// An entry that is the number of a file.
+    fn numbered(&self, number: u32) -> io::Result<Entry> {
+        let file = usize::try_from(number).ok().and_then(|number| self.files.get(number));
+        let file =
+            file.ok_or_else(|| invalid(format!("an entry is file {number}, and there are {}", self.files.len())))?;
+        if file.links > 1 {
+            // Which of them has the content is not said.
+            return Err(invalid(format!("{} is one of several links to a file", file.path)));
+        }
+        Ok(file.clone())
     }
 
     fn name(&mut self, name_bytes: u32) -> io::Result<String> {
@@ -190,7 +222,7 @@ mod tests {
     #[test]
     fn what_the_format_does_not_allow_is_named() {
         for (at, with, what) in [
-            (0, b"07070X".as_slice(), "07070X"),
+            (0, b"07070X0000000700".as_slice(), "file 7, and there are 0"),
             (0, b"070707", "not with 070701"),
             (6 + 6 * 8, b"+0000007", "field 6"),
             (6 + 11 * 8, b"ffffffff", "4294967295 bytes"),
@@ -203,6 +235,24 @@ mod tests {
             let err = read(&bytes, false).expect_err(what).to_string();
             assert!(err.contains(what), "{err}");
         }
+    }
+
+    #[test]
+    fn entries_that_are_numbers_are_looked_up() {
+        let file = |path: &str, links, size_bytes| Entry { path: path.to_owned(), mode: 0o100_644, links, size_bytes };
+        let files = vec![file("./b", 1, 5), file("./linked", 2, 1), file("./a", 1, 0)];
+        let mut bytes = b"07070X00000002\0\007070X00000000\0\0hello\0\0\0".to_vec();
+        let linked = [bytes.as_slice(), b"07070X00000001\0\0"].concat();
+        bytes.extend(Archive::default().finish());
+        let mut reader = Reader::with_files(bytes.as_slice(), files.clone());
+        assert_eq!(reader.next_entry().unwrap().as_ref(), Some(&files[2]));
+        assert_eq!(reader.next_entry().unwrap().as_ref(), Some(&files[0]));
+        let mut content = String::new();
+        reader.read_to_string(&mut content).unwrap();
+        assert_eq!((content.as_str(), reader.next_entry().unwrap()), ("hello", None));
+        let mut reader = Reader::with_files(linked.as_slice(), files);
+        let err = [0; 3].map(|_| reader.next_entry())[2].as_ref().unwrap_err().to_string();
+        assert!(err.contains("./linked is one of several links"), "{err}");
     }
 
     proptest! {

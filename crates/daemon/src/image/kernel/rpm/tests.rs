@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 
+use super::header::{MAGIC as HEADER_MAGIC, TYPE_INT32, TYPE_STRING, TYPE_STRING_ARRAY};
 use super::*;
 use crate::image::codec::Codec;
 use crate::image::codec::tests::encode;
@@ -19,14 +20,14 @@ const FILES: [(&str, &[u8]); 5] = [
     ("./usr/share/licenses/kernel-core/COPYING", b"text"),
 ];
 
-/// A header structure of these tags: number, type, value with its NUL where it has one.
-fn header(tags: &[(u32, u32, &[u8])]) -> Vec<u8> {
+/// A value of a tag: number, type, count, bytes.
+type Tag<'a> = (u32, u32, u32, &'a [u8]);
+
+fn header(tags: &[Tag<'_>]) -> Vec<u8> {
     let (mut index, mut store) = (Vec::new(), Vec::new());
-    for (tag, kind, value) in tags {
-        if *kind == TYPE_INT32 {
-            store.resize(store.len().next_multiple_of(4), 0);
-        }
-        for number in [*tag, *kind, store.len() as u32, 1] {
+    for (tag, kind, count, value) in tags {
+        store.resize(store.len().next_multiple_of(8), 0);
+        for number in [*tag, *kind, store.len() as u32, *count] {
             index.extend(number.to_be_bytes());
         }
         store.extend(*value);
@@ -40,19 +41,20 @@ fn header(tags: &[(u32, u32, &[u8])]) -> Vec<u8> {
     bytes
 }
 
-fn around(payload: &[u8]) -> Vec<u8> {
+fn around(payload: &[u8], more: &[Tag<'_>]) -> Vec<u8> {
     let mut bytes = LEAD_MAGIC.to_vec();
     bytes.extend([3, 0, 0, 0, 0, 1]);
     bytes.resize(LEAD_BYTES, 0);
-    bytes.extend(header(&[(62, 7, b"0123456789abcdef!")]));
+    bytes.extend(header(&[(62, 7, 17, b"0123456789abcdef!")]));
     bytes.resize(bytes.len().next_multiple_of(8), 0);
     let digest = format!("{}\0", Digest::of(payload));
-    bytes.extend(header(&[
-        (1000, TYPE_STRING, b"kernel-core\0"),
-        (TAG_PAYLOAD_FORMAT, TYPE_STRING, b"cpio\0"),
-        (TAG_PAYLOAD_DIGEST, TYPE_STRING_ARRAY, digest.as_bytes()),
-        (TAG_PAYLOAD_DIGEST_ALGORITHM, TYPE_INT32, &SHA256.to_be_bytes()),
-    ]));
+    let mut tags = vec![
+        (1000, TYPE_STRING, 1, b"kernel-core\0".as_slice()),
+        (TAG_PAYLOAD_FORMAT, TYPE_STRING, 1, b"cpio\0"),
+        (TAG_PAYLOAD_DIGEST, TYPE_STRING_ARRAY, 1, digest.as_bytes()),
+    ];
+    tags.extend(more);
+    bytes.extend(header(&tags));
     bytes.extend(payload);
     bytes
 }
@@ -65,7 +67,36 @@ pub(crate) fn package(codec: Option<Codec>, files: &[(&str, &[u8])]) -> Vec<u8> 
         archive.file(path, 0o644, content);
     }
     let plain = archive.finish();
-    around(&codec.map_or(plain.clone(), |codec| encode(codec, &plain)))
+    let algorithm: Tag<'_> = (TAG_PAYLOAD_DIGEST_ALGORITHM, TYPE_INT32, 1, &SHA256.to_be_bytes());
+    around(&codec.map_or(plain.clone(), |codec| encode(codec, &plain)), &[algorithm])
+}
+
+/// The same in rpm's sixth format, whose archive knows files by their numbers only. `sizes` are what the header claims.
+fn numbered(sizes: &[usize], directories: &[u8]) -> Vec<u8> {
+    let mut archive = Vec::new();
+    for (index, (_, content)) in FILES.iter().enumerate().rev() {
+        archive.extend(format!("07070X{index:08x}\0\0").bytes());
+        archive.extend(*content);
+        archive.resize(archive.len().next_multiple_of(4), 0);
+    }
+    archive.extend(Archive::default().finish());
+    let count = FILES.len() as u32;
+    let names: Vec<_> = FILES.iter().flat_map(|(path, _)| [path.rsplit('/').next().unwrap(), "\0"]).collect();
+    let indexes: Vec<u8> = [0u32, 0, 1, 0, 2].iter().flat_map(|index| index.to_be_bytes()).collect();
+    let modes: Vec<u8> = [0o100_644u16; 5].iter().flat_map(|mode| mode.to_be_bytes()).collect();
+    let inodes: Vec<u8> = (1..=count).flat_map(u32::to_be_bytes).collect();
+    let long_sizes: Vec<u8> = sizes.iter().flat_map(|size| (*size as u64).to_be_bytes()).collect();
+    around(
+        &encode(Codec::Zstd, &archive),
+        &[
+            (5008, 5, sizes.len() as u32, &long_sizes),
+            (1117, TYPE_STRING_ARRAY, count, names.concat().as_bytes()),
+            (1116, TYPE_INT32, count, &indexes),
+            (1030, 3, count, &modes),
+            (1096, TYPE_INT32, count, &inodes),
+            (1118, TYPE_STRING_ARRAY, 3, directories),
+        ],
+    )
 }
 
 fn unpack_file(file: &Path, out: &Path) -> Result<(), String> {
@@ -98,6 +129,22 @@ fn takes_the_kernel_and_nothing_else() {
         let dir = unpacked(&package(codec, &FILES)).unwrap();
         assert_taken(&dir.path().join("out"));
     }
+}
+
+#[test]
+fn files_known_by_their_numbers_are_taken() {
+    let sizes = FILES.map(|(_, content)| content.len());
+    let directories = "/lib/modules/6.1.0-9.fc41.x86_64/\0/lib/modules/6.1.0-9.fc41.x86_64/kernel/\0/usr/share/\0";
+    let dir = unpacked(&numbered(&sizes, directories.as_bytes())).unwrap();
+    assert_taken(&dir.path().join("out"));
+    for bad in ["/lib/\0", "/lib/\0/lib/", ""] {
+        let err = unpacked(&numbered(&sizes, bad.as_bytes())).unwrap_err();
+        assert!(err.contains("contradicts itself"), "{err}");
+    }
+    let err = unpacked(&numbered(&sizes[1..], directories.as_bytes())).unwrap_err();
+    assert!(err.contains("contradicts itself"), "{err}");
+    let err = unpacked(&numbered(&[1 << 40; 5], directories.as_bytes())).unwrap_err();
+    assert!(err.contains("payload cannot be read"), "{err}");
 }
 
 /// Has rpmbuild make a package of [`FILES`] with `macros`, and gives its file. `None` where there is no rpmbuild.
@@ -136,6 +183,18 @@ fn real_packages_are_read() {
         unpack_file(&file, &out).expect(payload);
         assert_taken(&out);
     }
+}
+
+/// `BANGER_TEST_KERNEL_RPM` names a `kernel-core` package.
+#[test]
+fn a_real_fedora_package_is_read() {
+    let Some(package) = std::env::var_os("BANGER_TEST_KERNEL_RPM") else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    unpack_file(Path::new(&package), dir.path()).expect("the package named by BANGER_TEST_KERNEL_RPM");
+    let boot: Vec<_> = fs::read_dir(dir.path().join("boot")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(boot.iter().any(|name| name.to_string_lossy().starts_with("vmlinuz-")), "{boot:?}");
 }
 
 #[test]
@@ -237,6 +296,7 @@ proptest! {
         bytes.extend(tail);
         if let Ok(header) = read_headers(&mut bytes.as_slice()) {
             let _texts = (header.text(TAG_PAYLOAD_DIGEST), header.number(TAG_PAYLOAD_DIGEST_ALGORITHM));
+            let _files = header.files();
         }
         let _outcome = unpacked(&bytes);
     }
