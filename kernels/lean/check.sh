@@ -3,7 +3,7 @@
 #
 #   check.sh [features.txt]            as root in a guest; the list is looked for beside this file
 #
-#   banger cp -r kernels/lean VM:/tmp/lean && banger exec VM -- sh /tmp/lean/check.sh
+#   banger cp kernels/lean/. VM:/tmp/lean && banger exec VM -- sh /tmp/lean/check.sh
 #
 # A line per feature: ok, FAILED with the command, or skipped where a program that the command needs is not in the image (nft,
 # unshare, tc). The status is 1 when one failed. What is made for a trial is made in namespaces of its own, or removed.

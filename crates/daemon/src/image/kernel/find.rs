@@ -44,6 +44,9 @@ pub(super) fn parts(source: &Source, work: &Path, watcher: Watcher<'_>) -> Resul
         let kernel = unpack(&packages, path, work, watcher)?;
         return Ok(Parts { kernel, named_config, roots: vec![work.to_owned()], described });
     }
+    if metadata.is_dir() {
+        return Err(KernelError::NotFound { path: path.clone(), why: NOT_A_PACKAGE.to_owned() });
+    }
     if !metadata.is_file() {
         return Err(failed(io::Error::other("it is neither a file nor a directory")));
     }
@@ -73,6 +76,8 @@ fn format_of(path: &Path) -> Result<Option<Format>, KernelError> {
     Ok(Format::of(&head, path))
 }
 
+/// What is said of one of several that is no package.
+const NOT_A_PACKAGE: &str = "given with other packages, it has to be one itself";
 /// What is said of a directory without a kernel.
 const NO_KERNEL: &str = "neither boot/vmlinuz* nor vmlinuz* nor vmlinux* is there";
 
@@ -84,7 +89,7 @@ fn unpack(packages: &[PathBuf], source: &Path, work: &Path, watcher: Watcher<'_>
     }
     watcher.stage("unpack package");
     for path in packages {
-        let not_one = || refuse(path, "given with other packages, it has to be one itself");
+        let not_one = || refuse(path, NOT_A_PACKAGE);
         let format = format_of(path)?.ok_or_else(not_one)?;
         package::unpack(path, format, work, watcher).map_err(|err| match watcher.check() {
             Ok(()) => KernelError::Package(err),

@@ -37,3 +37,20 @@ pub fn fuzz_package_bytes(data: &[u8]) {
     let left = std::fs::read_dir(dir.path()).expect("the directory made above");
     assert_eq!(left.count(), 1, "only the package itself is left");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::codec::Codec;
+
+    #[test]
+    fn packages_and_noise_stay_in_their_directory() {
+        let files: [(&str, &[u8]); 1] = [("./boot/vmlinuz-6.1", b"kernel")];
+        let rpm = rpm::tests::package(Some(Codec::Gzip), &files);
+        let deb = super::super::deb::tests::package(None, &files);
+        for bytes in [rpm.as_slice(), &rpm[..200], deb.as_slice(), &deb[..200], b"", b"\xed\xab\xee\xdb"] {
+            fuzz_package_bytes(bytes);
+            fuzz_kernel_bytes(bytes);
+        }
+    }
+}

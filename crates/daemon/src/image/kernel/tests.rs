@@ -162,11 +162,13 @@ fn several_packages_make_one_kernel() {
         assert!(err.hint().unwrap().contains("modules"), "{err}");
         let err = import_from(&paths[1], None).unwrap_err().to_string();
         assert!(err.contains("only modules"), "{err}");
-        let staging = tempfile::tempdir().unwrap();
-        let more = vec![root.path().join("boot/config-6.1.0-test")];
-        let source = Source { path: paths[0].clone(), more, config: None, modules: None };
-        let err = import(&source, staging.path(), Watcher::none()).unwrap_err().to_string();
-        assert!(err.contains("config-6.1.0-test") && err.contains("other packages"), "{err}");
+        let other = root.path().join("boot/config-6.1.0-test");
+        for [first, second] in [[&paths[0], &other], [&other, &paths[0]], [&root.path().join("boot"), &paths[0]]] {
+            let staging = tempfile::tempdir().unwrap();
+            let source = Source { path: first.clone(), more: vec![second.clone()], config: None, modules: None };
+            let err = import(&source, staging.path(), Watcher::none()).unwrap_err().to_string();
+            assert!(err.contains("/boot") && err.contains("other packages"), "{err}");
+        }
     }
 }
 

@@ -241,7 +241,7 @@ mod tests {
     fn entries_that_are_numbers_are_looked_up() {
         let file = |path: &str, links, size_bytes| Entry { path: path.to_owned(), mode: 0o100_644, links, size_bytes };
         let files = vec![file("./b", 1, 5), file("./linked", 2, 1), file("./a", 1, 0)];
-        let mut bytes = b"07070X00000002\0\007070X00000000\0\0hello\0\0\0".to_vec();
+        let mut bytes = b"07070X00000002\0\x0007070X00000000\0\0hello\0\0\0".to_vec();
         let linked = [bytes.as_slice(), b"07070X00000001\0\0"].concat();
         bytes.extend(Archive::default().finish());
         let mut reader = Reader::with_files(bytes.as_slice(), files.clone());
