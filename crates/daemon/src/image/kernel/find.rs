@@ -149,9 +149,9 @@ fn kernel_in(dir: &Path, source: &Path) -> Result<PathBuf, KernelError> {
         }
     }
     if found.is_empty() {
-        found = ["lib/modules", "usr/lib/modules"].iter().flat_map(|place| beside_modules(&dir.join(place))).collect();
+        let places = ["lib/modules", "usr/lib/modules"].map(|place| beside_modules(&dir.join(place)));
         // On a merged /usr both are one.
-        found.dedup_by_key(|path| fs::canonicalize(path).ok());
+        found = places.into_iter().find(|kernels| !kernels.is_empty()).unwrap_or_default();
     }
     found.sort();
     let refuse = |why| KernelError::NotFound { path: source.to_owned(), why };
