@@ -1,7 +1,7 @@
 //! What a VM boots from: kernels, images and the initramfs, made in-process.
 //!
 //! ```text
-//! .deb, vmlinuz, directory ──kernel::import──► vmlinux  modules.ext4  needed-modules/  manifest.json
+//! .deb, .rpm, vmlinuz, directory ──kernel::import──► vmlinux  modules.ext4  needed-modules/  manifest.json
 //! recipe ──build::build──► tar ──rootfs::write──► rootfs.ext4  manifest.json
 //! layers ──layers::flatten──► rootfs.ext4
 //! agent + needed-modules ──initramfs::ensure──► <cache>/initramfs-<digest>.cpio

@@ -2,8 +2,12 @@
 //!
 //! The format is Documentation/driver-api/early-userspace/buffer-format.rst: a header of 6 bytes of magic and 13
 //! fields of 8 hexadecimal digits, the name with its NUL, the content; name and content are padded to 4 bytes. Equal
-//! entries give equal bytes: times are 0 and inode numbers count up.
+//! entries give equal bytes: times are 0 and inode numbers count up. [`reader`] reads such archives from elsewhere.
 
+pub(crate) mod reader;
+
+/// Bytes of an entry's header.
+const HEADER_BYTES: usize = 110;
 const TRAILER: &str = "TRAILER!!!";
 const S_IFDIR: u32 = 0o040_000;
 const S_IFREG: u32 = 0o100_000;
@@ -69,8 +73,6 @@ impl Archive {
 pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    const HEADER_BYTES: usize = 110;
 
     /// One entry as the kernel's unpacker (init/initramfs.c) would see it.
     #[derive(Debug, Clone, PartialEq, Eq)]

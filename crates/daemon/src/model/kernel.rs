@@ -43,7 +43,47 @@ impl KernelManifest {
     pub fn id(&self) -> KernelId {
         KernelId::from_random(self.digest.id_bytes())
     }
+
+    /// What developers miss in a guest with this kernel. An option that its import did not look at is not missed.
+    pub fn missed(&self) -> impl Iterator<Item = &'static Wish> {
+        WISHES.iter().filter(|wish| self.options.get(wish.option) == Some(&OptionState::Absent))
+    }
 }
+
+/// An option that a guest boots without, and that somebody will miss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wish {
+    /// The option.
+    pub option: &'static str,
+    /// The module that carries it, where it can be one.
+    pub module: Option<&'static str>,
+    /// What is not there without it, to tell a person.
+    pub without: &'static str,
+}
+
+const fn wish(option: &'static str, module: Option<&'static str>, without: &'static str) -> Wish {
+    Wish { option, module, without }
+}
+
+/// What is missed where it is not there.
+pub const WISHES: &[Wish] = &[
+    wish("CONFIG_NF_TABLES", Some("nf_tables"), "no firewall in the guest, no containers with a network of their own"),
+    wish("CONFIG_BRIDGE", Some("bridge"), "no containers with a network of their own"),
+    wish("CONFIG_VETH", Some("veth"), "no containers with a network of their own"),
+    wish("CONFIG_TUN", Some("tun"), "no tunnels made by programs: OpenVPN, rootless containers"),
+    wish("CONFIG_WIREGUARD", Some("wireguard"), "no WireGuard"),
+    wish("CONFIG_FUSE_FS", Some("fuse"), "no filesystems made by programs: sshfs, AppImage, rootless containers"),
+    wish("CONFIG_EROFS_FS", Some("erofs"), "no erofs images"),
+    wish("CONFIG_BPF_SYSCALL", None, "no bpf: systemd's filters of devices and addresses, tracing"),
+    wish("CONFIG_MEMCG", None, "no limits of memory for services and containers"),
+    wish("CONFIG_CGROUP_PIDS", None, "no limits of processes for services and containers"),
+    wish("CONFIG_SECCOMP", None, "no filters of system calls: Docker, systemd's sandboxes"),
+    wish("CONFIG_USER_NS", None, "no rootless containers"),
+    wish("CONFIG_IPV6", Some("ipv6"), "no IPv6"),
+    wish("CONFIG_HW_RANDOM_VIRTIO", Some("virtio_rng"), "no random numbers from the host"),
+    wish("CONFIG_VMGENID", Some("vmgenid"), "a kernel that is not told when its machine was copied, but by the agent"),
+    wish("CONFIG_SERIAL_8250_CONSOLE", None, "a console without the kernel's messages"),
+];
 
 /// The drive with a kernel's module tree: the content of `/lib/modules/<release>` at its root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -168,6 +168,7 @@ impl Maker for Workshop {
         };
         let source = kernel::Source {
             path: PathBuf::from(path),
+            more: Vec::new(),
             config: config.as_ref().map(PathBuf::from),
             modules: modules.as_ref().map(PathBuf::from),
         };

@@ -1,63 +1,70 @@
 //! Says whether a kernel can run the guest: reads its configuration and checks the options the guest needs.
 //!
-//! [`NEEDS`] is the list, [`RECORDED`] what is noted beside it. An option built as a module counts only if the module
+//! [`NEEDS`] is the list, [`WISHES`] what is missed where it is not there, [`RECORDED`] what is noted beside them. An option built as a module counts only if the module
 //! is in the tree. A kernel that came without a configuration is judged by its module tree, where options that leave
 //! no trace there stay unknown.
 
 use std::collections::BTreeMap;
 
 use super::modules::ModuleTree;
-use crate::model::kernel::{ConfigSource, OptionState};
+use crate::model::kernel::{ConfigSource, OptionState, WISHES};
 
 /// Lines a configuration may have; a full one has some 12,000.
 const LINES_MAX: usize = 100_000;
 
-/// One thing the guest needs: any one of several options.
+/// One thing the guest needs.
 pub(crate) struct Need {
-    /// The options, each with the module that carries it where it can be one.
-    any_of: &'static [(&'static str, Option<&'static str>)],
+    option: &'static str,
+    /// The module that carries it, where it can be one.
+    module: Option<&'static str>,
     /// What for, to tell a person.
     purpose: &'static str,
 }
 
-const fn need(any_of: &'static [(&'static str, Option<&'static str>)], purpose: &'static str) -> Need {
-    Need { any_of, purpose }
+const fn need(option: &'static str, module: Option<&'static str>, purpose: &'static str) -> Need {
+    Need { option, module, purpose }
 }
 
-/// What a kernel must have.
+/// What a kernel must have. No VMM here has a PCI bus, so that a kernel that finds virtio's devices only there finds none;
+/// each has another channel for the agent, and a VM may be started by any.
 const NEEDS: &[Need] = &[
-    need(&[("CONFIG_X86_64", None)], "a 64-bit guest"),
-    need(&[("CONFIG_BLK_DEV_INITRD", None)], "the initramfs"),
-    need(&[("CONFIG_BINFMT_ELF", None)], "running programs"),
-    need(&[("CONFIG_DEVTMPFS", None)], "device nodes"),
-    need(&[("CONFIG_TMPFS", None)], "/run"),
-    need(&[("CONFIG_PROC_FS", None)], "/proc"),
-    need(&[("CONFIG_SYSFS", None)], "/sys"),
-    need(&[("CONFIG_CGROUPS", None)], "systemd and containers"),
-    need(&[("CONFIG_UNIX", Some("unix"))], "local sockets"),
-    need(&[("CONFIG_VIRTIO", Some("virtio"))], "every device of the VM"),
-    need(
-        &[("CONFIG_VIRTIO_MMIO", Some("virtio_mmio")), ("CONFIG_VIRTIO_PCI", Some("virtio_pci"))],
-        "finding the VM's devices",
-    ),
-    need(&[("CONFIG_VIRTIO_BLK", Some("virtio_blk"))], "the VM's drives"),
-    need(&[("CONFIG_VIRTIO_CONSOLE", Some("virtio_console"))], "the agent's channel"),
-    need(&[("CONFIG_VIRTIO_NET", Some("virtio_net"))], "the VM's network"),
-    need(&[("CONFIG_EXT4_FS", Some("ext4"))], "the VM's drives"),
-    need(&[("CONFIG_OVERLAY_FS", Some("overlay"))], "the VM's own layer over the image"),
+    need("CONFIG_X86_64", None, "a 64-bit guest"),
+    need("CONFIG_BLK_DEV_INITRD", None, "the initramfs"),
+    need("CONFIG_BINFMT_ELF", None, "running programs"),
+    need("CONFIG_BINFMT_SCRIPT", Some("binfmt_script"), "running scripts"),
+    need("CONFIG_FUTEX", None, "programs with threads"),
+    need("CONFIG_MULTIUSER", None, "users other than root"),
+    need("CONFIG_UNIX98_PTYS", None, "terminals"),
+    need("CONFIG_DEVTMPFS", None, "device nodes"),
+    need("CONFIG_TMPFS", None, "/run"),
+    need("CONFIG_PROC_FS", None, "/proc"),
+    need("CONFIG_SYSFS", None, "/sys"),
+    need("CONFIG_CGROUPS", None, "systemd and containers"),
+    need("CONFIG_EPOLL", None, "the agent and systemd"),
+    need("CONFIG_SIGNALFD", None, "systemd"),
+    need("CONFIG_TIMERFD", None, "systemd"),
+    need("CONFIG_EVENTFD", None, "the agent and systemd"),
+    need("CONFIG_INOTIFY_USER", None, "systemd"),
+    need("CONFIG_FHANDLE", None, "systemd"),
+    need("CONFIG_NET", None, "the VM's network"),
+    need("CONFIG_INET", None, "the VM's network"),
+    need("CONFIG_UNIX", Some("unix"), "local sockets"),
+    need("CONFIG_ACPI", None, "finding the VM's devices in QEMU"),
+    need("CONFIG_VIRTIO", Some("virtio"), "every device of the VM"),
+    need("CONFIG_VIRTIO_MMIO", Some("virtio_mmio"), "finding the VM's devices, which are on no PCI bus"),
+    need("CONFIG_VIRTIO_BLK", Some("virtio_blk"), "the VM's drives"),
+    need("CONFIG_VIRTIO_CONSOLE", Some("virtio_console"), "the agent's channel in QEMU"),
+    need("CONFIG_VIRTIO_VSOCKETS", Some("vmw_vsock_virtio_transport"), "the agent's channel in Firecracker"),
+    need("CONFIG_VIRTIO_NET", Some("virtio_net"), "the VM's network"),
+    need("CONFIG_EXT4_FS", Some("ext4"), "the VM's drives"),
+    need("CONFIG_OVERLAY_FS", Some("overlay"), "the VM's own layer over the image"),
 ];
 
-/// Options that are recorded for the drivers and for people, and refused by nobody here.
+/// Options that are recorded for the drivers and for people beside [`NEEDS`] and [`WISHES`], and refused by nobody.
 const RECORDED: &[(&str, Option<&str>)] = &[
-    ("CONFIG_ACPI", None),
+    ("CONFIG_VIRTIO_PCI", Some("virtio_pci")),
     ("CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES", None),
     ("CONFIG_VSOCKETS", Some("vsock")),
-    ("CONFIG_VIRTIO_VSOCKETS", Some("vmw_vsock_virtio_transport")),
-    ("CONFIG_EROFS_FS", Some("erofs")),
-    ("CONFIG_FUSE_FS", Some("fuse")),
-    ("CONFIG_NF_TABLES", Some("nf_tables")),
-    ("CONFIG_BRIDGE", Some("bridge")),
-    ("CONFIG_HW_RANDOM_VIRTIO", Some("virtio_rng")),
     ("CONFIG_MODULE_SIG_FORCE", None),
     ("CONFIG_PVH", None),
 ];
@@ -66,10 +73,10 @@ const RECORDED: &[(&str, Option<&str>)] = &[
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
     /// An option is off.
-    #[error("{} is not set, and the guest needs it for {purpose}", .options.join(" or "))]
+    #[error("{option} is not set, and the guest needs it for {purpose}")]
     NotSet {
-        /// The option, or the several of which one would do.
-        options: Vec<&'static str>,
+        /// The option.
+        option: &'static str,
         /// What for.
         purpose: &'static str,
     },
@@ -81,6 +88,9 @@ pub enum Unfit {
         /// The module.
         module: &'static str,
     },
+    /// It cannot be entered as an ELF file by every VMM.
+    #[error("it has no PVH entry (CONFIG_PVH), which QEMU needs to start an unpacked kernel")]
+    NoPvh,
     /// There is nothing to judge by.
     #[error("there is no configuration to check: none inside the kernel image, none beside it and no module tree")]
     NoConfig,
@@ -131,10 +141,11 @@ pub(crate) struct Facts {
 
 /// Reads the facts from a configuration, or without one from the module tree.
 pub(crate) fn facts(config: Option<(&Config, ConfigSource)>, tree: Option<&ModuleTree>) -> Result<Facts, Unfit> {
-    let needed = NEEDS.iter().flat_map(|need| need.any_of);
-    let looked_at = needed.chain(RECORDED);
+    let needed = NEEDS.iter().map(|need| (need.option, need.module));
+    let wished = WISHES.iter().map(|wish| (wish.option, wish.module));
+    let looked_at = needed.chain(wished).chain(RECORDED.iter().copied());
     if let Some((config, source)) = config {
-        let options = looked_at.map(|(option, _)| ((*option).to_owned(), config.get(option)));
+        let options = looked_at.map(|(option, _)| (option.to_owned(), config.get(option)));
         return Ok(Facts { source, options: options.collect() });
     }
     let tree = tree.ok_or(Unfit::NoConfig)?;
@@ -148,12 +159,12 @@ pub(crate) fn facts(config: Option<(&Config, ConfigSource)>, tree: Option<&Modul
         source: ConfigSource::ModuleTree,
         options: looked_at
             .map(|(option, module)| {
-                let derived = match (*option, state(*module)) {
+                let derived = match (option, state(module)) {
                     // af_unix is bool or tristate by version, and a bool leaves no trace in modules.builtin.
                     ("CONFIG_UNIX", OptionState::Absent) => OptionState::Unknown,
                     (_, state) => state,
                 };
-                ((*option).to_owned(), derived)
+                (option.to_owned(), derived)
             })
             .collect(),
     })
@@ -161,27 +172,16 @@ pub(crate) fn facts(config: Option<(&Config, ConfigSource)>, tree: Option<&Modul
 
 /// Refuses a kernel that cannot run the guest, naming the option.
 pub(crate) fn check(facts: &Facts, tree: Option<&ModuleTree>) -> Result<(), Unfit> {
-    for need in NEEDS {
-        let mut missing_module = None;
-        let satisfied = need.any_of.iter().any(|(option, module)| {
-            match facts.options.get(*option).copied().unwrap_or(OptionState::Absent) {
-                OptionState::BuiltIn | OptionState::Unknown => true,
-                OptionState::Absent => false,
-                OptionState::Module => {
-                    let module = module.unwrap_or(option);
-                    let there = tree.is_some_and(|tree| tree.has(module));
-                    if !there {
-                        missing_module = Some(Unfit::ModuleMissing { option, module });
-                    }
-                    there
+    for Need { option, module, purpose } in NEEDS {
+        match facts.options.get(*option).copied().unwrap_or(OptionState::Absent) {
+            OptionState::BuiltIn | OptionState::Unknown => {}
+            OptionState::Absent => return Err(Unfit::NotSet { option, purpose }),
+            OptionState::Module => {
+                let module = module.unwrap_or(option);
+                if !tree.is_some_and(|tree| tree.has(module)) {
+                    return Err(Unfit::ModuleMissing { option, module });
                 }
             }
-        });
-        if !satisfied {
-            return Err(missing_module.unwrap_or_else(|| Unfit::NotSet {
-                options: need.any_of.iter().map(|(option, _)| *option).collect(),
-                purpose: need.purpose,
-            }));
         }
     }
     Ok(())
@@ -194,7 +194,7 @@ mod tests {
 
     /// A configuration with everything needed built in.
     fn complete() -> String {
-        NEEDS.iter().map(|need| format!("{}=y\n", need.any_of[0].0)).collect()
+        NEEDS.iter().map(|need| format!("{}=y\n", need.option)).collect()
     }
 
     fn judge(text: &str, tree: Option<&ModuleTree>) -> Result<(), Unfit> {
@@ -224,18 +224,42 @@ mod tests {
     #[test]
     fn each_missing_option_is_named() {
         assert_eq!(judge(&complete(), None), Ok(()));
-        for need in NEEDS {
-            let option = need.any_of[0].0;
+        for Need { option, purpose, .. } in NEEDS {
             let text = complete().replace(&format!("{option}=y\n"), &format!("# {option} is not set\n"));
             let err = judge(&text, None).expect_err(option).to_string();
-            assert!(err.contains(&format!("{option} ")), "{err}");
+            assert_eq!(err, format!("{option} is not set, and the guest needs it for {purpose}"));
+        }
+        for option in
+            ["OVERLAY_FS", "VIRTIO_VSOCKETS", "VIRTIO_CONSOLE", "VIRTIO_BLK", "EXT4_FS", "CGROUPS", "DEVTMPFS"]
+        {
+            assert!(NEEDS.iter().any(|need| need.option.strip_prefix("CONFIG_") == Some(option)), "{option}");
         }
     }
 
     #[test]
-    fn one_of_several_is_enough() {
+    fn a_kernel_that_knows_only_pci_is_refused() {
         let text = complete().replace("CONFIG_VIRTIO_MMIO=y", "CONFIG_VIRTIO_PCI=y");
-        assert_eq!(judge(&text, None), Ok(()));
+        let err = judge(&text, None).expect_err("no VMM has PCI").to_string();
+        assert!(err.starts_with("CONFIG_VIRTIO_MMIO is not set") && err.contains("no PCI bus"), "{err}");
+    }
+
+    #[test]
+    fn the_lean_kernel_has_all_that_is_needed_and_wished_for_built_in() {
+        let fragment = Config::parse(include_str!("../../../../../kernels/lean/fragment.config"));
+        for option in NEEDS.iter().map(|need| need.option).chain(WISHES.iter().map(|wish| wish.option)) {
+            assert_eq!(fragment.get(option), OptionState::BuiltIn, "{option}");
+        }
+    }
+
+    #[test]
+    fn an_option_stands_in_one_list() {
+        let listed = NEEDS.iter().map(|need| need.option).chain(WISHES.iter().map(|wish| wish.option));
+        let mut all: Vec<_> = listed.chain(RECORDED.iter().map(|(option, _)| *option)).collect();
+        assert!(all.iter().all(|option| option.starts_with("CONFIG_")));
+        all.sort_unstable();
+        let count = all.len();
+        all.dedup();
+        assert_eq!(all.len(), count);
     }
 
     #[test]
@@ -253,15 +277,17 @@ mod tests {
     #[test]
     fn without_a_config_the_tree_decides() {
         assert_eq!(facts(None, None), Err(Unfit::NoConfig));
-        let deps = "a/virtio.ko:\na/virtio_mmio.ko:\na/virtio-blk.ko:\na/virtio_console.ko:\na/virtio_net.ko:\n";
-        let lacking = ModuleTree::parse(deps, "kernel/fs/ext4/ext4.ko\n").expect("lines");
+        let deps = "a/virtio.ko:\na/virtio_mmio.ko:\na/virtio-blk.ko:\na/virtio_console.ko:\na/virtio_net.ko:\n\
+            a/vmw_vsock_virtio_transport.ko:\n";
+        let builtin = "kernel/fs/ext4/ext4.ko\nkernel/fs/binfmt_script.ko\n";
+        let lacking = ModuleTree::parse(deps, builtin).expect("lines");
         let derived = facts(None, Some(&lacking)).expect("a tree");
         assert_eq!(derived.options["CONFIG_EXT4_FS"], OptionState::BuiltIn);
         assert_eq!(derived.options["CONFIG_VIRTIO_BLK"], OptionState::Module);
         assert_eq!(derived.options["CONFIG_CGROUPS"], OptionState::Unknown);
         let err = check(&derived, Some(&lacking)).expect_err("no overlay").to_string();
         assert!(err.contains("CONFIG_OVERLAY_FS"), "{err}");
-        let whole = ModuleTree::parse(&format!("{deps}a/overlay.ko:\n"), "kernel/fs/ext4/ext4.ko\n").expect("lines");
+        let whole = ModuleTree::parse(&format!("{deps}a/overlay.ko:\n"), builtin).expect("lines");
         let derived = facts(None, Some(&whole)).expect("a tree");
         assert_eq!(check(&derived, Some(&whole)), Ok(()));
     }

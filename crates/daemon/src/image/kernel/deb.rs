@@ -1,109 +1,22 @@
-//! Takes the kernel out of a Debian kernel package, deb(5): an ar archive whose `data.tar` holds `boot/` and `lib/modules/`.
-//!
-//! Nothing is unpacked as the archive wishes: only regular files beneath the two directories are taken, each is
-//! written to a path built from checked names, and counts and sizes are bounded.
+//! Reads a Debian package, deb(5): an ar archive whose `data.tar` holds the files.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::image::codec::Codec;
+use super::package::{PackageError, UNPACKED_MAX_BYTES, Unpacking};
 use crate::image::stream::{Bounded, Watched, copy};
 use crate::model::progress::Watcher;
-
-/// Entries a package may have; a distribution kernel has some 5,000.
-const ENTRIES_MAX: usize = 200_000;
-/// Bytes a package may unpack to; a distribution kernel has some 400 MB.
-const UNPACKED_MAX_BYTES: u64 = 4 << 30;
-/// Longest path taken from a package.
-const PATH_MAX_BYTES: usize = 1024;
-
-/// Why a package cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum DebError {
-    /// The file cannot be opened.
-    #[error("cannot open {}", .package.display())]
-    Open {
-        /// The package.
-        package: PathBuf,
-        /// The cause.
-        #[source]
-        err: io::Error,
-    },
-    /// The outer archive is damaged.
-    #[error("{} is not a whole Debian package", .package.display())]
-    Archive {
-        /// The package.
-        package: PathBuf,
-        /// The cause.
-        #[source]
-        err: io::Error,
-    },
-    /// The outer archive has no data.
-    #[error("{} is not a Debian package: it has no data.tar", .package.display())]
-    NoData {
-        /// The package.
-        package: PathBuf,
-    },
-    /// The data is in a format that is not read.
-    #[error("{} cannot be unpacked: {member} is in an unknown or unsupported format", .package.display())]
-    Codec {
-        /// The package.
-        package: PathBuf,
-        /// The member.
-        member: String,
-    },
-    /// The data is damaged.
-    #[error("{} is damaged: {member} cannot be read at {}", .package.display(), .entry.as_deref().unwrap_or("its start"))]
-    Data {
-        /// The package.
-        package: PathBuf,
-        /// The member.
-        member: String,
-        /// The entry, or the last one that could be read.
-        entry: Option<String>,
-        /// The cause.
-        #[source]
-        err: io::Error,
-    },
-    /// An entry has a name that leads outside.
-    #[error("{} is refused: entry {entry:?} in {member} {why}", .package.display())]
-    Entry {
-        /// The package.
-        package: PathBuf,
-        /// The member.
-        member: String,
-        /// The entry.
-        entry: String,
-        /// The rule it breaks.
-        why: &'static str,
-    },
-    /// A file cannot be written.
-    #[error(transparent)]
-    Write(#[from] sys::fs::FsError),
-}
-
-/// The path an entry is taken to beneath the target, if it is one a kernel consists of.
-fn wanted(path: &str) -> Option<PathBuf> {
-    let path = path.strip_prefix("./").unwrap_or(path);
-    let path = path.strip_prefix("usr/").unwrap_or(path);
-    if let Some(name) = path.strip_prefix("boot/") {
-        let kept = ["vmlinuz-", "vmlinux-", "config-"].iter().any(|kind| name.starts_with(kind));
-        return (kept && !name.contains('/')).then(|| Path::new("boot").join(name));
-    }
-    let below = path.strip_prefix("lib/modules/")?;
-    Some(Path::new("lib/modules").join(below))
-}
 
 /// Unpacks the kernel in `package` to `target/{boot,lib/modules}`.
 ///
 /// # Errors
-/// [`DebError`], naming the package, the member and the entry.
-pub(crate) fn unpack(package: &Path, target: &Path, watcher: Watcher<'_>) -> Result<(), DebError> {
-    let opened = |err| DebError::Open { package: package.to_owned(), err };
+/// [`PackageError`], naming the package, the member and the entry.
+pub(crate) fn unpack(package: &Path, target: &Path, watcher: Watcher<'_>) -> Result<(), PackageError> {
+    let opened = |err| PackageError::Open { package: package.to_owned(), err };
     let file = File::open(package).map_err(opened)?;
     let length = file.metadata().map_err(opened)?.len();
-    let damaged = |err| DebError::Archive { package: package.to_owned(), err };
+    let damaged = |err| PackageError::Archive { package: package.to_owned(), format: "Debian", err };
     let mut archive = ar::Archive::new(Watched::new(BufReader::new(file), watcher, Some(length)));
     while let Some(member) = archive.next_entry() {
         let mut member = member.map_err(damaged)?;
@@ -112,7 +25,7 @@ pub(crate) fn unpack(package: &Path, target: &Path, watcher: Watcher<'_>) -> Res
             continue;
         }
         let (size, mut data) = (member.header().size(), Counted { inner: &mut member, bytes: 0 });
-        Unpacking { package, member: &name, target, watcher }.data(&mut data)?;
+        self::data(&Unpacking { package, member: &name, target, watcher }, &mut data)?;
         // What follows the compressed stream is padding at most; reading it shows a cut package.
         copy(&mut data, &mut io::sink(), watcher).map_err(damaged)?;
         if data.bytes != size {
@@ -124,7 +37,7 @@ pub(crate) fn unpack(package: &Path, target: &Path, watcher: Watcher<'_>) -> Res
         }
         return Ok(());
     }
-    Err(DebError::NoData { package: package.to_owned() })
+    Err(PackageError::NoData { package: package.to_owned() })
 }
 
 struct Counted<R> {
@@ -140,90 +53,28 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// One unpacking: what its errors must name.
-struct Unpacking<'a> {
-    package: &'a Path,
-    member: &'a str,
-    target: &'a Path,
-    watcher: Watcher<'a>,
-}
-
-impl Unpacking<'_> {
-    fn data(&self, reader: &mut dyn Read) -> Result<(), DebError> {
-        let damaged = |entry: Option<&String>, err| DebError::Data {
-            package: self.package.to_owned(),
-            member: self.member.to_owned(),
-            entry: entry.cloned(),
-            err,
-        };
-        let mut head = Vec::new();
-        reader.take(8).read_to_end(&mut head).map_err(|err| damaged(None, err))?;
-        let whole = io::Cursor::new(head.clone()).chain(reader);
-        let unsupported = || DebError::Codec { package: self.package.to_owned(), member: self.member.to_owned() };
-        let plain: Box<dyn Read> = match Codec::sniff(&head) {
-            Some(codec) => codec.decode(whole).map_err(|_| unsupported())?,
-            None if self.member == "data.tar" => Box::new(whole),
-            None => return Err(unsupported()),
-        };
-        let mut archive = tar::Archive::new(Bounded::new(plain, UNPACKED_MAX_BYTES));
-        let mut last = None;
-        let entries = archive.entries().map_err(|err| damaged(None, err))?;
-        for (count, entry) in entries.enumerate() {
-            let mut entry = entry.map_err(|err| damaged(last.as_ref(), err))?;
-            let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            if count >= ENTRIES_MAX {
-                return Err(self.refuse(path, "is one too many"));
-            }
-            if let Some(to) = self.place(&path, entry.header().entry_type())? {
-                self.write(&mut entry, &to, &path)?;
-            }
-            last = Some(path);
-        }
-        // The checksum of the compressed data comes last.
-        copy(&mut archive.into_inner(), &mut io::sink(), self.watcher).map_err(|err| damaged(last.as_ref(), err))?;
-        Ok(())
+fn data(unpacking: &Unpacking<'_>, reader: &mut dyn Read) -> Result<(), PackageError> {
+    let plain = unpacking.decode(reader, unpacking.member == "data.tar")?;
+    let mut archive = tar::Archive::new(Bounded::new(plain, UNPACKED_MAX_BYTES));
+    let mut last: Option<String> = None;
+    let entries = archive.entries().map_err(|err| unpacking.damaged(None, err))?;
+    for (count, entry) in entries.enumerate() {
+        let mut entry = entry.map_err(|err| unpacking.damaged(last.as_deref(), err))?;
+        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let is_file = entry.header().entry_type().is_file();
+        unpacking.take(&path, count, is_file, &mut entry)?;
+        last = Some(path);
     }
-
-    fn refuse(&self, entry: String, why: &'static str) -> DebError {
-        DebError::Entry { package: self.package.to_owned(), member: self.member.to_owned(), entry, why }
-    }
-
-    /// Where an entry goes; `None` for those that are not taken.
-    fn place(&self, path: &str, kind: tar::EntryType) -> Result<Option<PathBuf>, DebError> {
-        if path.starts_with('/') || path.split('/').any(|name| name == "..") {
-            return Err(self.refuse(path.chars().take(200).collect(), "leads outside the package"));
-        }
-        if path.len() > PATH_MAX_BYTES || path.contains('\0') {
-            return Err(
-                self.refuse(path.chars().take(200).collect(), "has a name that is too long or holds a NUL byte")
-            );
-        }
-        Ok(wanted(path).filter(|_| kind.is_file()).map(|below| self.target.join(below)))
-    }
-
-    fn write(&self, entry: &mut dyn Read, to: &Path, path: &str) -> Result<(), DebError> {
-        if let Some(parent) = to.parent() {
-            sys::fs::create_private_dir(parent)?;
-        }
-        let mut file = sys::fs::create_new(to, 0o600)?;
-        copy(entry, &mut file, self.watcher).map(|_| ()).map_err(|err| match err.kind() {
-            // Only writing meets a full disk: the package is as good as before.
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                sys::fs::FsError { act: "write", path: to.to_owned(), source: err }.into()
-            }
-            _ => DebError::Data {
-                package: self.package.to_owned(),
-                member: self.member.to_owned(),
-                entry: Some(path.to_owned()),
-                err,
-            },
-        })
-    }
+    // The checksum of the compressed data comes last.
+    copy(&mut archive.into_inner(), &mut io::sink(), unpacking.watcher)
+        .map_err(|err| unpacking.damaged(last.as_deref(), err))?;
+    Ok(())
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::image::codec::Codec;
     use crate::image::codec::tests::encode;
     use proptest::prelude::*;
 

@@ -4,7 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{KernelError, Source, deb, is_release, modules, tree};
+use super::package::{self, Format};
+use super::{KernelError, Source, is_release, modules, tree};
 use crate::model::progress::Watcher;
 
 /// Where a kernel's parts are.
@@ -20,7 +21,14 @@ pub(super) struct Parts {
     pub(super) described: String,
 }
 
-/// Looks at what `source` is and finds the kernel in it; a package is unpacked to `work`.
+/// Packages that make one kernel: Fedora has five and some for less common hardware.
+const PACKAGES_MAX: usize = 16;
+/// What names of packages with a kernel or modules begin with.
+const PACKAGES: &[&str] = &["linux-image-", "linux-modules-", "kernel-"];
+/// Parts of names of packages beside a kernel that a guest has no use of.
+const NOT_A_KERNELS: &[&str] = &["-dbg", "-debug", "-devel", "-doc", "-headers", "-tools", "-uki", "-cross"];
+
+/// Looks at what `source` is and finds the kernel in it; packages are unpacked to `work`.
 pub(super) fn parts(source: &Source, work: &Path, watcher: Watcher<'_>) -> Result<Parts, KernelError> {
     let path = &source.path;
     let failed = |err| KernelError::Read { path: path.clone(), err };
@@ -28,38 +36,96 @@ pub(super) fn parts(source: &Source, work: &Path, watcher: Watcher<'_>) -> Resul
     let described =
         path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
     let named_config = source.config.clone();
+    if metadata.is_dir() && source.more.is_empty() {
+        let packages = match kernel_in(path, path) {
+            Ok(kernel) => return Ok(Parts { kernel, named_config, roots: vec![path.clone()], described }),
+            Err(none) => packages_in(path)?.ok_or(none)?,
+        };
+        let kernel = unpack(&packages, path, work, watcher)?;
+        return Ok(Parts { kernel, named_config, roots: vec![work.to_owned()], described });
+    }
     if metadata.is_dir() {
-        let kernel = kernel_in(path, path)?;
-        return Ok(Parts { kernel, named_config, roots: vec![path.clone()], described });
+        return Err(KernelError::NotFound { path: path.clone(), why: NOT_A_PACKAGE.to_owned() });
     }
     if !metadata.is_file() {
         return Err(failed(io::Error::other("it is neither a file nor a directory")));
     }
-    if is_package(path)? {
-        watcher.stage("unpack package");
-        deb::unpack(path, work, watcher).map_err(|err| match watcher.check() {
-            Ok(()) => KernelError::Deb(err),
-            Err(cancelled) => cancelled.into(),
-        })?;
-        let kernel = kernel_in(work, path)?;
-        return Ok(Parts { kernel, named_config, roots: vec![work.to_owned()], described });
+    if source.more.is_empty() && format_of(path)?.is_none() {
+        // A file in some /boot has its modules beside that directory, Fedora's is among them.
+        let roots = path.ancestors().skip(1).take(2).map(Path::to_owned).collect();
+        return Ok(Parts { kernel: path.clone(), named_config, roots, described });
     }
-    // A file in some /boot has its modules beside that directory.
-    let roots = path.ancestors().skip(1).take(2).map(Path::to_owned).collect();
-    Ok(Parts { kernel: path.clone(), named_config, roots, described })
+    let packages: Vec<_> = [path].into_iter().chain(&source.more).cloned().collect();
+    let kernel = unpack(&packages, path, work, watcher)?;
+    let described = match source.more.len() {
+        0 => described,
+        more => format!("{described} and {more} more"),
+    };
+    Ok(Parts { kernel, named_config, roots: vec![work.to_owned()], described })
 }
 
-fn is_package(path: &Path) -> Result<bool, KernelError> {
+fn format_of(path: &Path) -> Result<Option<Format>, KernelError> {
     use std::io::Read;
     let failed = |err| KernelError::Read { path: path.to_owned(), err };
     let mut head = Vec::new();
-    let file = fs::File::open(path).map_err(failed)?;
+    let file = fs::File::open(path).map_err(|err| match err.kind() {
+        io::ErrorKind::PermissionDenied => KernelError::Closed { path: path.to_owned() },
+        _ => failed(err),
+    })?;
     file.take(8).read_to_end(&mut head).map_err(failed)?;
-    let named = path.extension().is_some_and(|extension| extension == "deb");
-    Ok(head == b"!<arch>\n" || named)
+    Ok(Format::of(&head, path))
 }
 
-/// The one kernel image in a directory, in its `boot/` or itself; `source` is what a person knows it by.
+/// What is said of one of several that is no package.
+const NOT_A_PACKAGE: &str = "given with other packages, it has to be one itself";
+/// What is said of a directory without a kernel.
+const NO_KERNEL: &str = "neither boot/vmlinuz* nor vmlinuz* nor vmlinux* is there";
+
+/// Unpacks the packages of one kernel over each other, and finds the kernel; `source` is what a person knows them by.
+fn unpack(packages: &[PathBuf], source: &Path, work: &Path, watcher: Watcher<'_>) -> Result<PathBuf, KernelError> {
+    let refuse = |path: &Path, why: &str| KernelError::NotFound { path: path.to_owned(), why: why.to_owned() };
+    if packages.len() > PACKAGES_MAX {
+        return Err(refuse(source, "more packages than make one kernel, name those of one"));
+    }
+    watcher.stage("unpack package");
+    for path in packages {
+        let not_one = || refuse(path, NOT_A_PACKAGE);
+        let format = format_of(path)?.ok_or_else(not_one)?;
+        package::unpack(path, format, work, watcher).map_err(|err| match watcher.check() {
+            Ok(()) => KernelError::Package(err),
+            Err(cancelled) => cancelled.into(),
+        })?;
+    }
+    match kernel_in(work, source) {
+        Err(KernelError::NotFound { why, .. }) if why == NO_KERNEL && work.join("lib/modules").is_dir() => {
+            Err(refuse(source, "there are only modules, give the package with the kernel too"))
+        }
+        outcome => outcome,
+    }
+}
+
+/// The packages of a kernel that lie in a directory, in the order of their names; `None` without any.
+fn packages_in(dir: &Path) -> Result<Option<Vec<PathBuf>>, KernelError> {
+    let failed = |err| KernelError::Read { path: dir.to_owned(), err };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        let is_one = name.to_str().is_some_and(|name| {
+            (name.ends_with(".deb") || name.ends_with(".rpm"))
+                && PACKAGES.iter().any(|begin| name.starts_with(begin))
+                && !NOT_A_KERNELS.iter().any(|part| name.contains(part))
+        });
+        if is_one {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok((!found.is_empty()).then_some(found))
+}
+
+/// The one kernel image in a directory: in its `boot/`, in itself, or beside its modules; `source` is what a person knows
+/// it by.
 fn kernel_in(dir: &Path, source: &Path) -> Result<PathBuf, KernelError> {
     let mut found = Vec::new();
     for place in [dir.join("boot"), dir.to_owned()] {
@@ -82,16 +148,30 @@ fn kernel_in(dir: &Path, source: &Path) -> Result<PathBuf, KernelError> {
             break;
         }
     }
+    if found.is_empty() {
+        let places = ["lib/modules", "usr/lib/modules"].map(|place| beside_modules(&dir.join(place)));
+        // On a merged /usr both are one.
+        found = places.into_iter().find(|kernels| !kernels.is_empty()).unwrap_or_default();
+    }
     found.sort();
     let refuse = |why| KernelError::NotFound { path: source.to_owned(), why };
     match found.as_slice() {
         [one] => Ok(one.clone()),
-        [] => Err(refuse("neither boot/vmlinuz* nor vmlinuz* nor vmlinux* is there".to_owned())),
+        [] => Err(refuse(NO_KERNEL.to_owned())),
         many => {
-            let names: Vec<_> = many.iter().filter_map(|path| path.file_name()?.to_str()).take(5).collect();
+            let known_by = |path: &PathBuf| path.strip_prefix(dir).unwrap_or(path).display().to_string();
+            let names: Vec<_> = many.iter().map(known_by).take(5).collect();
             Err(refuse(format!("it holds several, name one of them: {}", names.join(", "))))
         }
     }
+}
+
+/// The kernels in a `lib/modules`, each in the directory of its release.
+fn beside_modules(modules: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(modules).into_iter().flatten().flatten();
+    let mut kernels: Vec<_> = entries.map(|entry| entry.path().join("vmlinuz")).filter(|path| path.is_file()).collect();
+    kernels.sort();
+    kernels
 }
 
 /// `config-<release>` beside the kernel, or `config` or `.config` there.
@@ -131,12 +211,16 @@ pub(super) fn module_tree(
 
 fn tree_beneath(root: &Path, release: &str) -> Option<PathBuf> {
     let places = ["lib/modules", "usr/lib/modules", "modules"];
-    places.iter().map(|place| root.join(place).join(release)).find(|dir| dir.is_dir())
+    let beneath = places.iter().map(|place| root.join(place).join(release)).find(|dir| dir.is_dir());
+    beneath.or_else(|| Some(root.join(release)).filter(|dir| is_tree(dir)))
+}
+
+fn is_tree(dir: &Path) -> bool {
+    dir.join("kernel").is_dir() || dir.join("modules.dep").is_file()
 }
 
 /// The tree the user named, either itself or by a directory that holds it.
 fn named_tree(named: &Path, release: &str) -> Result<PathBuf, KernelError> {
-    let is_tree = |dir: &Path| dir.join("kernel").is_dir() || dir.join("modules.dep").is_file();
     let candidates = [Some(named.to_owned()), Some(named.join(release)), tree_beneath(named, release)];
     candidates.into_iter().flatten().find(|dir| is_tree(dir)).ok_or_else(|| KernelError::NotFound {
         path: named.to_owned(),

@@ -2,7 +2,8 @@
 //!
 //! [`import`] takes these steps, each in its own file:
 //!
-//! 1. find the parts: `deb.rs` unpacks a package; a directory or a file is looked at in place,
+//! 1. find the parts (`find.rs`): packages are unpacked (`package.rs`, of which `deb.rs` and `rpm.rs` read the formats), a
+//!    directory or a file is looked at in place, and `host.rs` knows where a host's own kernel is,
 //! 2. unpack the kernel to ELF (`bzimage.rs`) and read what it says of itself (`elf.rs`),
 //! 3. index the modules (`depmod.rs`, `modules.rs`), for Debian's packages come without,
 //! 4. refuse a kernel that cannot run the guest (`config.rs`),
@@ -18,7 +19,10 @@ mod elf;
 mod fetch;
 mod find;
 pub mod fuzz;
+mod host;
 pub(super) mod modules;
+mod package;
+mod rpm;
 mod tree;
 
 use std::fs::File;
@@ -27,10 +31,11 @@ use std::path::{Path, PathBuf};
 
 pub use bzimage::BzImageError;
 pub use config::Unfit;
-pub use deb::DebError;
 pub use elf::ElfError;
 pub use fetch::{FetchError, fetch};
+pub use host::{host, host_release};
 pub use modules::ModuleError;
+pub use package::PackageError;
 
 use crate::image::ext4::Ext4Error;
 use crate::image::stream::{Bounded, Hashing, copy};
@@ -49,7 +54,7 @@ const CONFIG_MAX_BYTES: u64 = 8 << 20;
 pub enum KernelError {
     /// The package cannot be read.
     #[error("cannot take the kernel out of the package")]
-    Deb(#[from] DebError),
+    Package(#[from] PackageError),
     /// There is no kernel where one was looked for.
     #[error("no kernel found in {}: {why}", .path.display())]
     NotFound {
@@ -66,6 +71,12 @@ pub enum KernelError {
         /// The cause.
         #[source]
         err: io::Error,
+    },
+    /// A kernel is there, and its reader has no right to it: Ubuntu closes `/boot/vmlinuz-*` to all but root.
+    #[error("cannot read {}: only root may", .path.display())]
+    Closed {
+        /// The kernel.
+        path: PathBuf,
     },
     /// A file cannot be written.
     #[error("cannot write {}", .path.display())]
@@ -135,10 +146,16 @@ impl KernelError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoDepmod => Some("apt-get install kmod"),
+            Self::Closed { .. } => Some(
+                "sudo chmod a+r /boot/vmlinuz-$(uname -r) opens the kernel that runs to everybody; or import its package",
+            ),
             Self::Unfit { err: Unfit::NoConfig, .. } => Some("name the kernel's configuration with --config"),
+            Self::Unfit { err: Unfit::ModuleMissing { .. }, .. } => Some(
+                "where modules have a package of their own (linux-modules-…, kernel-modules-core-…), give it together with the kernel's",
+            ),
             Self::Unfit { .. } => Some("Debian's linux-image-cloud-amd64 has everything the guest needs"),
             Self::Unpack { err: BzImageError::Unsupported(_), .. } => Some("give the unpacked vmlinux instead"),
-            Self::Deb(_)
+            Self::Package(_)
             | Self::NotFound { .. }
             | Self::Read { .. }
             | Self::Write { .. }
@@ -157,8 +174,10 @@ impl KernelError {
 /// What to import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// A `.deb`, a `vmlinuz` or `vmlinux`, or a directory that holds one.
+    /// A package, a `vmlinuz` or `vmlinux`, or a directory that holds one or the packages of one kernel.
     pub path: PathBuf,
+    /// The other packages of the same kernel, where its distribution makes several of one.
+    pub more: Vec<PathBuf>,
     /// The kernel's configuration, where it is neither in the kernel nor beside it.
     pub config: Option<PathBuf>,
     /// The kernel's module tree, where it is not beside it: `lib/modules/<release>` or a directory that holds it.
@@ -196,6 +215,9 @@ pub fn import(source: &Source, staging: &Path, watcher: Watcher<'_>) -> Result<K
     let facts =
         config::facts(parsed.as_ref().map(|(config, source)| (config, *source)), tree.as_ref()).map_err(unfit)?;
     config::check(&facts, tree.as_ref()).map_err(unfit)?;
+    if !kernel.pvh {
+        return Err(unfit(Unfit::NoPvh));
+    }
     watcher.stage("write kernel");
     let vmlinux_sha256 = write_file(&staging.join("vmlinux"), &kernel.vmlinux, watcher)?;
     let config_sha256 = match &config {
@@ -256,7 +278,12 @@ fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>, KernelError> {
 
 fn read_kernel(parts: &Parts, watcher: Watcher<'_>) -> Result<Kernel, KernelError> {
     let path = &parts.kernel;
-    let image = read_file(path, bzimage::VMLINUX_MAX_BYTES)?;
+    let image = read_file(path, bzimage::VMLINUX_MAX_BYTES).map_err(|err| match err {
+        KernelError::Read { path, err } if err.kind() == io::ErrorKind::PermissionDenied => {
+            KernelError::Closed { path }
+        }
+        other => other,
+    })?;
     let (vmlinux, release) = if elf::is_elf(&image) {
         (image, None)
     } else {

@@ -8,23 +8,10 @@ use crate::image::codec::{Codec, tests::encode};
 const DEP: &str = "kernel/virtio_ring.ko:\nkernel/virtio.ko: kernel/virtio_ring.ko\nkernel/overlay.ko.xz:\n";
 
 fn config() -> String {
-    let builtin = [
-        "X86_64",
-        "BLK_DEV_INITRD",
-        "BINFMT_ELF",
-        "DEVTMPFS",
-        "TMPFS",
-        "PROC_FS",
-        "SYSFS",
-        "CGROUPS",
-        "UNIX",
-        "VIRTIO_MMIO",
-        "VIRTIO_BLK",
-        "VIRTIO_CONSOLE",
-        "VIRTIO_NET",
-        "EXT4_FS",
-    ];
-    let lines = builtin.iter().map(|option| format!("CONFIG_{option}=y\n"));
+    let builtin = "X86_64 BLK_DEV_INITRD BINFMT_ELF BINFMT_SCRIPT FUTEX MULTIUSER UNIX98_PTYS DEVTMPFS TMPFS \
+        PROC_FS SYSFS CGROUPS EPOLL SIGNALFD TIMERFD EVENTFD INOTIFY_USER FHANDLE NET INET UNIX ACPI \
+        VIRTIO_MMIO VIRTIO_BLK VIRTIO_CONSOLE VIRTIO_VSOCKETS VIRTIO_NET EXT4_FS NF_TABLES";
+    let lines = builtin.split_ascii_whitespace().map(|option| format!("CONFIG_{option}=y\n"));
     lines.chain(["CONFIG_VIRTIO=m\nCONFIG_OVERLAY_FS=m\n".to_owned()]).collect()
 }
 
@@ -51,7 +38,7 @@ fn lay_out(root: &Path) {
 
 fn import_from(path: &Path, config: Option<PathBuf>) -> Result<(tempfile::TempDir, KernelManifest), KernelError> {
     let staging = tempfile::tempdir().unwrap();
-    let source = Source { path: path.to_owned(), config, modules: None };
+    let source = Source { path: path.to_owned(), more: Vec::new(), config, modules: None };
     let manifest = import(&source, staging.path(), Watcher::none())?;
     Ok((staging, manifest))
 }
@@ -69,6 +56,8 @@ fn a_directory_becomes_a_kernel() {
     assert_eq!(manifest.release, "6.1.0-test");
     assert!(manifest.pvh);
     assert_eq!(manifest.config_source, ConfigSource::File);
+    let missed: Vec<_> = manifest.missed().map(|wish| wish.option).collect();
+    assert!(missed.contains(&"CONFIG_FUSE_FS") && !missed.contains(&"CONFIG_NF_TABLES"), "{missed:?}");
     let names: Vec<_> = manifest.load_order.iter().map(|module| module.file.as_str()).collect();
     assert_eq!(names, ["00-virtio_ring.ko", "01-virtio.ko", "02-overlay.ko"]);
     let overlay = fs::read(staging.path().join("needed-modules/02-overlay.ko")).unwrap();
@@ -108,6 +97,109 @@ fn a_package_becomes_the_same_kernel() {
     assert_eq!(of_package.digest, manifest.digest);
 }
 
+const MODULES: &str = "lib/modules/6.1.0-test";
+
+/// The files of [`lay_out`], by the distribution: those of the package with the kernel, and those of the one with its modules.
+fn split(kernel_at: &str, config_at: &str) -> [Vec<(String, Vec<u8>)>; 2] {
+    let at = |below: &str| format!("./{MODULES}/{below}");
+    let kernel = vec![(kernel_at.to_owned(), vmlinuz())];
+    let modules = vec![
+        (config_at.to_owned(), config().into_bytes()),
+        (at("modules.dep"), DEP.into()),
+        (at("modules.dep.bin"), Vec::new()),
+        (at("kernel/virtio.ko"), b"\x7fELF".into()),
+        (at("kernel/virtio_ring.ko"), b"\x7fELF".into()),
+        (at("kernel/overlay.ko.xz"), encode(Codec::Xz, b"\x7fELF overlay")),
+    ];
+    [kernel, modules]
+}
+
+fn borrowed(files: &[(String, Vec<u8>)]) -> Vec<(&str, &[u8])> {
+    files.iter().map(|(path, content)| (path.as_str(), content.as_slice())).collect()
+}
+
+/// Two packages of one kernel, as Ubuntu and as Fedora make them; with the names of the kernel's and the modules'.
+fn split_packages() -> [[(&'static str, Vec<u8>); 2]; 2] {
+    let [kernel, modules] = split("./boot/vmlinuz-6.1.0-test", "./boot/config-6.1.0-test");
+    let deb = |files: &[_]| deb::tests::package(Some(Codec::Zstd), &borrowed(files));
+    let ubuntu = [
+        ("linux-image-unsigned-6.1.0-test_6.1_amd64.deb", deb(&kernel)),
+        ("linux-modules-6.1.0-test_6.1_amd64.deb", deb(&modules)),
+    ];
+    let [kernel, modules] = split(&format!("./{MODULES}/vmlinuz"), &format!("./{MODULES}/config"));
+    let rpm = |codec, files: &[_]| rpm::tests::package(Some(codec), &borrowed(files));
+    let fedora = [
+        ("kernel-core-6.1-1.fc41.x86_64.rpm", rpm(Codec::Zstd, &kernel)),
+        ("kernel-modules-core-6.1-1.fc41.x86_64.rpm", rpm(Codec::Gzip, &modules)),
+    ];
+    [ubuntu, fedora]
+}
+
+#[test]
+fn several_packages_make_one_kernel() {
+    let root = tempfile::tempdir().unwrap();
+    lay_out(root.path());
+    let (_, manifest) = import_from(root.path(), None).unwrap();
+    for packages in split_packages() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = packages.map(|(name, bytes)| {
+            fs::write(dir.path().join(name), bytes).unwrap();
+            dir.path().join(name)
+        });
+        // A package for developers beside them is none of the kernel's.
+        fs::write(dir.path().join("kernel-devel-6.1-1.fc41.x86_64.rpm"), "not even a package").unwrap();
+        let (_, of_directory) = import_from(dir.path(), None).unwrap();
+        assert_eq!(of_directory.digest, manifest.digest);
+        for [first, second] in [[0, 1], [1, 0]] {
+            let staging = tempfile::tempdir().unwrap();
+            let more = vec![paths[second].clone()];
+            let source = Source { path: paths[first].clone(), more, config: None, modules: None };
+            let of_both = import(&source, staging.path(), Watcher::none()).unwrap();
+            assert_eq!(of_both.digest, manifest.digest);
+            assert!(of_both.source.ends_with(".deb and 1 more") || of_both.source.ends_with(".rpm and 1 more"));
+        }
+        let err = import_from(&paths[0], Some(root.path().join("boot/config-6.1.0-test"))).unwrap_err();
+        assert!(err.hint().unwrap().contains("modules"), "{err}");
+        let err = import_from(&paths[1], None).unwrap_err().to_string();
+        assert!(err.contains("only modules"), "{err}");
+        let other = root.path().join("boot/config-6.1.0-test");
+        for [first, second] in [[&paths[0], &other], [&other, &paths[0]], [&root.path().join("boot"), &paths[0]]] {
+            let staging = tempfile::tempdir().unwrap();
+            let source = Source { path: first.clone(), more: vec![second.clone()], config: None, modules: None };
+            let err = import(&source, staging.path(), Watcher::none()).unwrap_err().to_string();
+            assert!(err.contains("/boot") && err.contains("other packages"), "{err}");
+        }
+    }
+}
+
+#[test]
+fn a_kernel_beside_its_modules_is_found() {
+    let root = tempfile::tempdir().unwrap();
+    lay_out(root.path());
+    let (_, manifest) = import_from(root.path(), None).unwrap();
+    let modules = root.path().join(MODULES);
+    fs::rename(root.path().join("boot/vmlinuz-6.1.0-test"), modules.join("vmlinuz")).unwrap();
+    fs::rename(root.path().join("boot/config-6.1.0-test"), modules.join("config")).unwrap();
+    fs::write(modules.join("System.map"), "symbols").unwrap();
+    for path in [root.path().to_owned(), modules.join("vmlinuz")] {
+        let (_, of_tree) = import_from(&path, None).unwrap();
+        assert_eq!(of_tree.digest, manifest.digest, "{}", path.display());
+    }
+}
+
+#[test]
+fn the_hosts_own_kernel_is_imported() {
+    let root = tempfile::tempdir().unwrap();
+    lay_out(root.path());
+    let (_, manifest) = import_from(root.path(), None).unwrap();
+    fs::write(root.path().join("boot/vmlinuz-6.0.0-older"), "another").unwrap();
+    let staging = tempfile::tempdir().unwrap();
+    let source = host(root.path(), "6.1.0-test").unwrap();
+    let of_host = import(&source, staging.path(), Watcher::none()).unwrap();
+    assert_eq!(of_host.digest, manifest.digest);
+    assert_eq!(of_host.source, "vmlinuz-6.1.0-test");
+}
+
 #[test]
 fn an_unfit_kernel_is_refused_by_option() {
     let root = tempfile::tempdir().unwrap();
@@ -115,6 +207,7 @@ fn an_unfit_kernel_is_refused_by_option() {
     let config_path = root.path().join("other-config");
     for (from, to, what) in [
         ("CONFIG_OVERLAY_FS=m", "# CONFIG_OVERLAY_FS is not set", "CONFIG_OVERLAY_FS is not set"),
+        ("CONFIG_VIRTIO_VSOCKETS=y", "", "needs it for the agent's channel in Firecracker"),
         ("CONFIG_EXT4_FS=y", "CONFIG_EXT4_FS=m", "module ext4 is not in"),
     ] {
         fs::write(&config_path, config().replace(from, to)).unwrap();
@@ -138,6 +231,17 @@ fn without_modules_and_config_there_is_nothing_to_judge_by() {
 }
 
 #[test]
+fn a_kernel_without_a_pvh_entry_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    lay_out(root.path());
+    let vmlinux = elf::tests::sample(b"Linux version 6.1.0-test (who)", false);
+    fs::write(root.path().join("boot/vmlinuz-6.1.0-test"), vmlinux).unwrap();
+    let err = import_from(root.path(), None).unwrap_err();
+    let cause = std::error::Error::source(&err).unwrap().to_string();
+    assert!(cause.contains("CONFIG_PVH") && cause.contains("QEMU"), "{cause}");
+}
+
+#[test]
 fn a_monolithic_kernel_needs_no_modules() {
     let root = tempfile::tempdir().unwrap();
     let mut text = b"Linux version 6.1.0-test (who) IKCFG_ST".to_vec();
@@ -147,6 +251,26 @@ fn a_monolithic_kernel_needs_no_modules() {
     let (_, manifest) = import_from(&path, None).unwrap();
     assert_eq!((manifest.modules, manifest.load_order), (None, Vec::new()));
     assert_eq!(manifest.config_source, ConfigSource::Ikconfig);
+}
+
+/// As `kernels/lean/build.sh` leaves it: no module is built, and their index says so.
+#[test]
+fn a_kernel_with_everything_built_in_keeps_the_index_of_it() {
+    let root = tempfile::tempdir().unwrap();
+    let modules = root.path().join(MODULES);
+    fs::create_dir_all(&modules).unwrap();
+    fs::write(root.path().join("vmlinux"), elf::tests::sample(b"Linux version 6.1.0-test (who)", true)).unwrap();
+    fs::write(root.path().join("config"), config().replace("=m", "=y")).unwrap();
+    fs::write(modules.join("modules.order"), "").unwrap();
+    fs::write(modules.join("modules.builtin"), "kernel/fs/overlayfs/overlay.ko\n").unwrap();
+    let (staging, manifest) = import_from(root.path(), None).unwrap();
+    assert_eq!((manifest.load_order, manifest.modules.unwrap().count), (Vec::new(), 0));
+    let drive = staging.path().join("modules.ext4");
+    e2fsck(&drive);
+    let mut debugfs = sys::process::command("/usr/sbin/debugfs");
+    let listing = sys::process::run(debugfs.args(["-R", "ls /"]).arg(&drive)).unwrap();
+    let listing = String::from_utf8_lossy(&listing).into_owned();
+    assert!(listing.contains("modules.builtin") && listing.contains("modules.dep"), "{listing}");
 }
 
 #[test]
@@ -171,7 +295,7 @@ fn a_cancelled_import_says_so() {
     lay_out(root.path());
     let staging = tempfile::tempdir().unwrap();
     let stop = std::sync::atomic::AtomicBool::new(true);
-    let source = Source { path: root.path().to_owned(), config: None, modules: None };
+    let source = Source { path: root.path().to_owned(), more: Vec::new(), config: None, modules: None };
     let err = import(&source, staging.path(), Watcher::new(&|_| {}, &stop)).unwrap_err();
     assert!(crate::model::progress::is_cancelled(&err), "{err:?}");
 }
@@ -194,6 +318,8 @@ fn a_real_debian_package_becomes_a_kernel() {
         assert!(at(driver).unwrap() > base, "{driver} in {names:?}");
     }
     assert!(at("overlay").is_some(), "{names:?}");
+    let missed: Vec<_> = manifest.missed().map(|wish| wish.option).collect();
+    assert_eq!(missed, ["CONFIG_VMGENID"]);
     let drive = staging.path().join("modules.ext4");
     e2fsck(&drive);
     let mut debugfs = sys::process::command("/usr/sbin/debugfs");

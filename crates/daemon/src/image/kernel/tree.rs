@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::KernelError;
+use super::package::is_of_modules;
 use crate::image::ext4::{self, Attributes, Kind, Links, Namespace, Written};
 use crate::image::stream::copy;
 use crate::model::digest::Digest;
@@ -40,10 +41,14 @@ pub(crate) fn files(dir: &Path) -> Result<Vec<PathBuf>, KernelError> {
     Ok(found)
 }
 
-/// Copies a module tree, so that it can be indexed without touching the original.
+/// Copies a module tree, so that it can be indexed without touching the original. A kernel, its symbols or an initramfs that
+/// lie in it stay behind.
 pub(crate) fn copy_tree(from: &Path, to: &Path, watcher: Watcher<'_>) -> Result<(), KernelError> {
     sys::fs::create_private_dir(to)?;
     for below in files(from)? {
+        if !below.to_str().is_none_or(is_of_modules) {
+            continue;
+        }
         let (source, target) = (from.join(&below), to.join(&below));
         if let Some(parent) = target.parent() {
             sys::fs::create_private_dir(parent)?;
