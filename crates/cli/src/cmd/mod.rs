@@ -96,6 +96,7 @@ impl Way {
                 }
                 Verb::Set(args) => ordinary(args.act.format, args.act.quiet),
                 Verb::Prune(args) => ordinary(args.act.format, args.act.quiet),
+                Verb::Commit(args) => ordinary(args.act.format, args.act.quiet),
                 Verb::Reset(args) => ordinary(args.act.format, args.act.quiet),
                 Verb::Delete(args) => ordinary(args.act.format, args.act.quiet),
                 Verb::Wait(args) => ordinary(args.act.format, args.act.quiet),
@@ -152,6 +153,7 @@ fn act(command: &Command) -> Option<(String, String)> {
             Verb::Resume(_) => of("resume", "VMs"),
             Verb::Set(_) => of("change", "VMs"),
             Verb::Prune(_) => of("prune", "VMs"),
+            Verb::Commit(args) => of("make an image of", &args.vm),
             Verb::Reset(_) => of("reset", "VMs"),
             Verb::Delete(_) => of("delete", "VMs"),
             Verb::Wait(args) => of("wait for", &args.vm),
@@ -209,6 +211,7 @@ async fn dispatch(app: &App, command: Command) -> Result<u8, Failure> {
             Verb::Resume(args) => vm::pause::run(app, "resume", args).await,
             Verb::Set(args) => vm::set::run(app, args).await,
             Verb::Prune(args) => vm::prune::run(app, args).await,
+            Verb::Commit(args) => vm::commit::run(app, args).await,
             Verb::Reset(args) => vm::reset::run(app, args).await,
             Verb::Delete(args) => vm::delete::run(app, args).await,
             Verb::List(args) => vm::list::run(app, args).await,

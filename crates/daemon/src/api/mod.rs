@@ -146,6 +146,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(artifacts::show_image, artifacts::delete_image))
         .routes(routes!(artifacts::build_image))
         .routes(routes!(artifacts::pull_image))
+        .routes(routes!(artifacts::commit))
         .routes(routes!(artifacts::load_image))
         .routes(routes!(artifacts::prune_images))
         .routes(routes!(artifacts::name_image))

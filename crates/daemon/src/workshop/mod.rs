@@ -12,7 +12,7 @@ use wire::layout::Install;
 
 use crate::image::build::{self, BuildError};
 use crate::image::kernel::{self, FetchError, KernelError};
-use crate::image::{initramfs, recipe};
+use crate::image::{initramfs, layers, recipe};
 use crate::model::image::ImageManifest;
 use crate::model::kernel::KernelManifest;
 use crate::model::progress::{Watcher, is_cancelled};
@@ -147,6 +147,31 @@ impl Maker for Workshop {
             watcher,
         )
         .map_err(|error| build_failed(&error))
+    }
+
+    fn extend_image(
+        &self,
+        of: &ImageManifest,
+        below: &Path,
+        layer: &Path,
+        staging: &Path,
+        watcher: Watcher<'_>,
+    ) -> Result<ImageManifest, Cause> {
+        let below = below.join("rootfs.ext4");
+        let extended = layers::extend((&below, of.digest), layer, &staging.join("rootfs.ext4"), watcher);
+        let rootfs = extended.map_err(|error| failed(ErrorCode::OperationFailed, &error, None))?;
+        Ok(ImageManifest {
+            variant: None,
+            digest: rootfs.sha256,
+            bytes: rootfs.bytes,
+            content_bytes: rootfs.content_bytes,
+            entries: rootfs.entries,
+            packages: rootfs.packages,
+            recipe_sha256: None,
+            init: rootfs.init,
+            origin: None,
+            ..of.clone()
+        })
     }
 
     fn discard_image(&self, staging: &Path) -> Result<(), Cause> {

@@ -140,6 +140,15 @@ pub struct BuildImage {
     pub name: Option<String>,
 }
 
+/// `POST /v1/vms/{vm}/commit`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CommitVm {
+    /// What to call the image.
+    pub name: String,
+}
+
 /// A kernel VMs can boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

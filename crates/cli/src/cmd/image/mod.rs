@@ -118,7 +118,7 @@ async fn list_all(app: &App) -> Result<ImageList, Failure> {
 }
 
 /// Prints an image that was just made: its name, or all about it for programs.
-async fn print(app: &App, name: &str) -> Result<(), Failure> {
+pub(crate) async fn print(app: &App, name: &str) -> Result<(), Failure> {
     if app.out.format == Format::Json {
         let image: Image = app.client.get(&path("images", name, "")).await?;
         app.out.json(&image)?;

@@ -9,6 +9,7 @@
 
 mod acl;
 pub(crate) mod collected;
+pub(crate) mod filesystem;
 pub(crate) mod tarball;
 
 use std::fs::File;
@@ -16,6 +17,7 @@ use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
 pub use collected::Rootfs;
+pub use filesystem::FilesystemError;
 pub use tarball::TarError;
 
 use super::ext4::{Ext4Error, Links};

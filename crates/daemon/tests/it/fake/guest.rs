@@ -44,6 +44,9 @@ pub(crate) enum Behaviour {
     DiesConfigured,
 }
 
+/// What the guest changed of its image, which nobody reads here.
+pub(crate) const LAYER: &[u8] = b"a layer";
+
 pub(crate) struct Machine {
     pub(crate) vm: String,
     /// The VM and the boot that its guest takes itself for.
@@ -242,6 +245,10 @@ impl Machine {
                     (Behaviour::DiesConfigured, 1) => return self.end(ExitReason::Ended { code: Some(0) }),
                     _ => {}
                 }
+                if request == Request::Layer {
+                    let head = Head { kind: Kind::Data, channel: Channel::Output, stream: frame.head.stream };
+                    encode(&mut out, head, LAYER, tag);
+                }
                 let (reply, ends) = self.answer(request);
                 if (self.behaviour, asked) == (Behaviour::LosesChannel, 2) {
                     return;
@@ -301,6 +308,7 @@ impl Machine {
                 self.is_frozen.store(quiesce, Ordering::SeqCst);
                 (Reply::Done { bytes: 0 }, None)
             }
+            Request::Layer => (Reply::Done { bytes: LAYER.len() as u64 }, None),
             Request::Hold => (Reply::Done { bytes: 0 }, None),
             Request::Renew(_) if self.behaviour == Behaviour::CannotRenew => {
                 (Reply::Failed(Failure::Refused { why: "its clock stands still".into() }), None)

@@ -1,0 +1,262 @@
+//! Reads an ext4 file entry by entry, without mounting it.
+//!
+//! A reader gets [`Record`]s as of an archive: directories before what is in them, a file with several names once with its
+//! content and then as hard links, contents named by their place in the file. What the kernel would have to repair
+//! first, and what is not understood whole, is refused: a journal to replay, files without extents, other block sizes.
+
+use std::collections::HashMap;
+use std::fs::File;
+
+use mkext4::reader::{FileExtent, Fs};
+use mkext4::spec::inode::FileType;
+use mkext4::spec::{Inode, ROOT_INO, XattrEntry};
+
+use super::CONTENT_MAX_BYTES;
+use super::acl;
+use super::tarball::{Content, Record, RecordKind, Segment};
+use crate::image::ext4::{ENTRIES_MAX, Ext4Error};
+use crate::model::progress::{Cancelled, Watcher};
+
+const BLOCK_BYTES: u64 = 4096;
+/// `s_feature_incompat`: the journal has to be replayed (fs/ext4/ext4.h, EXT4_FEATURE_INCOMPAT_RECOVER).
+const RECOVER: u32 = 0x0004;
+/// `s_feature_ro_compat`: files that were deleted while open have to be cleared away (EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT).
+const ORPHANS: u32 = 0x1_0000;
+/// `s_state`: it was unmounted (EXT4_VALID_FS), and the kernel found an error in it (EXT4_ERROR_FS).
+const IS_CLEAN: u16 = 0x0001;
+const HAS_ERRORS: u16 = 0x0002;
+/// Where the superblock is, and what of it is read before the rest: features from 0x60 on, the state at 0x3a.
+const SUPERBLOCK_AT: u64 = 1024;
+const HEAD_BYTES: usize = 0x68;
+/// `s_magic`, at 0x38.
+const MAGIC: u16 = 0xef53;
+/// The directory fsck(8) puts things into, which every filesystem has of its own.
+const LOST_FOUND: &[u8] = b"lost+found";
+
+/// Why a filesystem cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesystemError {
+    /// It has no superblock of ext4's.
+    #[error("it is no ext4 filesystem")]
+    NotExt4,
+    /// A journal to replay, or an error on record.
+    #[error("it is not clean: {0}")]
+    NotClean(&'static str),
+    /// It is damaged, or has what is not understood.
+    #[error("cannot read the filesystem")]
+    Read(#[source] mkext4::Error),
+    /// An entry that cannot be taken over.
+    #[error("entry {path:?} is refused: {why}")]
+    Refused {
+        /// The entry.
+        path: String,
+        /// Why.
+        why: &'static str,
+    },
+    /// An entry does not fit the tree.
+    #[error(transparent)]
+    Tree(#[from] Ext4Error),
+    /// More names than an image may have.
+    #[error("it has more than {ENTRIES_MAX} entries")]
+    TooManyEntries,
+    /// Told to stop.
+    #[error("stopped")]
+    Cancelled(#[from] Cancelled),
+}
+
+impl FilesystemError {
+    /// What a person can do about it, where there is something.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NotClean(_) => Some("unmount it, or repair it: e2fsck -f FILE"),
+            Self::NotExt4 => {
+                Some("an ext4 filesystem without a partition table around it is needed: mkfs.ext4 -d DIRECTORY FILE")
+            }
+            Self::Read(_) | Self::Refused { .. } | Self::Tree(_) | Self::TooManyEntries | Self::Cancelled(_) => None,
+        }
+    }
+}
+
+/// Refuses what no kernel mounts read-only as it is.
+///
+/// # Errors
+/// When it is no ext4 filesystem, or not clean.
+pub(crate) fn check_clean(file: &File) -> Result<(), FilesystemError> {
+    let mut head = [0; HEAD_BYTES];
+    if let Err(error) = std::os::unix::fs::FileExt::read_exact_at(file, &mut head, SUPERBLOCK_AT) {
+        return Err(match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => FilesystemError::NotExt4,
+            _ => FilesystemError::Read(mkext4::Error::Io(error)),
+        });
+    }
+    let word = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
+    if word(0x38) != MAGIC {
+        return Err(FilesystemError::NotExt4);
+    }
+    let long = |at: usize| u32::from(word(at)) | u32::from(word(at + 2)) << 16;
+    match word(0x3a) {
+        _ if long(0x60) & RECOVER != 0 => Err(FilesystemError::NotClean("its journal has to be replayed")),
+        _ if long(0x64) & ORPHANS != 0 => Err(FilesystemError::NotClean("it has deleted files to clear away")),
+        state if state & HAS_ERRORS != 0 => Err(FilesystemError::NotClean("the kernel found errors in it")),
+        state if state & IS_CLEAN == 0 => Err(FilesystemError::NotClean("it was not unmounted")),
+        _ => Ok(()),
+    }
+}
+
+/// Everything in the filesystem `file`; contents are places in it.
+///
+/// # Errors
+/// [`FilesystemError`]
+pub(crate) fn records(file: &File, watcher: Watcher<'_>) -> Result<Vec<Record>, FilesystemError> {
+    check_clean(file)?;
+    let bytes = file.metadata().map_err(|err| FilesystemError::Read(mkext4::Error::Io(err)))?.len();
+    let fs = Fs::open(file).map_err(FilesystemError::Read)?;
+    let mut walk = Walk { fs, bytes, records: Vec::new(), seen: HashMap::new() };
+    let mut directories = vec![walk.root()?];
+    while let Some((inode, path)) = directories.pop() {
+        watcher.check()?;
+        let below = walk.directory(inode, &path)?;
+        directories.extend(below.into_iter().rev());
+    }
+    Ok(walk.records)
+}
+
+struct Walk<'a> {
+    fs: Fs<&'a File>,
+    /// Length of the file.
+    bytes: u64,
+    records: Vec<Record>,
+    /// What was met, by inode, with its first path.
+    seen: HashMap<u32, String>,
+}
+
+fn refused(path: &str, why: &'static str) -> FilesystemError {
+    FilesystemError::Refused { path: path.chars().take(200).collect(), why }
+}
+
+impl Walk<'_> {
+    fn root(&mut self) -> Result<(u32, String), FilesystemError> {
+        let inode = self.fs.inode(ROOT_INO).map_err(FilesystemError::Read)?;
+        self.seen.insert(ROOT_INO, String::new());
+        self.take(ROOT_INO, &inode, String::new(), RecordKind::Dir)?;
+        Ok((ROOT_INO, String::new()))
+    }
+
+    /// Takes what is in a directory; gives the directories among it.
+    fn directory(&mut self, inode: u32, path: &str) -> Result<Vec<(u32, String)>, FilesystemError> {
+        let mut below = Vec::new();
+        let mut entries = self.fs.read_dir(inode).map_err(FilesystemError::Read)?;
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        for entry in entries {
+            let is_lost_found = inode == ROOT_INO && entry.name == LOST_FOUND;
+            if entry.inode == 0 || entry.name == b"." || entry.name == b".." || is_lost_found {
+                continue;
+            }
+            let name = String::from_utf8(entry.name).map_err(|error| {
+                refused(&format!("{path}/{}", error.as_bytes().escape_ascii()), "its name is not UTF-8")
+            })?;
+            let full = if path.is_empty() { name } else { format!("{path}/{name}") };
+            if self.entry(entry.inode, full.clone())? {
+                below.push((entry.inode, full));
+            }
+        }
+        Ok(below)
+    }
+
+    /// Takes one entry; says whether it is a directory.
+    fn entry(&mut self, number: u32, path: String) -> Result<bool, FilesystemError> {
+        let inode = self.fs.inode(number).map_err(FilesystemError::Read)?;
+        let kind = inode.file_type();
+        if let Some(first) = self.seen.get(&number) {
+            if kind == FileType::Dir {
+                return Err(refused(&path, "it is a directory of two names"));
+            }
+            let kind = RecordKind::HardLink(first.clone());
+            self.take(number, &inode, path, kind)?;
+            return Ok(false);
+        }
+        let kind = match kind {
+            FileType::Dir => RecordKind::Dir,
+            FileType::Regular => RecordKind::File(self.content(number, &inode, &path)?),
+            FileType::Symlink => {
+                if inode.fast_symlink_target().is_none() && !inode.uses_extents() {
+                    return Err(refused(&path, "its target is not in extents"));
+                }
+                let target = self.fs.symlink_target(number).map_err(FilesystemError::Read)?;
+                RecordKind::Symlink(String::from_utf8(target).map_err(|_| refused(&path, "its target is not UTF-8"))?)
+            }
+            FileType::CharDev | FileType::BlockDev => {
+                let (major, minor) = inode.dev_numbers().ok_or_else(|| refused(&path, "it is no device"))?;
+                if kind == FileType::CharDev {
+                    RecordKind::CharDevice { major, minor }
+                } else {
+                    RecordKind::BlockDevice { major, minor }
+                }
+            }
+            FileType::Fifo => RecordKind::Fifo,
+            // A socket means nothing once whoever listened is gone.
+            FileType::Socket => return Ok(false),
+            FileType::Unknown => return Err(refused(&path, "it is of no known type")),
+        };
+        let is_directory = kind == RecordKind::Dir;
+        self.seen.insert(number, path.clone());
+        self.take(number, &inode, path, kind)?;
+        Ok(is_directory)
+    }
+
+    fn take(&mut self, number: u32, inode: &Inode, path: String, kind: RecordKind) -> Result<(), FilesystemError> {
+        if self.records.len() >= ENTRIES_MAX {
+            return Err(FilesystemError::TooManyEntries);
+        }
+        let mut xattrs = Vec::new();
+        if !matches!(kind, RecordKind::HardLink(_)) {
+            for entry in self.fs.xattrs(number).map_err(FilesystemError::Read)? {
+                xattrs.push(attribute(entry).ok_or_else(|| refused(&path, "it has an attribute of no known kind"))?);
+            }
+        }
+        let mtime = Inode::timestamp(inode.mtime, inode.mtime_extra);
+        let (mode, uid, gid) = (inode.mode & 0o7777, inode.uid, inode.gid);
+        self.records.push(Record { path, kind, mode, uid, gid, mtime, xattrs });
+        Ok(())
+    }
+
+    /// Where a file's bytes are.
+    fn content(&self, number: u32, inode: &Inode, path: &str) -> Result<Content, FilesystemError> {
+        let size_bytes = inode.size;
+        if size_bytes > CONTENT_MAX_BYTES {
+            return Err(refused(path, "it is too large"));
+        }
+        if size_bytes > 0 && !inode.uses_extents() {
+            return Err(refused(path, "its content is not in extents"));
+        }
+        let mut extents = self.fs.extents(number, inode).map_err(FilesystemError::Read)?;
+        extents.sort_by_key(|extent| extent.logical);
+        let mut segments: Vec<Segment> = Vec::with_capacity(extents.len());
+        for extent in extents.iter().filter(|extent| !extent.unwritten) {
+            let segment = segment(extent, size_bytes);
+            let follows = segments.last().is_none_or(|last| last.offset + last.len <= segment.offset);
+            if !follows || segment.at + segment.len > self.bytes {
+                return Err(refused(path, "its extents are damaged"));
+            }
+            segments.push(segment);
+        }
+        segments.retain(|segment| segment.len > 0);
+        Ok(Content { size_bytes, segments })
+    }
+}
+
+/// An extent as far as the file goes.
+fn segment(extent: &FileExtent, size_bytes: u64) -> Segment {
+    let offset = u64::from(extent.logical) * BLOCK_BYTES;
+    let len = (u64::from(extent.len) * BLOCK_BYTES).min(size_bytes.saturating_sub(offset));
+    Segment { offset, len, at: extent.physical.saturating_mul(BLOCK_BYTES) }
+}
+
+/// An attribute as the kernel shows it.
+fn attribute(entry: XattrEntry) -> Option<(String, Vec<u8>)> {
+    let name = String::from_utf8(entry.full_name()?).ok()?;
+    let is_acl = name == "system.posix_acl_access" || name == "system.posix_acl_default";
+    let value = if is_acl { acl::from_ext4(&entry.value)? } else { entry.value };
+    Some((name, value))
+}
