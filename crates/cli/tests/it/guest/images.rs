@@ -21,7 +21,7 @@ int main(int argc, char **argv) {
 
 /// As [`Host::new`], with directories of its own for images and what is fetched: daemons that share one would sweep
 /// each other's.
-fn with_own_images() -> Host {
+pub(super) fn with_own_images() -> Host {
     let host = Host::new();
     let seed = PathBuf::from(std::env::var_os("BANGER_TEST_HOME").expect("a host was made with it just now"));
     let (images, cache) = (host.state().join("images"), host.home().join("cache"));
@@ -45,7 +45,7 @@ fn with_own_images() -> Host {
     host
 }
 
-fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) {
+pub(super) fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) {
     let output = Command::new(program).args(args).stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
 }
@@ -56,7 +56,7 @@ fn is_there(program: &str) -> bool {
 }
 
 /// A registry, and a layout that images for it are made in.
-struct Registry {
+pub(super) struct Registry {
     child: Child,
     address: String,
     dir: tempfile::TempDir,
@@ -65,8 +65,9 @@ struct Registry {
 impl Registry {
     /// None where a program it needs is not installed, which is said.
     #[expect(clippy::print_stderr, reason = "a test that shows nothing says so")]
-    fn start() -> Option<Registry> {
-        let missing = ["docker-registry", "skopeo", "umoci", "gcc"].into_iter().find(|program| !is_there(program));
+    pub(super) fn start() -> Option<Registry> {
+        let missing =
+            ["docker-registry", "skopeo", "umoci", "gcc", "busybox"].into_iter().find(|program| !is_there(program));
         if let Some(missing) = missing {
             eprintln!("skipped: {missing} is not installed: scripts/packages.sh install images build");
             return None;
@@ -89,12 +90,17 @@ impl Registry {
         Some(Registry { child, address, dir })
     }
 
-    fn layout(&self, tag: &str) -> String {
+    /// Where something of this name is put beside it.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(super) fn layout(&self, tag: &str) -> String {
         format!("{}:{tag}", self.dir.path().join("layout").display())
     }
 
     /// Has an image of these tars, configured so.
-    fn push(&self, tag: &str, tars: &[PathBuf], config: &[&str]) -> String {
+    pub(super) fn push(&self, tag: &str, tars: &[PathBuf], config: &[&str]) -> String {
         let image = self.layout(tag);
         run("umoci", ["new", "--image", &image]);
         for tar in tars {
@@ -109,7 +115,7 @@ impl Registry {
     }
 
     /// A directory as a tar.
-    fn tar(&self, name: &str, fill: impl FnOnce(&Path)) -> PathBuf {
+    pub(super) fn tar(&self, name: &str, fill: impl FnOnce(&Path)) -> PathBuf {
         let (dir, tar) = (self.dir.path().join(name), self.dir.path().join(format!("{name}.tar")));
         fs::create_dir(&dir).unwrap();
         fill(&dir);
@@ -137,6 +143,20 @@ impl Registry {
             run("gcc", ["-static".as_ref(), "-o".as_ref(), dir.join("hello").as_os_str(), source.as_os_str()]);
         })
     }
+}
+
+/// Busybox, with a name for each of its programs.
+pub(super) fn busybox(registry: &Registry) -> PathBuf {
+    registry.tar("busybox", |dir| {
+        fs::create_dir_all(dir.join("bin")).unwrap();
+        fs::copy("/usr/bin/busybox", dir.join("bin/busybox")).unwrap();
+        run("/usr/bin/busybox", ["--install".as_ref(), "-s".as_ref(), dir.join("bin").as_os_str()]);
+        // The links lead to where it is in the image.
+        for link in fs::read_dir(dir.join("bin")).unwrap().flatten().filter(|link| link.path().is_symlink()) {
+            fs::remove_file(link.path()).unwrap();
+            std::os::unix::fs::symlink("busybox", link.path()).unwrap();
+        }
+    })
 }
 
 impl Drop for Registry {
@@ -180,6 +200,20 @@ fn a_program_and_nothing_else_is_an_image() {
     let missing = host.run(&["run", "--rm", "--image", &second, "--pull", "never"]).code(125);
     let said = &missing.stderr;
     assert!(said.contains("no image"), "{said}");
+    host.ends_clean();
+}
+
+#[test]
+fn busybox_alone_is_an_image() {
+    let Some(registry) = Registry::start() else { return };
+    let host = with_own_images();
+    let name = registry.push("busybox", &[busybox(&registry)], &["--config.cmd", "sh"]);
+    let script = "echo $((6 * 7)); ls /bin | grep -c . | sed 's/[0-9][0-9]*/many/'; id -u; hostname";
+    let said = host.ok(&["run", "--rm", "--name", "tiny", "--image", &name, "--", "sh", "-c", script]);
+    assert_eq!(said, "42\nmany\n0\ntiny");
+    // Without a command it is the image's: a shell that reads what it is given.
+    let piped = host.pipe(&["run", "--rm", "--image", &name], b"echo from a pipe\n").code(0);
+    assert_eq!(String::from_utf8_lossy(&piped.stdout), "from a pipe\n");
     host.ends_clean();
 }
 
