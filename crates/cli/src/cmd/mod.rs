@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::path::PathBuf;
 
 use tokio::runtime::{Builder, Runtime};
 use wire::api::{BASE, DaemonStatus, ErrorCode};
@@ -38,6 +39,8 @@ pub(crate) struct App {
     pub(crate) progress: Progress,
     /// Ctrl-C.
     pub(crate) interrupts: Interrupts,
+    /// This program's file, as far as it is known.
+    pub(crate) exe: Option<PathBuf>,
 }
 
 /// The exit status of `command`; everything was said.
@@ -187,7 +190,8 @@ fn with_daemon(settings: &Settings, way: &Way, command: Command) -> Result<u8, F
     let client = Client::new(Daemon::of(settings, way.start)?);
     let result = runtime.block_on(async {
         let progress = Progress::new(way.output);
-        let app = App { client, out: way.output, progress, interrupts: Interrupts::listen() };
+        let (interrupts, exe) = (Interrupts::listen(), settings.exe.clone());
+        let app = App { client, out: way.output, progress, interrupts, exe };
         dispatch(&app, command).await
     });
     runtime.shutdown_background();

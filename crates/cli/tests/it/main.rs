@@ -13,6 +13,7 @@ mod fake;
 mod guest;
 mod help;
 mod interrupt;
+mod kernels;
 mod lifecycle;
 mod listing;
 mod lives;

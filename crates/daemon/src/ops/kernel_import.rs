@@ -51,6 +51,7 @@ impl KernelImportPlan {
                 Path::new(path).file_name().map_or_else(|| path.clone(), |name| name.to_string_lossy().into_owned())
             }
             (None, KernelSource::Debian { package }) => package.clone(),
+            (None, KernelSource::Host) => "of this host".to_owned(),
         }
     }
 }
@@ -63,17 +64,18 @@ pub async fn plan(host: &Host, request: ImportKernel, operation: OpId) -> Result
     let name = match (&request.name, &request.source) {
         (Some(name), _) => Some(name.clone()),
         (None, KernelSource::Debian { package }) => Some(package.clone()),
-        (None, KernelSource::Path { .. }) => None,
+        (None, KernelSource::Path { .. } | KernelSource::Host) => None,
     };
     if let Some(name) = &name {
         making::check_name("a kernel", name)?;
     }
     match &request.source {
-        KernelSource::Path { path, config, modules } => {
-            for path in [Some(path), config.as_ref(), modules.as_ref()].into_iter().flatten() {
+        KernelSource::Path { path, more, config, modules } => {
+            for path in std::iter::once(path).chain(more).chain(config).chain(modules) {
                 check_path(Path::new(path))?;
             }
         }
+        KernelSource::Host => {}
         KernelSource::Debian { package } => check_package(package)?,
     }
     crate::storage::check_room(&host.dirs.state)?;
@@ -136,12 +138,12 @@ impl Step<KernelImportPlan, Host> for UnpackKernel {
         let (maker, source, at) = (cx.world.maker.clone(), cx.plan.source.clone(), staging.clone());
         let manifest = making::watched(cx, move |watcher| {
             let (source, package) = match source {
-                KernelSource::Path { .. } => (source, None),
+                KernelSource::Path { .. } | KernelSource::Host => (source, None),
                 KernelSource::Debian { package } => {
                     sys::fs::create_private_dir(&downloads)?;
                     let file = maker.fetch_kernel(&package, &downloads, watcher)?;
                     let path = file.to_string_lossy().into_owned();
-                    (KernelSource::Path { path, config: None, modules: None }, Some(package))
+                    (KernelSource::Path { path, more: Vec::new(), config: None, modules: None }, Some(package))
                 }
             };
             let manifest = maker.import_kernel(&source, &at, watcher)?;

@@ -188,14 +188,19 @@ impl Maker for Workshop {
         staging: &Path,
         watcher: Watcher<'_>,
     ) -> Result<KernelManifest, Cause> {
-        let KernelSource::Path { path, config, modules } = source else {
-            return Err(refused(ErrorCode::Internal, "a kernel is imported from files only"));
-        };
-        let source = kernel::Source {
-            path: PathBuf::from(path),
-            more: Vec::new(),
-            config: config.as_ref().map(PathBuf::from),
-            modules: modules.as_ref().map(PathBuf::from),
+        let source = match source {
+            KernelSource::Path { path, more, config, modules } => kernel::Source {
+                path: PathBuf::from(path),
+                more: more.iter().map(PathBuf::from).collect(),
+                config: config.as_ref().map(PathBuf::from),
+                modules: modules.as_ref().map(PathBuf::from),
+            },
+            KernelSource::Host => {
+                kernel::host(Path::new("/"), &kernel::host_release()).map_err(|error| kernel_failed(&error))?
+            }
+            KernelSource::Debian { .. } => {
+                return Err(refused(ErrorCode::Internal, "a kernel is imported from files only"));
+            }
         };
         kernel::import(&source, staging, watcher).map_err(|error| kernel_failed(&error))
     }

@@ -208,10 +208,13 @@ pub struct ImportKernel {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum KernelSource {
-    /// A `.deb`, a `vmlinuz`, a `vmlinux` or a directory, told apart by content.
+    /// A package, a `vmlinuz`, a `vmlinux` or a directory, told apart by content.
     Path {
         /// Absolute.
         path: String,
+        /// The other packages of the same kernel, where its distribution makes several of one. Absolute.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        more: Vec<String>,
         /// A kernel configuration file, for an image that carries none. Absolute.
         #[serde(default)]
         config: Option<String>,
@@ -219,6 +222,8 @@ pub enum KernelSource {
         #[serde(default)]
         modules: Option<String>,
     },
+    /// The kernel that this host runs, from `/boot` or beside its modules.
+    Host,
     /// A kernel package of the host's Debian archive, fetched and verified by apt: `linux-image-cloud-amd64`.
     Debian {
         /// The package; a meta package stands for the one it depends on.
