@@ -8,7 +8,7 @@ use std::time::Duration;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 
-use crate::fake::{DEADLINE, Home, OP, Script, begun, finished, step};
+use crate::fake::{DEADLINE, Home, Script, begun, finished, step};
 
 fn two_vms() -> Script {
     Script::new()

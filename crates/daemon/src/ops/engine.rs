@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use wire::api::{
-    ApiError, Begun, BuildImage, CommitVm, CreateVm, ErrorCode, ImportKernel, Operation, OperationState, PullImage,
-};
+use wire::api::{ApiError, Begun, BuildImage, CreateVm, ErrorCode, ImportKernel, Operation, OperationState, PullImage};
 use wire::id::{OpId, VmId};
 
 use super::failure::caused;
@@ -19,8 +17,7 @@ use super::live::{Live, Watch, reports};
 use super::plan::Plan;
 use super::world::Host;
 use super::{
-    create, delete, image_build, image_commit, image_delete, image_pull, kernel_delete, kernel_import, restart, start,
-    stop,
+    create, delete, image_build, image_delete, image_pull, kernel_delete, kernel_import, restart, start, stop,
 };
 use crate::model::vm::VmState;
 use crate::saga::{Cause, Driven, Outcome, UndoFailure};
@@ -140,17 +137,6 @@ impl Engine {
         let operation = OpId::from_random(sys::rand::bytes());
         let plan = image_pull::plan(&self.host, request, operation.clone()).await?;
         self.begin_as(operation, Plan::ImagePull(Box::new(plan))).await
-    }
-
-    /// Makes an image of the VM that `key` stands for.
-    ///
-    /// # Errors
-    /// Every refusal; nothing has begun then.
-    pub async fn commit(self: &Arc<Self>, key: &str, request: CommitVm) -> Result<Begun, Cause> {
-        let (vm, _planning) = self.hold_free(key).await?;
-        let operation = OpId::from_random(sys::rand::bytes());
-        let plan = image_commit::plan(&self.host, &vm, request, operation.clone()).await?;
-        self.begin_as(operation, Plan::ImageCommit(Box::new(plan))).await
     }
 
     /// Deletes the image that `key` stands for.

@@ -2,14 +2,17 @@
 //! image. Its home and the directories of container engines are no part of the system, and stay the VM's alone.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::io::AsyncWriteExt;
-use wire::api::{CommitVm, ErrorCode};
+use wire::api::{Begun, CommitVm, ErrorCode};
 use wire::id::OpId;
 
+use super::engine::Engine;
 use super::failure::{caused, refused};
 use super::image_make::{ImageFrom, ImagePlan, PlaceImage, PublishImage, decide, discard, finish};
+use super::plan::Plan;
 use super::prepare::{answering, check_runs};
 use super::staging as making;
 use super::world::Host;
@@ -42,6 +45,19 @@ pub async fn plan(host: &Host, vm: &VmRecord, request: CommitVm, operation: OpId
     let bytes_max = vm.spec.disk_bytes.saturating_add(image.manifest.bytes).saturating_mul(OVERHEAD);
     let from = ImageFrom::Vm { vm: vm.id.clone(), vm_name: vm.name.clone(), image: image.id, bytes_max };
     decide(host, from, &request.name, operation).await
+}
+
+impl Engine {
+    /// Makes an image of the VM that `key` stands for.
+    ///
+    /// # Errors
+    /// Every refusal; nothing has begun then.
+    pub async fn commit(self: &Arc<Self>, key: &str, request: CommitVm) -> Result<Begun, Cause> {
+        let (vm, _planning) = self.hold_free(key).await?;
+        let operation = OpId::from_random(sys::rand::bytes());
+        let plan = plan(self.host(), &vm, request, operation.clone()).await?;
+        self.begin_as(operation, Plan::ImageCommit(Box::new(plan))).await
+    }
 }
 
 /// Takes the changes out of the guest and makes one root filesystem of the image and them.
@@ -99,7 +115,7 @@ async fn fetch(cx: &Cx<'_, ImagePlan, Host>, layer: &Path) -> Result<(), Cause> 
         file.write_all(&piece).await.map_err(said)?;
         if bytes - reported >= TOLD_BYTES {
             reported = bytes;
-            cx.progress(Progress { stage: stage.clone(), done: bytes, total: None, unit: Unit::Bytes });
+            cx.progress(Progress { stage: stage.clone(), part: None, done: bytes, total: None, unit: Unit::Bytes });
         }
     }
     stream.done().await?;

@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 use std::fs::File;
 
-use mkext4::reader::{FileExtent, Fs};
+use mkext4::reader::{Fs, ReadAt};
 use mkext4::spec::inode::FileType;
-use mkext4::spec::{Inode, ROOT_INO, XattrEntry};
+use mkext4::spec::{Extent, ExtentHeader, ExtentIdx, Inode, ROOT_INO, Superblock, XattrEntry, extent};
 
 use super::CONTENT_MAX_BYTES;
 use super::acl;
@@ -18,6 +18,14 @@ use crate::image::ext4::{ENTRIES_MAX, Ext4Error};
 use crate::model::progress::{Cancelled, Watcher};
 
 const BLOCK_BYTES: u64 = 4096;
+/// `s_log_block_size` of such blocks: they are `1024 << 2` long.
+const LOG_BLOCK_BYTES: u32 = 2;
+/// Pieces of one file, and blocks of the tree that tells where they are.
+const EXTENTS_MAX: usize = 100_000;
+/// Blocks of one directory: a million names of 255 bytes.
+const DIRECTORY_BLOCKS_MAX: u64 = 70_000;
+/// Levels of that tree; ext4 makes no more (EXT4_MAX_EXTENT_DEPTH).
+const DEPTH_MAX: u16 = 5;
 /// `s_feature_incompat`: the journal has to be replayed (fs/ext4/ext4.h, EXT4_FEATURE_INCOMPAT_RECOVER).
 const RECOVER: u32 = 0x0004;
 /// `s_feature_ro_compat`: files that were deleted while open have to be cleared away (EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT).
@@ -42,6 +50,9 @@ pub enum FilesystemError {
     /// A journal to replay, or an error on record.
     #[error("it is not clean: {0}")]
     NotClean(&'static str),
+    /// Its parts cannot be where it says.
+    #[error("the filesystem is damaged: {0}")]
+    Damaged(&'static str),
     /// It is damaged, or has what is not understood.
     #[error("cannot read the filesystem")]
     Read(#[source] mkext4::Error),
@@ -73,7 +84,12 @@ impl FilesystemError {
             Self::NotExt4 => {
                 Some("an ext4 filesystem without a partition table around it is needed: mkfs.ext4 -d DIRECTORY FILE")
             }
-            Self::Read(_) | Self::Refused { .. } | Self::Tree(_) | Self::TooManyEntries | Self::Cancelled(_) => None,
+            Self::Damaged(_)
+            | Self::Read(_)
+            | Self::Refused { .. }
+            | Self::Tree(_)
+            | Self::TooManyEntries
+            | Self::Cancelled(_) => None,
         }
     }
 }
@@ -82,9 +98,9 @@ impl FilesystemError {
 ///
 /// # Errors
 /// When it is no ext4 filesystem, or not clean.
-pub(crate) fn check_clean(file: &File) -> Result<(), FilesystemError> {
+pub(crate) fn check_clean(file: &impl ReadAt) -> Result<(), FilesystemError> {
     let mut head = [0; HEAD_BYTES];
-    if let Err(error) = std::os::unix::fs::FileExt::read_exact_at(file, &mut head, SUPERBLOCK_AT) {
+    if let Err(error) = file.read_exact_at(SUPERBLOCK_AT, &mut head) {
         return Err(match error.kind() {
             std::io::ErrorKind::UnexpectedEof => FilesystemError::NotExt4,
             _ => FilesystemError::Read(mkext4::Error::Io(error)),
@@ -104,14 +120,45 @@ pub(crate) fn check_clean(file: &File) -> Result<(), FilesystemError> {
     }
 }
 
+/// Refuses what a reader would miscalculate with.
+fn check_geometry(file: &impl ReadAt, bytes: u64) -> Result<(), FilesystemError> {
+    let mut superblock = [0; Superblock::LEN];
+    let read = file.read_exact_at(SUPERBLOCK_AT, &mut superblock);
+    read.map_err(|err| FilesystemError::Read(mkext4::Error::Io(err)))?;
+    let superblock = Superblock::decode(&superblock).map_err(FilesystemError::Read)?;
+    let blocks = superblock.blocks_count;
+    if superblock.log_block_size != LOG_BLOCK_BYTES {
+        return Err(FilesystemError::Damaged("its blocks are not of 4096 bytes"));
+    }
+    if superblock.first_data_block != 0 || blocks == 0 || blocks > bytes / BLOCK_BYTES {
+        return Err(FilesystemError::Damaged("it is longer than its file"));
+    }
+    if !matches!(superblock.desc_size(), 32 | 64) {
+        return Err(FilesystemError::Damaged("its groups are described in an unknown way"));
+    }
+    Ok(())
+}
+
 /// Everything in the filesystem `file`; contents are places in it.
 ///
 /// # Errors
 /// [`FilesystemError`]
 pub(crate) fn records(file: &File, watcher: Watcher<'_>) -> Result<Vec<Record>, FilesystemError> {
-    check_clean(file)?;
     let bytes = file.metadata().map_err(|err| FilesystemError::Read(mkext4::Error::Io(err)))?.len();
+    records_of(file, bytes, watcher)
+}
+
+/// [`records`] of what is `bytes` long.
+pub(crate) fn records_of<R: ReadAt>(file: R, bytes: u64, watcher: Watcher<'_>) -> Result<Vec<Record>, FilesystemError> {
+    check_clean(&file)?;
+    check_geometry(&file, bytes)?;
     let fs = Fs::open(file).map_err(FilesystemError::Read)?;
+    let blocks = fs.superblock().blocks_count;
+    for group in 0..fs.superblock().group_count() {
+        if fs.group_desc(group).map_err(FilesystemError::Read)?.inode_table >= blocks {
+            return Err(FilesystemError::Damaged("its inodes are outside"));
+        }
+    }
     let mut walk = Walk { fs, bytes, records: Vec::new(), seen: HashMap::new() };
     let mut directories = vec![walk.root()?];
     while let Some((inode, path)) = directories.pop() {
@@ -122,8 +169,8 @@ pub(crate) fn records(file: &File, watcher: Watcher<'_>) -> Result<Vec<Record>, 
     Ok(walk.records)
 }
 
-struct Walk<'a> {
-    fs: Fs<&'a File>,
+struct Walk<R: ReadAt> {
+    fs: Fs<R>,
     /// Length of the file.
     bytes: u64,
     records: Vec<Record>,
@@ -135,7 +182,7 @@ fn refused(path: &str, why: &'static str) -> FilesystemError {
     FilesystemError::Refused { path: path.chars().take(200).collect(), why }
 }
 
-impl Walk<'_> {
+impl<R: ReadAt> Walk<R> {
     fn root(&mut self) -> Result<(u32, String), FilesystemError> {
         let inode = self.fs.inode(ROOT_INO).map_err(FilesystemError::Read)?;
         self.seen.insert(ROOT_INO, String::new());
@@ -146,6 +193,12 @@ impl Walk<'_> {
     /// Takes what is in a directory; gives the directories among it.
     fn directory(&mut self, inode: u32, path: &str) -> Result<Vec<(u32, String)>, FilesystemError> {
         let mut below = Vec::new();
+        let node = self.fs.inode(inode).map_err(FilesystemError::Read)?;
+        // Both are bounded by it, whatever the inode says of its length.
+        let blocks: u64 = self.extents(&node, path)?.iter().map(|extent| u64::from(extent.len())).sum();
+        if node.size / BLOCK_BYTES > blocks || blocks > DIRECTORY_BLOCKS_MAX {
+            return Err(refused(path, "it is a damaged directory"));
+        }
         let mut entries = self.fs.read_dir(inode).map_err(FilesystemError::Read)?;
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         for entry in entries {
@@ -178,11 +231,12 @@ impl Walk<'_> {
         }
         let kind = match kind {
             FileType::Dir => RecordKind::Dir,
-            FileType::Regular => RecordKind::File(self.content(number, &inode, &path)?),
+            FileType::Regular => RecordKind::File(self.content(&inode, &path)?),
             FileType::Symlink => {
                 if inode.fast_symlink_target().is_none() && !inode.uses_extents() {
                     return Err(refused(&path, "its target is not in extents"));
                 }
+                self.extents(&inode, &path)?;
                 let target = self.fs.symlink_target(number).map_err(FilesystemError::Read)?;
                 RecordKind::Symlink(String::from_utf8(target).map_err(|_| refused(&path, "its target is not UTF-8"))?)
             }
@@ -221,8 +275,44 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// The extents of an inode. A tree that leads nowhere, or back to itself, is refused.
+    fn extents(&self, inode: &Inode, path: &str) -> Result<Vec<Extent>, FilesystemError> {
+        let damaged = || refused(path, "its extents are damaged");
+        let Some(root) = inode.extent_root() else {
+            return if inode.uses_extents() { Err(damaged()) } else { Ok(Vec::new()) };
+        };
+        let (mut found, mut nodes) = (Vec::new(), vec![(root.to_vec(), None)]);
+        let mut visited = 0;
+        while let Some((node, expected)) = nodes.pop() {
+            let header = ExtentHeader::decode(&node).map_err(FilesystemError::Read)?;
+            let capacity = (node.len() - ExtentHeader::LEN) / ExtentHeader::ENTRY_LEN;
+            let is_wrong =
+                usize::from(header.entries) > capacity || expected.is_some_and(|depth| depth != header.depth);
+            visited += 1;
+            if is_wrong || header.depth > DEPTH_MAX || visited > EXTENTS_MAX {
+                return Err(damaged());
+            }
+            for at in 0..usize::from(header.entries) {
+                let entry = extent::entry(&node, at);
+                if header.depth == 0 {
+                    found.push(Extent::decode(entry));
+                } else {
+                    let leaf = ExtentIdx::decode(entry).leaf;
+                    if leaf >= self.bytes / BLOCK_BYTES {
+                        return Err(damaged());
+                    }
+                    nodes.push((self.fs.read_block(leaf).map_err(FilesystemError::Read)?, Some(header.depth - 1)));
+                }
+                if found.len() + nodes.len() > EXTENTS_MAX {
+                    return Err(damaged());
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// Where a file's bytes are.
-    fn content(&self, number: u32, inode: &Inode, path: &str) -> Result<Content, FilesystemError> {
+    fn content(&self, inode: &Inode, path: &str) -> Result<Content, FilesystemError> {
         let size_bytes = inode.size;
         if size_bytes > CONTENT_MAX_BYTES {
             return Err(refused(path, "it is too large"));
@@ -230,13 +320,13 @@ impl Walk<'_> {
         if size_bytes > 0 && !inode.uses_extents() {
             return Err(refused(path, "its content is not in extents"));
         }
-        let mut extents = self.fs.extents(number, inode).map_err(FilesystemError::Read)?;
+        let mut extents = self.extents(inode, path)?;
         extents.sort_by_key(|extent| extent.logical);
         let mut segments: Vec<Segment> = Vec::with_capacity(extents.len());
-        for extent in extents.iter().filter(|extent| !extent.unwritten) {
+        for extent in extents.iter().filter(|extent| !extent.is_unwritten()) {
             let segment = segment(extent, size_bytes);
             let follows = segments.last().is_none_or(|last| last.offset + last.len <= segment.offset);
-            if !follows || segment.at + segment.len > self.bytes {
+            if !follows || segment.at.saturating_add(segment.len) > self.bytes {
                 return Err(refused(path, "its extents are damaged"));
             }
             segments.push(segment);
@@ -247,10 +337,10 @@ impl Walk<'_> {
 }
 
 /// An extent as far as the file goes.
-fn segment(extent: &FileExtent, size_bytes: u64) -> Segment {
+fn segment(extent: &Extent, size_bytes: u64) -> Segment {
     let offset = u64::from(extent.logical) * BLOCK_BYTES;
-    let len = (u64::from(extent.len) * BLOCK_BYTES).min(size_bytes.saturating_sub(offset));
-    Segment { offset, len, at: extent.physical.saturating_mul(BLOCK_BYTES) }
+    let len = (u64::from(extent.len()) * BLOCK_BYTES).min(size_bytes.saturating_sub(offset));
+    Segment { offset, len, at: extent.start.saturating_mul(BLOCK_BYTES) }
 }
 
 /// An attribute as the kernel shows it.

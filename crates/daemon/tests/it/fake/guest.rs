@@ -245,10 +245,7 @@ impl Machine {
                     (Behaviour::DiesConfigured, 1) => return self.end(ExitReason::Ended { code: Some(0) }),
                     _ => {}
                 }
-                if request == Request::Layer {
-                    let head = Head { kind: Kind::Data, channel: Channel::Output, stream: frame.head.stream };
-                    encode(&mut out, head, LAYER, tag);
-                }
+                put_content(&mut out, &request, frame.head.stream, tag);
                 let (reply, ends) = self.answer(request);
                 if (self.behaviour, asked) == (Behaviour::LosesChannel, 2) {
                     return;
@@ -342,6 +339,13 @@ impl Machine {
 pub(crate) const BOOTED: &str = " booted";
 /// What it leaves when it becomes another machine.
 pub(crate) const RENEWED: &str = " renewed";
+
+/// What comes before the answer.
+fn put_content(out: &mut Vec<u8>, request: &Request, stream: u32, tag: Tag) {
+    if *request == Request::Layer {
+        encode(out, Head { kind: Kind::Data, channel: Channel::Output, stream }, LAYER, tag);
+    }
+}
 
 fn put(out: &mut Vec<u8>, kind: Kind, stream: u32, message: &impl serde::Serialize, tag: Tag) {
     let head = Head { kind, channel: Channel::Input, stream };
