@@ -24,6 +24,7 @@ pub(crate) mod each;
 pub(crate) mod image;
 pub(crate) mod kernel;
 pub(crate) mod operation;
+pub(crate) mod program;
 pub(crate) mod template;
 pub(crate) mod unit;
 pub(crate) mod version;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy allows it in test functions by itself, not in what they share")]
 
 mod completion;
+mod containerfile;
 mod cp;
 mod death;
 mod diff;

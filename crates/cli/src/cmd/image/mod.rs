@@ -9,6 +9,7 @@ use crate::error::Failure;
 use crate::output::Format;
 
 mod build;
+mod containerfile;
 mod delete;
 mod list;
 mod load;
@@ -40,7 +41,7 @@ pub(crate) enum Verb {
     List(list::Args),
     /// Show all about one image
     Show(show::Args),
-    /// Build an image from a recipe
+    /// Build an image from a recipe or a Containerfile
     Build(build::Args),
     /// Pull an image from a registry or an archive
     Pull(pull::Args),

@@ -15,8 +15,8 @@ use crate::args::Act;
 use crate::clock;
 use crate::cmd::App;
 use crate::cmd::image::absolute;
+use crate::cmd::program::done;
 use crate::error::{Failure, Io};
-use crate::output::printable;
 use crate::process;
 use crate::table::elapsed;
 use crate::values;
@@ -90,23 +90,6 @@ fn absolute_new(path: &str) -> Result<String, Failure> {
     std::fs::create_dir_all(path)
         .map_err(|error| Failure::new(ErrorCode::OperationFailed, format!("cannot make {path}: {}", Io(error))))?;
     absolute(path)
-}
-
-/// Runs it to its end, or to the user's Ctrl-C, which it hears as well. `failed` is what it means that it fails.
-async fn done(app: &App, program: process::Attached, failed: Option<&str>) -> Result<(), Failure> {
-    let since = app.interrupts.start();
-    let shown = program.shown();
-    let run = tokio::task::spawn_blocking(move || program.run()).await;
-    app.interrupts.check(since)?;
-    let status = run.map_err(std::io::Error::other).and_then(|ran| ran).map_err(|error| {
-        Failure::new(ErrorCode::OperationFailed, format!("cannot run {}: {}", printable(&shown), Io(error)))
-    })?;
-    if status.success() {
-        return Ok(());
-    }
-    // "exit status: 3", "signal: 9 (SIGKILL)"
-    let ended = || format!("{} ended with {}", printable(&shown), status.to_string().replace("exit status:", "status"));
-    Err(Failure::new(ErrorCode::OperationFailed, failed.map_or_else(ended, str::to_owned)))
 }
 
 /// What a guest's shell reads: the recipe's two files, and what is done with them.

@@ -19,6 +19,18 @@ int main(int argc, char **argv) {
 }
 "#;
 
+const CONTAINERFILE: &str = r#"
+FROM scratch AS base
+COPY busybox /bin/busybox
+RUN ["/bin/busybox", "sh", "-c", "/bin/busybox --install /bin && echo built >/made"]
+FROM base
+ARG GREETING=none
+ENV GREETING=$GREETING
+USER 1000
+WORKDIR /srv
+CMD ["sh", "-c", "echo $GREETING; cat /made; id -u; pwd"]
+"#;
+
 /// As [`Host::new`], with directories of its own for images and what is fetched: daemons that share one would sweep
 /// each other's.
 pub(super) fn with_own_images() -> Host {
@@ -63,13 +75,19 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    /// None where a program it needs is not installed, which is said.
+    /// Says so when one of these programs is not installed.
     #[expect(clippy::print_stderr, reason = "a test that shows nothing says so")]
-    pub(super) fn start() -> Option<Registry> {
-        let missing =
-            ["docker-registry", "skopeo", "umoci", "gcc", "busybox"].into_iter().find(|program| !is_there(program));
+    fn missing(programs: &[&str]) -> bool {
+        let missing = programs.iter().find(|program| !is_there(program));
         if let Some(missing) = missing {
             eprintln!("skipped: {missing} is not installed: scripts/packages.sh install images build");
+        }
+        missing.is_some()
+    }
+
+    /// None where a program it needs is not installed, which is said.
+    pub(super) fn start() -> Option<Registry> {
+        if Registry::missing(&["docker-registry", "skopeo", "umoci", "gcc", "busybox"]) {
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
@@ -232,6 +250,33 @@ fn user_directory_and_environment_are_the_images() {
     assert_eq!(host.ok(&["run", "--rm", "--image", &name, "--", "/hello"]), "in /srv/app as 1000 with 0");
     let shown = host.ok(&["image", "show", &name]);
     assert!(shown.contains("GREETING=hello") && shown.contains("none: the agent stays process 1"), "{shown}");
+    host.ends_clean();
+}
+
+#[test]
+fn a_containerfile_becomes_an_image() {
+    if Registry::missing(&["buildah", "busybox"]) {
+        return;
+    }
+    let host = with_own_images();
+    let dir = tempfile::tempdir().unwrap();
+    let context = dir.path().join("app");
+    fs::create_dir(&context).unwrap();
+    fs::copy("/usr/bin/busybox", context.join("busybox")).unwrap();
+    fs::write(context.join("Containerfile"), CONTAINERFILE).unwrap();
+    // What it keeps goes with this test, and it may run where there are no namespaces to be had.
+    let storage = dir.path().join("storage.conf");
+    let (graph, run) = (dir.path().join("graph"), dir.path().join("run"));
+    let config = format!("[storage]\ndriver = \"vfs\"\ngraphroot = {graph:?}\nrunroot = {run:?}\n");
+    fs::write(&storage, config).unwrap();
+    let context = context.to_str().unwrap();
+    let args = ["image", "build", "-q", context, "--build-arg", "GREETING=hello", "--builder", "buildah"];
+    let mut build = host.command(&args);
+    build.env("CONTAINERS_STORAGE_CONF", storage).env("BUILDAH_ISOLATION", "chroot");
+    let built = build.stdin(Stdio::null()).output().unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    assert_eq!(String::from_utf8_lossy(&built.stdout), "app\n");
+    assert_eq!(host.ok(&["run", "--rm", "--image", "app"]), "hello\nbuilt\n1000\n/srv");
     host.ends_clean();
 }
 
