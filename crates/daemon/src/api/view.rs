@@ -112,6 +112,7 @@ pub(crate) fn image(record: ImageRecord, used_by: Vec<String>, allocated_bytes: 
             manifest: origin.manifest,
             config: origin.config,
         }),
+        linked: manifest.linked.map(|linked| linked.path),
         created_at_ms: record.created_at_ms,
         used_by,
     }

@@ -1,6 +1,7 @@
 //! The [`Maker`] of real things: operations ask, the `image` modules make. Only `main.rs` knows it, and its sibling for
 //! images of others, [`Registries`].
 
+mod files;
 mod images;
 
 use std::error::Error;
@@ -13,11 +14,12 @@ use wire::layout::Install;
 use crate::image::build::{self, BuildError};
 use crate::image::kernel::{self, FetchError, KernelError};
 use crate::image::{initramfs, layers, recipe};
+use crate::model::digest::Digest;
 use crate::model::image::ImageManifest;
 use crate::model::kernel::KernelManifest;
 use crate::model::progress::{Watcher, is_cancelled};
 use crate::ops::failure::{caused, refused};
-use crate::ops::maker::Maker;
+use crate::ops::maker::{Keeping, Maker};
 use crate::saga::Cause;
 pub use images::Registries;
 
@@ -170,8 +172,23 @@ impl Maker for Workshop {
             recipe_sha256: None,
             init: rootfs.init,
             origin: None,
+            linked: None,
             ..of.clone()
         })
+    }
+
+    fn register_image(
+        &self,
+        path: &Path,
+        keeping: Keeping,
+        staging: &Path,
+        watcher: Watcher<'_>,
+    ) -> Result<ImageManifest, Cause> {
+        files::register(path, keeping, staging, watcher)
+    }
+
+    fn copy_image(&self, from: &Path, to: &Path, digest: Digest, watcher: Watcher<'_>) -> Result<(), Cause> {
+        files::copy_verified(from, to, digest, watcher)
     }
 
     fn discard_image(&self, staging: &Path) -> Result<(), Cause> {

@@ -13,8 +13,10 @@ mod containerfile;
 mod delete;
 mod list;
 mod load;
+mod promote;
 mod prune;
 mod pull;
+mod register;
 mod show;
 pub(crate) mod source;
 mod tag;
@@ -47,6 +49,10 @@ pub(crate) enum Verb {
     Pull(pull::Args),
     /// Make an image of an archive: docker save, or an OCI archive
     Load(load::Args),
+    /// Make an image of a root filesystem that is a file already
+    Register(register::Args),
+    /// Copy the file of an image that is a link
+    Promote(promote::Args),
     /// Give an image one more name
     Tag(tag::Args),
     /// Remove what no image needs any more
@@ -65,6 +71,8 @@ impl Verb {
             Verb::Build(args) => args.act.format,
             Verb::Pull(args) => args.act.format,
             Verb::Load(args) => args.act.format,
+            Verb::Register(args) => args.act.format,
+            Verb::Promote(args) => args.act.format,
             Verb::Tag(args) => args.act.format,
             Verb::Prune(args) => args.act.format,
             Verb::Delete(args) => args.act.format,
@@ -80,6 +88,8 @@ impl Verb {
             Verb::Build(args) => of("build", &args.recipe),
             Verb::Pull(args) => of("pull", &args.source),
             Verb::Load(_) => ("load an image".to_owned(), String::new()),
+            Verb::Register(args) => of("register", &args.file),
+            Verb::Promote(args) => of("promote", &args.image),
             Verb::Tag(args) => of("name", &args.image),
             Verb::Prune(_) => ("prune images".to_owned(), String::new()),
             Verb::Delete(_) => ("delete images".to_owned(), String::new()),
@@ -93,6 +103,8 @@ impl Verb {
             Verb::Build(args) => args.act.quiet,
             Verb::Pull(args) => args.act.quiet,
             Verb::Load(args) => args.act.quiet,
+            Verb::Register(args) => args.act.quiet,
+            Verb::Promote(args) => args.act.quiet,
             Verb::Tag(args) => args.act.quiet,
             Verb::Prune(args) => args.act.quiet,
             Verb::Delete(args) => args.act.quiet,
@@ -108,6 +120,8 @@ pub(crate) async fn run(app: &App, verb: Verb) -> Result<u8, Failure> {
         Verb::Build(args) => build::run(app, args).await,
         Verb::Pull(args) => pull::run(app, args).await,
         Verb::Load(args) => load::run(app, args).await,
+        Verb::Register(args) => register::run(app, args).await,
+        Verb::Promote(args) => promote::run(app, args).await,
         Verb::Tag(args) => tag::run(app, args).await,
         Verb::Prune(args) => prune::run(app, args).await,
         Verb::Delete(args) => delete::run(app, args).await,

@@ -50,6 +50,9 @@ pub enum FilesystemError {
     /// A journal to replay, or an error on record.
     #[error("it is not clean: {0}")]
     NotClean(&'static str),
+    /// Nothing is wrong with it, but it cannot be read here.
+    #[error("it is made in a way that cannot be read here: {0}")]
+    Foreign(&'static str),
     /// Its parts cannot be where it says.
     #[error("the filesystem is damaged: {0}")]
     Damaged(&'static str),
@@ -83,6 +86,9 @@ impl FilesystemError {
             Self::NotClean(_) => Some("unmount it, or repair it: e2fsck -f FILE"),
             Self::NotExt4 => {
                 Some("an ext4 filesystem without a partition table around it is needed: mkfs.ext4 -d DIRECTORY FILE")
+            }
+            Self::Foreign(_) | Self::Read(mkext4::Error::Unsupported(_)) => {
+                Some("make it anew of its content: mkfs.ext4 -b 4096 -d DIRECTORY FILE")
             }
             Self::Damaged(_)
             | Self::Read(_)
@@ -128,7 +134,7 @@ fn check_geometry(file: &impl ReadAt, bytes: u64) -> Result<(), FilesystemError>
     let superblock = Superblock::decode(&superblock).map_err(FilesystemError::Read)?;
     let blocks = superblock.blocks_count;
     if superblock.log_block_size != LOG_BLOCK_BYTES {
-        return Err(FilesystemError::Damaged("its blocks are not of 4096 bytes"));
+        return Err(FilesystemError::Foreign("its blocks are not of 4096 bytes"));
     }
     if superblock.first_data_block != 0 || blocks == 0 || blocks > bytes / BLOCK_BYTES {
         return Err(FilesystemError::Damaged("it is longer than its file"));
@@ -137,6 +143,16 @@ fn check_geometry(file: &impl ReadAt, bytes: u64) -> Result<(), FilesystemError>
         return Err(FilesystemError::Damaged("its groups are described in an unknown way"));
     }
     Ok(())
+}
+
+/// Refuses what no kernel mounts read-only as it is, and what [`records`] would not begin with: the superblock tells.
+///
+/// # Errors
+/// [`FilesystemError`]
+pub(crate) fn check(file: &File) -> Result<(), FilesystemError> {
+    let bytes = file.metadata().map_err(|err| FilesystemError::Read(mkext4::Error::Io(err)))?.len();
+    check_clean(file)?;
+    check_geometry(file, bytes)
 }
 
 /// Everything in the filesystem `file`; contents are places in it.

@@ -9,6 +9,7 @@
 
 mod acl;
 pub(crate) mod collected;
+mod existing;
 pub(crate) mod filesystem;
 pub(crate) mod tarball;
 
@@ -17,6 +18,7 @@ use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
 pub use collected::Rootfs;
+pub(crate) use existing::contents;
 pub use filesystem::FilesystemError;
 pub use tarball::TarError;
 
