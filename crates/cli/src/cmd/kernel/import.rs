@@ -52,6 +52,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
         (Some(name), _) => name.clone(),
         (None, KernelSource::Debian { package }) => package.clone(),
         (None, KernelSource::Path { path, .. }) => path.clone(),
+        (None, KernelSource::Catalog { name }) => name.clone(),
     };
     let request = ImportKernel { source, name: args.name };
     let target = format!("{BASE}/kernels/import");

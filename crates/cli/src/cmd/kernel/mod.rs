@@ -10,6 +10,7 @@ use crate::output::Format;
 mod delete;
 mod import;
 mod list;
+mod pull;
 mod show;
 
 /// Below `banger kernel --help`.
@@ -18,6 +19,8 @@ Most of the time there is nothing to do: `banger run` imports a kernel.
 
 Examples:
   banger kernel list
+  banger kernel list --available        what the catalog has
+  banger kernel pull generic-6.12
   banger kernel import                  Debian's cloud kernel, by apt
   banger kernel import ./linux-image-6.12.deb
   banger kernel import ./vmlinux --config ./.config --name mine
@@ -33,8 +36,10 @@ pub(crate) enum Verb {
     Show(show::Args),
     /// Import a kernel
     Import(import::Args),
+    /// Pull a kernel of the catalog
+    Pull(pull::Args),
     /// Delete kernels no VM uses
-    #[command(visible_alias = "rm")]
+    #[command(visible_aliases = ["rm", "remove"])]
     Delete(delete::Args),
 }
 
@@ -45,6 +50,7 @@ impl Verb {
             Verb::List(args) => args.records.format,
             Verb::Show(args) => args.record.format,
             Verb::Import(args) => args.act.format,
+            Verb::Pull(args) => args.act.format,
             Verb::Delete(args) => args.act.format,
         }
     }
@@ -58,6 +64,7 @@ impl Verb {
             Verb::Import(args) => {
                 of("import", args.path.as_deref().unwrap_or(crate::cmd::vm::defaults::KERNEL_PACKAGE))
             }
+            Verb::Pull(args) => of("pull", &args.kernel),
             Verb::Delete(_) => ("delete kernels".to_owned(), String::new()),
         }
     }
@@ -67,6 +74,7 @@ impl Verb {
         match self {
             Verb::List(_) | Verb::Show(_) => false,
             Verb::Import(args) => args.act.quiet,
+            Verb::Pull(args) => args.act.quiet,
             Verb::Delete(args) => args.act.quiet,
         }
     }
@@ -78,6 +86,7 @@ pub(crate) async fn run(app: &App, verb: Verb) -> Result<u8, Failure> {
         Verb::List(args) => list::run(app, args).await,
         Verb::Show(args) => show::run(app, args).await,
         Verb::Import(args) => import::run(app, args).await,
+        Verb::Pull(args) => pull::run(app, args).await,
         Verb::Delete(args) => delete::run(app, args).await,
     }
 }

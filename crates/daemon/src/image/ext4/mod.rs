@@ -6,6 +6,7 @@
 //!
 //! mkext4 always makes a journal. It is empty, so a read-only mount has nothing to replay and works on a read-only drive.
 
+mod look;
 mod namespace;
 
 use std::fs::File;
@@ -13,6 +14,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use mkext4::{FsBuilder, InodeCount, InodeHandle, Layout, Meta, Options, ROOT, SparseSeg, SpecialKind};
+pub(crate) use look::{Contents, Unmountable, look};
 pub(crate) use namespace::{Attributes, ENTRIES_MAX, Kind, Links, Namespace};
 
 use crate::model::digest::Digest;
