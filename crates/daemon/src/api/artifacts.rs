@@ -7,7 +7,9 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use futures_util::TryStreamExt;
-use wire::api::{Available, Begun, BuildImage, ErrorBody, ErrorCode, Image, ImageList, ImportKernel, Kernel, KernelList};
+use wire::api::{
+    Available, Begun, BuildImage, ErrorBody, ErrorCode, Image, ImageList, ImportKernel, Kernel, KernelList,
+};
 use wire::api::{LoadQuery, PruneImages, PrunedImages, PullImage};
 
 use super::Api;

@@ -129,7 +129,8 @@ mod tests {
     #[test]
     fn keys_stand_here_or_in_files() {
         let home = tempfile::tempdir().unwrap();
-        let (one, two) = (keygen(Algorithm::Ed25519).unwrap().public, keygen(Algorithm::EcdsaP256Sha256).unwrap().public);
+        let (one, two) =
+            (keygen(Algorithm::Ed25519).unwrap().public, keygen(Algorithm::EcdsaP256Sha256).unwrap().public);
         std::fs::write(home.path().join("catalog.pem"), two.to_pem()).unwrap();
         let text = format!("source = \"https://x.org/c\"\nkeys = [\"{one}\", \"~/catalog.pem\"]");
         let site = section(&text).site(home.path()).unwrap();

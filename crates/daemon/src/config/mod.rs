@@ -254,7 +254,9 @@ impl ConfigError {
         use catalogs::CatalogError;
         match self {
             ConfigError::Catalog { source: CatalogError::Source(error) } => match error {
-                SourceError::Plain(_) => Some("use its https address; or say insecure_http = true, it is signed all the same"),
+                SourceError::Plain(_) => {
+                    Some("use its https address; or say insecure_http = true, it is signed all the same")
+                }
                 SourceError::NoKey(_) => Some("say who signs it: keys = [\"ed25519:…\"]"),
                 SourceError::Unsigned(_) => Some("unsigned = true is for directories and for servers of this host"),
                 SourceError::Malformed(_) => None,

@@ -112,10 +112,7 @@ impl Shelf {
         }
     }
 
-    async fn available(
-        &self,
-        all: impl Fn(&catalog::Catalog) -> Vec<AvailableEntry>,
-    ) -> Result<Available, Cause> {
+    async fn available(&self, all: impl Fn(&catalog::Catalog) -> Vec<AvailableEntry>) -> Result<Available, Cause> {
         let (current, why) = self.looked_at().await?;
         let kept_for_ms = match current.freshness {
             Freshness::Kept { age, .. } => Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
@@ -162,7 +159,8 @@ fn fetch_failed(error: &FetchError) -> Cause {
             (ErrorCode::NotFound, Some(format!("banger {kind} list --available shows what there is")))
         }
         FetchError::NotConfigured { .. } => {
-            let hint = "set [catalog] in config.toml: its source, and the keys that sign it; there is no public one yet";
+            let hint =
+                "set [catalog] in config.toml: its source, and the keys that sign it; there is no public one yet";
             (ErrorCode::NotFound, Some(hint.to_owned()))
         }
         other => (ErrorCode::OperationFailed, other.hint()),

@@ -1,8 +1,8 @@
 //! Images and kernels of a catalog: published by the library, served on loopback, pulled by the daemon's operations.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::http::{StatusCode, Uri};
@@ -86,6 +86,9 @@ impl Publisher {
         let mut header = tar::Header::new_ustar();
         header.set_size(content.len() as u64);
         header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         builder.append_data(&mut header, "content", content.as_bytes()).unwrap();
         builder.into_inner().unwrap();
         sys::fs::remove_file(&at("rootfs.ext4")).unwrap();

@@ -70,7 +70,8 @@ async fn advise(app: &App, kernel: &str) -> Result<(), Failure> {
         Ok(_) => {}
         Err(failure) if failure.code() == Some(ErrorCode::NotFound) => {
             let kernel = printable(kernel);
-            app.out.note(&format!("It is meant for the kernel {kernel}, which is not here: banger kernel pull {kernel}"));
+            app.out
+                .note(&format!("It is meant for the kernel {kernel}, which is not here: banger kernel pull {kernel}"));
         }
         Err(failure) => return Err(failure),
     }

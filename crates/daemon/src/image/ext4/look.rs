@@ -82,7 +82,9 @@ fn judged(block: &[u8; SUPERBLOCK_BYTES], length: u64) -> Result<Contents, Strin
     };
     let (blocks, free_blocks) = (wide(0x4, 0x150), wide(0xc, 0x158));
     let bytes = blocks.checked_mul(block_bytes).filter(|bytes| *bytes <= length);
-    let bytes = bytes.ok_or_else(|| format!("it says that it has {blocks} blocks of {block_bytes} bytes, and the file has {length} bytes"))?;
+    let bytes = bytes.ok_or_else(|| {
+        format!("it says that it has {blocks} blocks of {block_bytes} bytes, and the file has {length} bytes")
+    })?;
     if length % SECTOR_BYTES != 0 {
         return Err(format!("{length} bytes are no whole number of sectors"));
     }

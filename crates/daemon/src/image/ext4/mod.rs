@@ -13,8 +13,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use mkext4::{FsBuilder, InodeCount, InodeHandle, Layout, Meta, Options, ROOT, SparseSeg, SpecialKind};
 pub(crate) use look::{Contents, Unmountable, look};
+use mkext4::{FsBuilder, InodeCount, InodeHandle, Layout, Meta, Options, ROOT, SparseSeg, SpecialKind};
 pub(crate) use namespace::{Attributes, ENTRIES_MAX, Kind, Links, Namespace};
 
 use crate::model::digest::Digest;

@@ -50,8 +50,7 @@ impl Packed {
         while !is_ended {
             let stretched = off_thread(move || stretch(file, hasher)).await;
             let bytes;
-            (file, hasher, bytes) =
-                stretched.map_err(|error| failed(ErrorCode::OperationFailed, &error, None))?;
+            (file, hasher, bytes) = stretched.map_err(|error| failed(ErrorCode::OperationFailed, &error, None))?;
             done += bytes;
             is_ended = bytes < REPORT_BYTES;
             progress(Progress::Bytes { done, total: Some(total) });
@@ -182,7 +181,14 @@ impl BundledImage {
 /// Where an image in a bundle is from. Its bundle counts as all of it; in the cache it is needed no more once it is unpacked.
 fn origin(reference: String, bundle: Digest, kernel_ref: Option<String>) -> Origin {
     let digest = bundle.to_string();
-    Origin { reference, target: digest.clone(), manifest: digest.clone(), config: digest, blobs: Vec::new(), kernel_ref }
+    Origin {
+        reference,
+        target: digest.clone(),
+        manifest: digest.clone(),
+        config: digest,
+        blobs: Vec::new(),
+        kernel_ref,
+    }
 }
 
 impl Fetched for BundledImage {
@@ -200,7 +206,11 @@ impl Fetched for BundledImage {
         let image = extracted.map_err(|error| bundle_failed(&error))?;
         self.check(&image)?;
         let contents = look(&staging.join(ROOTFS)).map_err(|error: Unmountable| {
-            failed(ErrorCode::Unsupported, &error, Some("tell whoever made the bundle; mkfs.ext4 and a clean unmount are enough"))
+            failed(
+                ErrorCode::Unsupported,
+                &error,
+                Some("tell whoever made the bundle; mkfs.ext4 and a clean unmount are enough"),
+            )
         })?;
         self.manifest(image, contents)
     }
