@@ -16,6 +16,7 @@ use crate::output::{Format, Output};
 use crate::progress::Progress;
 use crate::settings::Settings;
 
+mod available;
 pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod daemon;

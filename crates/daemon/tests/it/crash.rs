@@ -276,9 +276,9 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
     let images = store.images().await.unwrap().len();
     let kernels = store.kernels().await.unwrap().len();
     let expected = match (verb, has_happened) {
-        ("build image" | "pull image" | "commit", true) | ("pull image again", _) => (2, 1),
+        ("build image" | "pull image" | "pull from catalog" | "commit", true) | ("pull image again", _) => (2, 1),
         ("delete image", true) => (0, 1),
-        ("import kernel", true) => (1, 2),
+        ("import kernel" | "pull kernel", true) => (1, 2),
         ("delete kernel", true) => (1, 0),
         _ => (1, 1),
     };
@@ -458,9 +458,11 @@ matrices! {
     build_image: "build image",
     pull_image: "pull image",
     pull_image_again: "pull image again",
+    pull_from_catalog: "pull from catalog",
     delete_image: "delete image",
     delete_name: "delete name",
     import_kernel: "import kernel",
+    pull_kernel: "pull kernel",
     delete_kernel: "delete kernel",
     make_template: "make template",
     start_from_template: "start from template",
