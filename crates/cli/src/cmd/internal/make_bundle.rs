@@ -22,17 +22,24 @@ use crate::values;
 const EXAMPLES: &str = "\
 Examples:
   banger internal make-bundle --image debian-bookworm --distro debian-12
-  banger internal make-bundle --rootfs disk.ext4 --name tiny --distro alpine-3.22 --kernel-ref lean
-  docker export box | banger internal make-bundle --rootfs-tar - --name box --distro debian-12
-  banger internal make-bundle --kernel ./out --name lean --distro debian-12 --version 6.1.172
-  banger internal make-bundle --kernel linux-image-cloud-amd64 --name generic --distro debian-12 --out bundles/
+  banger internal make-bundle --rootfs disk.ext4 --name tiny --distro alpine
+  docker export box |
+    banger internal make-bundle --rootfs-tar - --name box --distro debian-12
+  banger internal make-bundle --kernel ./lean --name lean --distro debian-12
+  banger internal make-bundle --kernel linux-image-cloud-amd64 \\
+    --name generic --distro debian-12 --out bundles/
 
 A kernel is a directory with vmlinux and perhaps initrd.img, config, modules/
 or lib/modules/, as kernels/lean/build.sh makes it; or one that is here.";
 
+/// As clap writes it, on lines that fit.
+const USAGE: &str = "\
+banger internal make-bundle [OPTIONS] --distro <DISTRO>
+           <--rootfs <FILE>|--rootfs-tar <FILE>|--image <IMAGE>|--kernel <...>>";
+
 /// Of what.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES, group = clap::ArgGroup::new("content").required(true).multiple(false))]
+#[command(after_help = EXAMPLES, override_usage = USAGE, group = clap::ArgGroup::new("content").required(true).multiple(false))]
 pub(crate) struct Args {
     /// A root filesystem: ext4, cleanly unmounted
     #[arg(long, value_name = "FILE", group = "content", value_hint = clap::ValueHint::FilePath)]

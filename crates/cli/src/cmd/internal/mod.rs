@@ -24,8 +24,10 @@ mod work;
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   banger internal keygen --out catalog.pem
-  banger internal make-bundle --image debian-bookworm --distro debian-12 --out bundles/
-  banger internal make-bundle --kernel ./lean --name lean --distro debian-12 --out bundles/
+  banger internal make-bundle --image debian-bookworm --distro debian-12 \\
+    --out bundles/
+  banger internal make-bundle --kernel ./lean --name lean --distro debian-12 \\
+    --out bundles/
   banger internal publish bundles --to /srv/catalog --key catalog.pem
 
 docs/catalogs.md says what comes of it, and how a catalog is used.";

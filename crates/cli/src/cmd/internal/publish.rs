@@ -17,7 +17,8 @@ const EXAMPLES: &str = "\
 Examples:
   banger internal publish bundles --to /srv/catalog --key catalog.pem
   banger internal publish bundles --to /srv/catalog --key old.pem --key new.pem
-  banger internal publish --to /srv/catalog --key catalog.pem --withdraw old-image --prune
+  banger internal publish --to /srv/catalog --key catalog.pem --withdraw old \\
+    --prune
   banger internal publish bundles --to /srv/catalog --unsigned
 
 An entry of the same name and processor is replaced, others stay. Files of
