@@ -78,12 +78,14 @@ impl CatalogSection {
                 return Err(CatalogError::NoKey(key.chars().take(100).collect()));
             }
         }
-        match (self.unsigned, self.keys.is_empty()) {
-            (true, false) => Err(CatalogError::Both),
-            (true, true) => Ok(drop(Site::new(source, Trust::None)?)),
-            (false, true) => Ok(drop(Site::new(source, Trust::Keys(Vec::new()))?)),
-            (false, false) => Ok(()),
-        }
+        let trust = match (self.unsigned, self.keys.is_empty()) {
+            (true, false) => return Err(CatalogError::Both),
+            (true, true) => Trust::None,
+            (false, true) => Trust::Keys(Vec::new()),
+            (false, false) => return Ok(()),
+        };
+        Site::new(source, trust)?;
+        Ok(())
     }
 
     /// The catalog and whom it is believed; `~/` is below `home`.

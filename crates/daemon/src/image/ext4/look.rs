@@ -93,7 +93,7 @@ pub(crate) fn judged(block: &[u8; SUPERBLOCK_BYTES], length: u64) -> Result<Cont
     let bytes = bytes.ok_or_else(|| {
         format!("it says that it has {blocks} blocks of {block_bytes} bytes, and the file has {length} bytes")
     })?;
-    if length % SECTOR_BYTES != 0 {
+    if !length.is_multiple_of(SECTOR_BYTES) {
         return Err(format!("{length} bytes are no whole number of sectors"));
     }
     if incompat & INCOMPAT_RECOVER != 0 {
