@@ -157,6 +157,15 @@ pub(crate) enum Command {
     ///
     /// Names of VMs, images and kernels are completed too, as they are at that moment.
     Completion(cmd::completion::Args),
+    /// Make bundles and publish catalogs of images and kernels
+    ///
+    /// For whoever has a catalog: docs/catalogs.md. Nothing here is needed to use one.
+    #[command(hide = true, after_help = cmd::internal::EXAMPLES, arg_required_else_help = true)]
+    Internal {
+        /// What to do.
+        #[command(subcommand)]
+        verb: cmd::internal::Verb,
+    },
 }
 
 /// What can be done with VMs.

@@ -271,13 +271,7 @@ impl Daemon {
     /// This program and the daemon beside it: in an installed tree, or in a build directory.
     fn program(&self) -> Result<(&Path, PathBuf), DaemonError> {
         let exe = self.exe.as_deref().ok_or(DaemonError::Missing { tried: vec![PathBuf::from("bangerd")] })?;
-        let installed = Install::around(exe).map(|tree| tree.daemon());
-        let beside = exe.parent().map(|dir| dir.join("bangerd"));
-        let tried: Vec<PathBuf> = installed.into_iter().chain(beside).collect();
-        match tried.iter().find(|path| path.is_file()) {
-            Some(path) => Ok((exe, path.clone())),
-            None => Err(DaemonError::Missing { tried }),
-        }
+        Ok((exe, program(exe)?))
     }
 
     fn open_log(&self) -> Result<File, DaemonError> {
@@ -289,6 +283,20 @@ impl Daemon {
             OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(&path)
         };
         open().map_err(|source| DaemonError::Log { log: path.clone(), source: Io(source) })
+    }
+}
+
+/// The daemon beside the program `exe`: in an installed tree, or in a build directory.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn program(exe: &Path) -> Result<PathBuf, DaemonError> {
+    let installed = Install::around(exe).map(|tree| tree.daemon());
+    let beside = exe.parent().map(|dir| dir.join("bangerd"));
+    let tried: Vec<PathBuf> = installed.into_iter().chain(beside).collect();
+    match tried.iter().find(|path| path.is_file()) {
+        Some(path) => Ok(path.clone()),
+        None => Err(DaemonError::Missing { tried }),
     }
 }
 

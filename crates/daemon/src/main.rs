@@ -14,8 +14,11 @@ mod serve;
 mod setup;
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
+use daemon::image::rootfs;
+use daemon::model::progress::Watcher;
 use daemon::network::filter;
 use daemon::store::schema::{self, Standing};
 use daemon::vmm::firecracker::jail;
@@ -28,6 +31,9 @@ fn main() -> ExitCode {
     }
     if arguments.first().is_some_and(|first| first == jail::VERB) {
         return jail::run(arguments.drain(..).skip(1));
+    }
+    if arguments.first().is_some_and(|first| first == MAKE_ROOTFS) {
+        return make_rootfs(&arguments[1..]);
     }
     if !arguments.is_empty() {
         return about(&arguments);
@@ -88,6 +94,35 @@ fn check_migrations() -> ExitCode {
         Err(error) => {
             say(&format!("bangerd: {}", one_line(&wire::api::chain(&error))));
             ExitCode::from(3)
+        }
+    }
+}
+
+/// The first argument that has a root filesystem made of an archive, and nothing else done: `bangerd make-rootfs TAR EXT4`.
+/// For `banger internal make-bundle`, which has no daemon.
+const MAKE_ROOTFS: &str = "make-rootfs";
+
+/// Makes it and prints what a bundle's manifest says of it, as JSON.
+fn make_rootfs(arguments: &[std::ffi::OsString]) -> ExitCode {
+    let [tar, image] = arguments else {
+        say(USAGE);
+        return ExitCode::from(2);
+    };
+    match rootfs::write(Path::new(tar), Path::new(image), Watcher::none()) {
+        Ok(made) => {
+            let init = made.init.map(|init| format!("/{}", init.trim_start_matches('/')));
+            let facts = serde_json::json!({
+                "init": init,
+                "packages": made.packages,
+                "content_bytes": made.content_bytes,
+                "entries": made.entries,
+            });
+            print(&facts.to_string());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            say(&format!("bangerd: {}", one_line(&wire::api::chain(&error))));
+            ExitCode::FAILURE
         }
     }
 }

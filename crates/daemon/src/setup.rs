@@ -24,7 +24,7 @@ use daemon::supervise::activity::Activity;
 use daemon::supervise::{Reboot, Supervisors};
 use daemon::template::Templates;
 use daemon::vmm::qemu::Qemu;
-use daemon::workshop::{Registries, Workshop};
+use daemon::workshop::{Registries, Shelf, Workshop};
 use machines::{Machines, machines};
 use sys::kvm::Kvm;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -111,6 +111,7 @@ impl StartError {
         match self {
             _ if is_full => Some("make some room on that disk, then try again".to_owned()),
             StartError::Store(error) => error.hint(),
+            StartError::Config(error) => error.hint().map(str::to_owned),
             StartError::Directory(error) if error.source.kind() == std::io::ErrorKind::ReadOnlyFilesystem => {
                 Some("banger must be able to write there; BANGER_HOME names another place".to_owned())
             }
@@ -332,8 +333,10 @@ pub(crate) fn wire(
     };
     let maker = Arc::new(Workshop::new(surroundings.install.clone(), dirs.cache.clone(), dirs.state.clone()));
     let images = images::options(&config, &surroundings.images);
-    let puller = Arc::new(Registries::new(images, dirs.cache.join("oci")));
     let home = surroundings.home.clone();
+    let site = config.catalog.as_ref().map(|section| section.site(&home)).transpose()?;
+    let catalogs = Arc::new(Shelf::new(site, images.clone(), dirs.state.join("catalogs"), dirs.cache.join("oci")));
+    let puller = Arc::new(Registries::new(images, dirs.cache.join("oci")));
     let own_key = dirs.state.join("ssh").join("id_ed25519");
     let configuration = resolved.describe(&config, &dirs.config_file(), &own_key);
     let ssh_key = match &config.ssh_key_path {
@@ -348,6 +351,7 @@ pub(crate) fn wire(
         network,
         maker,
         puller,
+        catalogs,
         courier: Arc::new(Carrier::default()),
         templates: Templates::in_dir(dirs.state.join("templates")),
         supervisors,

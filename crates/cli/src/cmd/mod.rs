@@ -16,12 +16,14 @@ use crate::output::{Format, Output};
 use crate::progress::Progress;
 use crate::settings::Settings;
 
+mod available;
 pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
 pub(crate) mod each;
 pub(crate) mod image;
+pub(crate) mod internal;
 pub(crate) mod kernel;
 pub(crate) mod operation;
 pub(crate) mod program;
@@ -118,6 +120,7 @@ impl Way {
             },
             Command::Image { verb } => ordinary(verb.format(), verb.quiet()),
             Command::Kernel { verb } => ordinary(verb.format(), verb.quiet()),
+            Command::Internal { verb } => ordinary(verb.act().format, verb.act().quiet),
             Command::Template { verb } => ordinary(verb.format(), verb.quiet()),
             Command::Op { verb } => ordinary(verb.format(), verb.quiet()),
             Command::Daemon { verb } => Way { start: Start::Never, ..ordinary(verb.format(), false) },
@@ -177,6 +180,7 @@ fn act(command: &Command) -> Option<(String, String)> {
         },
         Command::Image { verb } => Some(verb.act()),
         Command::Kernel { verb } => Some(verb.act()),
+        Command::Internal { verb } => Some((verb.words().to_owned(), String::new())),
         Command::Template { verb } => Some(verb.act()),
         Command::Op { verb } => Some(verb.act()),
         Command::Doctor(_) => of("look at", "this host"),
@@ -193,13 +197,13 @@ fn with_daemon(settings: &Settings, way: &Way, command: Command) -> Result<u8, F
         let progress = Progress::new(way.output);
         let (interrupts, exe) = (Interrupts::listen(), settings.exe.clone());
         let app = App { client, out: way.output, progress, interrupts, exe };
-        dispatch(&app, command).await
+        dispatch(&app, settings, command).await
     });
     runtime.shutdown_background();
     result
 }
 
-async fn dispatch(app: &App, command: Command) -> Result<u8, Failure> {
+async fn dispatch(app: &App, settings: &Settings, command: Command) -> Result<u8, Failure> {
     match command {
         Command::Verb(verb) | Command::Vm { verb } => match *verb {
             Verb::Run(args) => vm::run::run(app, args).await,
@@ -233,6 +237,7 @@ async fn dispatch(app: &App, command: Command) -> Result<u8, Failure> {
         },
         Command::Image { verb } => image::run(app, verb).await,
         Command::Kernel { verb } => kernel::run(app, verb).await,
+        Command::Internal { verb } => internal::run(app, settings, verb).await,
         Command::Template { verb } => template::run(app, verb).await,
         Command::Op { verb } => operation::run(app, verb).await,
         Command::Daemon { verb } => daemon::run(app, verb).await,

@@ -1,17 +1,22 @@
 //! Images and kernels: what VMs boot from.
 
+use std::collections::HashSet;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use futures_util::TryStreamExt;
-use wire::api::{Begun, BuildImage, ErrorBody, ErrorCode, Image, ImageList, ImportKernel, Kernel, KernelList};
-use wire::api::{CommitVm, LoadQuery, PromoteImage, PruneImages, PrunedImages, PullImage, RegisterImage};
+use wire::api::{
+    Available, Begun, BuildImage, CommitVm, ErrorBody, ErrorCode, Image, ImageList, ImportKernel, Kernel, KernelList,
+};
+use wire::api::{LoadQuery, PromoteImage, PruneImages, PrunedImages, PullImage, RegisterImage};
 
 use super::Api;
 use super::error::Refusal;
 use super::trees::take_the_rest;
 use super::view;
+use crate::ops::catalogs::kernel_source;
 use crate::ops::failure::refused;
 use crate::ops::image_make::image_name;
 use crate::ops::puller::Archive;
@@ -39,6 +44,22 @@ pub async fn list_images(State(api): State<Api>) -> Result<Json<ImageList>, Refu
         images.push(image(&api, record).await?);
     }
     Ok(Json(ImageList { images }))
+}
+
+/// What images the catalog has for this processor
+#[utoipa::path(
+    get, path = "/v1/images/available",
+    responses((status = 200, body = Available), (status = "default", body = ErrorBody))
+)]
+pub async fn available_images(State(api): State<Api>) -> Result<Json<Available>, Refusal> {
+    let mut available = api.host.catalogs.images().await?;
+    let images = api.host.store.images().await?;
+    let bundles: HashSet<&str> =
+        images.iter().filter_map(|image| Some(image.manifest.origin.as_ref()?.target.as_str())).collect();
+    for entry in &mut available.entries {
+        entry.is_here = bundles.contains(entry.digest.as_str());
+    }
+    Ok(Json(available))
 }
 
 /// One image
@@ -193,6 +214,21 @@ pub async fn list_kernels(State(api): State<Api>) -> Result<Json<KernelList>, Re
         kernels.push(kernel(&api, record).await?);
     }
     Ok(Json(KernelList { kernels }))
+}
+
+/// What kernels the catalog has for this processor
+#[utoipa::path(
+    get, path = "/v1/kernels/available",
+    responses((status = 200, body = Available), (status = "default", body = ErrorBody))
+)]
+pub async fn available_kernels(State(api): State<Api>) -> Result<Json<Available>, Refusal> {
+    let mut available = api.host.catalogs.kernels().await?;
+    let kernels = api.host.store.kernels().await?;
+    let sources: HashSet<&str> = kernels.iter().map(|kernel| kernel.manifest.source.as_str()).collect();
+    for entry in &mut available.entries {
+        entry.is_here = sources.contains(kernel_source(&entry.name, &entry.digest).as_str());
+    }
+    Ok(Json(available))
 }
 
 /// One kernel

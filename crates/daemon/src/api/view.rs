@@ -111,6 +111,7 @@ pub(crate) fn image(record: ImageRecord, used_by: Vec<String>, allocated_bytes: 
             target: origin.target,
             manifest: origin.manifest,
             config: origin.config,
+            kernel_ref: origin.kernel_ref,
         }),
         linked: manifest.linked.map(|linked| linked.path),
         created_at_ms: record.created_at_ms,

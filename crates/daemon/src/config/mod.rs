@@ -6,9 +6,11 @@
 //! | [`resolve`] | what holds: asked for → config → this host → floor, each setting with its origin |
 //! | [`file_sync`] | files of the host that every boot gets |
 //! | [`registries`] | what is special about a registry |
+//! | [`catalogs`] | where the catalog is, and who signs it |
 //!
 //! Read once, at the daemon's start. docs/config.md is its page for people.
 
+pub mod catalogs;
 pub mod file_sync;
 pub mod registries;
 pub mod resolve;
@@ -63,6 +65,8 @@ pub struct Config {
     /// Registries that are spoken to in a way of their own, by host and port.
     #[serde(default)]
     pub registries: BTreeMap<String, registries::Registry>,
+    /// The catalog of images and kernels; none unless its owner has one.
+    pub catalog: Option<catalogs::CatalogSection>,
 }
 
 /// How much the daemon logs.
@@ -233,6 +237,36 @@ pub enum ConfigError {
         /// What is none.
         what: String,
     },
+    /// A catalog that is not used.
+    #[error("catalog in config.toml is refused")]
+    Catalog {
+        /// Why.
+        #[source]
+        source: catalogs::CatalogError,
+    },
+}
+
+impl ConfigError {
+    /// What a person can do about it, where the message does not say it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        use catalog::SourceError;
+        use catalogs::CatalogError;
+        match self {
+            ConfigError::Catalog { source: CatalogError::Source(error) } => match error {
+                SourceError::Plain(_) => {
+                    Some("use its https address; or say insecure_http = true, it is signed all the same")
+                }
+                SourceError::NoKey(_) => Some("say who signs it: keys = [\"ed25519:…\"]"),
+                SourceError::Unsigned(_) => Some("unsigned = true is for directories and for servers of this host"),
+                SourceError::Malformed(_) => None,
+            },
+            ConfigError::Catalog { source: CatalogError::Key(error) | CatalogError::KeyFile { source: error, .. } } => {
+                error.hint()
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The line of the byte at `offset`, counted from 1.
@@ -276,6 +310,9 @@ impl Config {
         }
         for (index, entry) in self.file_sync.iter().enumerate() {
             entry.check().map_err(|why| ConfigError::FileSync { index: index + 1, why })?;
+        }
+        if let Some(section) = &self.catalog {
+            section.check().map_err(|source| ConfigError::Catalog { source })?;
         }
         registries::check(self)
     }

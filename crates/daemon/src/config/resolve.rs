@@ -212,6 +212,9 @@ impl Settings {
             Resolved::configured_or((!config.registries.is_empty()).then_some(config.registries.len()), || {
                 Resolved::default(0)
             });
+        let catalog = Resolved::configured_or(config.catalog.as_ref().map(|section| section.source.clone()), || {
+            Resolved { value: "-".to_owned(), origin: Origin::Default, why: Some("there is no public one".to_owned()) }
+        });
         Configuration {
             exists: path.exists(),
             path: path.display().to_string(),
@@ -232,6 +235,7 @@ impl Settings {
                 self.disk_bytes.setting("vm_defaults.disk_size", |bytes| quoted(&wire::size::human(*bytes))),
                 sync.setting("file_sync", |count| format!("{count} entries")),
                 registries.setting("registries", |count| format!("{count} entries")),
+                catalog.setting("catalog.source", |text| if text == "-" { text.clone() } else { quoted(text) }),
             ],
         }
     }

@@ -94,6 +94,9 @@ pub struct Origin {
     pub config: String,
     /// Layers and whatever else of the cache belongs to it.
     pub blobs: Vec<String>,
+    /// The kernel of its catalog that it is meant for, if it came from one and says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_ref: Option<String>,
 }
 
 /// What a command in a VM begins with, where the image says so and whoever runs it does not.

@@ -1,11 +1,11 @@
 //! Makes an image of what others built: its layers come into the cache, verified, and are flattened into one root
-//! filesystem.
+//! filesystem; that of a catalog's bundle comes whole.
 
 use async_trait::async_trait;
-use tokio::sync::mpsc;
 use wire::api::PullImage;
 use wire::id::OpId;
 
+use super::catalogs::{self, Ours};
 use super::image_make::{ImageFrom, ImagePlan, PlaceImage, PublishImage, decide, discard, finish};
 use super::puller::Fetched;
 use super::staging as making;
@@ -27,9 +27,13 @@ pub fn image_pull() -> Saga<ImagePlan, Host> {
 /// # Errors
 /// When the source is none, or the name cannot be one.
 pub async fn plan(host: &Host, request: PullImage, operation: OpId) -> Result<ImagePlan, Cause> {
-    let name = host.puller.check_source(&request.source)?;
+    let source = catalogs::in_full(host, request.source).await?;
+    let name = match Ours::of(&source) {
+        Some(ours) => ours.check()?,
+        None => host.puller.check_source(&source)?,
+    };
     let name = request.name.unwrap_or(name);
-    decide(host, ImageFrom::Source(request.source), &name, operation).await
+    decide(host, ImageFrom::Source(source), &name, operation).await
 }
 
 /// Brings the image and makes one root filesystem of its layers, unless there is one already.
@@ -49,6 +53,9 @@ impl Step<ImagePlan, Host> for FlattenImage {
         discard(cx.world, staging.clone()).await?;
         sys::fs::create_private_dir(&staging)?;
         let fetched = fetch(cx, source).await?;
+        if let Some(warning) = fetched.warning() {
+            cx.warning(&warning);
+        }
         if let Some(manifest) = same(cx.world, fetched.origin()).await? {
             return finish(cx, manifest);
         }
@@ -63,20 +70,10 @@ impl Step<ImagePlan, Host> for FlattenImage {
 
 /// Brings it into the cache; a cancellation ends that at once.
 async fn fetch(cx: &Cx<'_, ImagePlan, Host>, source: &str) -> Result<Box<dyn Fetched>, Cause> {
-    let (sender, mut reports) = mpsc::unbounded_channel();
-    let report = move |progress| {
-        // A step that has given up hears no more reports.
-        drop(sender.send(progress));
-    };
-    let fetching = cx.world.puller.fetch(source, &report);
-    tokio::pin!(fetching);
-    let mut stage = None;
-    loop {
-        tokio::select! {
-            fetched = &mut fetching => return fetched,
-            Some(report) = reports.recv() => cx.progress(making::translate(&mut stage, report)),
-            () = cx.cancelled() => return Err(Cause::cancelled()),
-        }
+    let (report, reports) = making::reports();
+    match Ours::of(source) {
+        Some(ours) => making::followed(cx, reports, ours.fetch(cx.world, &report)).await,
+        None => making::followed(cx, reports, cx.world.puller.fetch(source, &report)).await,
     }
 }
 

@@ -7,13 +7,19 @@ use serde::{Deserialize, Serialize};
 use wire::api::{ErrorCode, ImportKernel, KernelSource};
 use wire::id::{KernelId, OpId};
 
+use super::catalogs::FetchedKernel;
 use super::failure::{caused, refused};
+use super::maker::Maker;
 use super::staging::{self as making, Staged};
 use super::world::{Host, staging_name};
 use crate::model::digest::Digest;
 use crate::model::kernel::KernelManifest;
+use crate::model::progress::Watcher;
 use crate::saga::{Cause, Cx, Saga, Step};
 use crate::store::records::KernelRecord;
+
+/// Where the content of a bundle is in the staging directory, until it is imported: nothing of a kernel is called so.
+const UNPACKED: &str = "bundle";
 
 /// The list.
 #[must_use]
@@ -52,6 +58,7 @@ impl KernelImportPlan {
             }
             (None, KernelSource::Debian { package }) => package.clone(),
             (None, KernelSource::Host) => "of this host".to_owned(),
+            (None, KernelSource::Catalog { name }) => name.clone(),
         }
     }
 }
@@ -64,6 +71,7 @@ pub async fn plan(host: &Host, request: ImportKernel, operation: OpId) -> Result
     let name = match (&request.name, &request.source) {
         (Some(name), _) => Some(name.clone()),
         (None, KernelSource::Debian { package }) => Some(package.clone()),
+        (None, KernelSource::Catalog { name }) => Some(name.clone()),
         (None, KernelSource::Path { .. } | KernelSource::Host) => None,
     };
     if let Some(name) = &name {
@@ -77,6 +85,7 @@ pub async fn plan(host: &Host, request: ImportKernel, operation: OpId) -> Result
         }
         KernelSource::Host => {}
         KernelSource::Debian { package } => check_package(package)?,
+        KernelSource::Catalog { name } => making::check_name("a kernel in a catalog", name)?,
     }
     crate::storage::check_room(&host.dirs.state)?;
     let kernels = host.store.kernels().await?;
@@ -134,25 +143,23 @@ impl Step<KernelImportPlan, Host> for UnpackKernel {
         let staging = cx.plan.staging(cx.world);
         sys::fs::remove_tree(&staging)?;
         sys::fs::create_private_dir(&staging)?;
-        let downloads = cx.world.dirs.cache.join("downloads");
-        let (maker, source, at) = (cx.world.maker.clone(), cx.plan.source.clone(), staging.clone());
-        let manifest = making::watched(cx, move |watcher| {
-            let (source, package) = match source {
-                KernelSource::Path { .. } | KernelSource::Host => (source, None),
-                KernelSource::Debian { package } => {
-                    sys::fs::create_private_dir(&downloads)?;
-                    let file = maker.fetch_kernel(&package, &downloads, watcher)?;
-                    let path = file.to_string_lossy().into_owned();
-                    (KernelSource::Path { path, more: Vec::new(), config: None, modules: None }, Some(package))
+        let (maker, at) = (cx.world.maker.clone(), staging.clone());
+        let manifest = match cx.plan.source.clone() {
+            source @ (KernelSource::Path { .. } | KernelSource::Host) => {
+                making::watched(cx, move |watcher| maker.import_kernel(&source, &at, watcher)).await?
+            }
+            KernelSource::Debian { package } => {
+                let downloads = cx.world.dirs.cache.join("downloads");
+                making::watched(cx, move |watcher| from_debian(&*maker, &package, &downloads, &at, watcher)).await?
+            }
+            KernelSource::Catalog { name } => {
+                let fetched = fetch(cx, &name).await?;
+                if let Some(warning) = fetched.warning() {
+                    cx.warning(&warning);
                 }
-            };
-            let manifest = maker.import_kernel(&source, &at, watcher)?;
-            Ok(match package {
-                Some(package) => KernelManifest { source: format!("{} ({package})", manifest.source), ..manifest },
-                None => manifest,
-            })
-        })
-        .await?;
+                making::watched(cx, move |watcher| from_bundle(&*maker, &*fetched, &at, watcher)).await?
+            }
+        };
         let staged = Staged { operation: cx.plan.operation.clone(), was: None };
         making::write_manifest(&staging, &manifest, &staged)
     }
@@ -160,6 +167,49 @@ impl Step<KernelImportPlan, Host> for UnpackKernel {
     async fn undo(&self, cx: &Cx<'_, KernelImportPlan, Host>) -> Result<(), Cause> {
         making::remove_tree(cx.plan.staging(cx.world)).await
     }
+}
+
+fn from_debian(
+    maker: &dyn Maker,
+    package: &str,
+    downloads: &Path,
+    staging: &Path,
+    watcher: Watcher<'_>,
+) -> Result<KernelManifest, Cause> {
+    sys::fs::create_private_dir(downloads)?;
+    let file = maker.fetch_kernel(package, downloads, watcher)?;
+    let path = file.to_string_lossy().into_owned();
+    let source = KernelSource::Path { path, more: Vec::new(), config: None, modules: None };
+    let manifest = maker.import_kernel(&source, staging, watcher)?;
+    Ok(KernelManifest { source: format!("{} ({package})", manifest.source), ..manifest })
+}
+
+/// Brings the bundle of a kernel here; a cancellation ends that at once.
+async fn fetch(cx: &Cx<'_, KernelImportPlan, Host>, name: &str) -> Result<Box<dyn FetchedKernel>, Cause> {
+    let (report, reports) = making::reports();
+    making::followed(cx, reports, cx.world.catalogs.kernel(name, &report)).await
+}
+
+/// What a bundle holds is imported like any directory, so that a kernel that cannot run guests is refused alike.
+fn from_bundle(
+    maker: &dyn Maker,
+    fetched: &dyn FetchedKernel,
+    staging: &Path,
+    watcher: Watcher<'_>,
+) -> Result<KernelManifest, Cause> {
+    let unpacked = staging.join(UNPACKED);
+    fetched.unpack(&unpacked, watcher)?;
+    let at = |name: &str| unpacked.join(name).to_string_lossy().into_owned();
+    let there = |name: &str| unpacked.join(name).exists().then(|| at(name));
+    let source = KernelSource::Path {
+        path: at("vmlinux"),
+        more: Vec::new(),
+        config: there("config"),
+        modules: there("modules"),
+    };
+    let manifest = maker.import_kernel(&source, staging, watcher)?;
+    sys::fs::remove_tree(&unpacked)?;
+    Ok(KernelManifest { source: fetched.described(), ..manifest })
 }
 
 /// Gives the finished directory its final name.

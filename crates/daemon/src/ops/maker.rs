@@ -79,7 +79,7 @@ pub trait Maker: Send + Sync {
     /// When there is none, or it cannot be fetched.
     fn fetch_kernel(&self, package: &str, cache: &Path, watcher: Watcher<'_>) -> Result<PathBuf, Cause>;
 
-    /// Imports a kernel from files into `staging`, an empty directory: `vmlinux`, `modules.ext4`, `manifest.json` ….
+    /// Imports a kernel from files into `staging`, a directory with nothing of that: `vmlinux`, `modules.ext4`, `manifest.json` ….
     ///
     /// # Errors
     /// When it is no kernel, cannot run a guest of ours, or `watcher` says to stop.

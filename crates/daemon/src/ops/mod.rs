@@ -29,11 +29,12 @@
 //! Around them: [`plan`] is what any of them is begun with, [`world`] what their steps work on, [`engine`] begins,
 //! watches, cancels and recovers them, [`failure`] turns errors into causes people can read, `parts` looks for what a boot
 //! is made of, `console` quotes a guest's console, `staging` holds what is made until it is whole, [`maker`] makes what VMs
-//! boot from, [`puller`] brings images of others, [`courier`] carries workspaces, `policies` checks what the daemon is to do unasked, [`unasked`] begins it, and [`unexported`] keeps work from being
+//! boot from, [`puller`] brings images of others, [`catalogs`] what has a short name, [`courier`] carries workspaces, `policies` checks what the daemon is to do unasked, [`unasked`] begins it, and [`unexported`] keeps work from being
 //! deleted.
 //!
 //! A plan fixes every id, path and number first; steps are idempotent functions of it.
 
+pub mod catalogs;
 mod console;
 pub mod courier;
 pub mod create;

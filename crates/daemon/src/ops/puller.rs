@@ -50,6 +50,11 @@ pub trait Fetched: Send + Sync {
     /// Where it is from.
     fn origin(&self) -> &Origin;
 
+    /// What a person should know about how it was had.
+    fn warning(&self) -> Option<String> {
+        None
+    }
+
     /// Writes `rootfs.ext4` into `staging`, an empty directory, and says what is in it.
     ///
     /// # Errors

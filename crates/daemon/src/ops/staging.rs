@@ -156,6 +156,33 @@ pub(super) async fn watched<P: Sync, T: Send + 'static>(
     }
 }
 
+/// Where asynchronous work reports to, and where its step hears it.
+pub(super) fn reports() -> (impl Fn(Progress) + Send + Sync, mpsc::UnboundedReceiver<Progress>) {
+    let (sender, reports) = mpsc::unbounded_channel();
+    let report = move |progress| {
+        // A step that has given up hears no more reports.
+        drop(sender.send(progress));
+    };
+    (report, reports)
+}
+
+/// Waits for asynchronous work, passes its [`reports`] on, and ends it at once when the step is cancelled.
+pub(super) async fn followed<P: Sync, T>(
+    cx: &Cx<'_, P, Host>,
+    mut reports: mpsc::UnboundedReceiver<Progress>,
+    work: impl Future<Output = Result<T, Cause>> + Send,
+) -> Result<T, Cause> {
+    tokio::pin!(work);
+    let mut stage = None;
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            Some(report) = reports.recv() => cx.progress(translate(&mut stage, report)),
+            () = cx.cancelled() => return Err(Cause::cancelled()),
+        }
+    }
+}
+
 /// A report as steps make it.
 pub(super) fn translate(stage: &mut Option<String>, report: Progress) -> saga::Progress {
     let (part, done, total, unit) = match report {

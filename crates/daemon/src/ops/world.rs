@@ -10,6 +10,7 @@ use wire::id::{BootId, ImageId, KernelId, OpId};
 use wire::layout::UserDirs;
 use wire::naming;
 
+use super::catalogs::Catalogs;
 use super::courier::Courier;
 use super::failure::{MAKE_ROOM, refused};
 use super::maker::Maker;
@@ -38,6 +39,8 @@ pub struct Host {
     pub maker: Arc<dyn Maker>,
     /// Brings images of others.
     pub puller: Arc<dyn Puller>,
+    /// What can be had by a short name.
+    pub catalogs: Arc<dyn Catalogs>,
     /// Carries workspaces.
     pub courier: Arc<dyn Courier>,
     /// Machines that fresh VMs go on from.

@@ -13,7 +13,7 @@ use sys::fs::FsError;
 use wire::api::ErrorCode;
 
 use super::failed;
-use crate::image::rootfs::filesystem::check;
+use crate::image::rootfs::filesystem::check_file;
 use crate::image::rootfs::{FilesystemError, contents};
 use crate::image::stream::{CHUNK_BYTES, Watched, hash_file};
 use crate::model::digest::Digest;
@@ -122,7 +122,7 @@ fn take(
     let unfit = |err| FileError::Unfit { path: shown.to_owned(), err };
     let file = open(path).map_err(&unread)?;
     // Before anything is copied, for most that is refused is refused here.
-    check(&file).map_err(unfit)?;
+    check_file(&file).map_err(unfit)?;
     let before = LinkedFile::new(shown.to_owned(), &file.metadata().map_err(&unread)?);
     let digest = match keeping {
         Keeping::Copied => {
@@ -179,7 +179,7 @@ pub(super) fn copy_verified(from: &Path, to: &Path, digest: Digest, watcher: Wat
 }
 
 /// Opens a regular file; whatever else is there makes nobody wait.
-fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open(path: &Path) -> io::Result<File> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
     let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no regular file")) }

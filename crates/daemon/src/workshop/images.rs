@@ -156,6 +156,7 @@ impl Image {
             manifest: pulled.manifest.to_string(),
             config: pulled.config_digest.to_string(),
             blobs,
+            kernel_ref: None,
         };
         Image { origin, pulled }
     }

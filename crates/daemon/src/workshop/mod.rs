@@ -1,6 +1,7 @@
-//! The [`Maker`] of real things: operations ask, the `image` modules make. Only `main.rs` knows it, and its sibling for
-//! images of others, [`Registries`].
+//! The [`Maker`] of real things: operations ask, the `image` modules make. Only `main.rs` knows it, and its siblings for
+//! images of others, [`Registries`], and for what has a short name, [`Shelf`].
 
+mod catalogs;
 mod files;
 mod images;
 
@@ -21,6 +22,7 @@ use crate::model::progress::{Watcher, is_cancelled};
 use crate::ops::failure::{caused, refused};
 use crate::ops::maker::{Keeping, Maker};
 use crate::saga::Cause;
+pub use catalogs::Shelf;
 pub use images::Registries;
 
 /// Makes what VMs boot from with the parts of this installation.
@@ -215,7 +217,7 @@ impl Maker for Workshop {
             KernelSource::Host => {
                 kernel::host(Path::new("/"), &kernel::host_release()).map_err(|error| kernel_failed(&error))?
             }
-            KernelSource::Debian { .. } => {
+            KernelSource::Debian { .. } | KernelSource::Catalog { .. } => {
                 return Err(refused(ErrorCode::Internal, "a kernel is imported from files only"));
             }
         };

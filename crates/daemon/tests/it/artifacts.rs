@@ -88,6 +88,12 @@ pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
             let record = host.store.find_image("mine").await.unwrap();
             Plan::ImagePromote(Box::new(daemon::ops::image_promote::plan(record, id.clone()).unwrap()))
         }
+        "pull from catalog" => Plan::ImagePull(Box::new(pull(host, "listed", id).await)),
+        "pull kernel" => {
+            let request = ImportKernel { source: KernelSource::Catalog { name: "generic".into() }, name: None };
+            let plan = daemon::ops::kernel_import::plan(host, request, id.clone()).await.unwrap();
+            Plan::KernelImport(Box::new(plan))
+        }
         "delete image" => {
             templates::publish(host).await;
             Plan::ImageDelete(Box::new(deletion(host).await))

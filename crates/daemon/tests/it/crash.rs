@@ -276,10 +276,10 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
     let images = store.images().await.unwrap().len();
     let kernels = store.kernels().await.unwrap().len();
     let expected = match (verb, has_happened) {
-        ("build image" | "pull image" | "commit" | "register image" | "link image", true)
+        ("build image" | "pull image" | "pull from catalog" | "commit" | "register image" | "link image", true)
         | ("pull image again" | "promote image", _) => (2, 1),
         ("delete image", true) => (0, 1),
-        ("import kernel", true) => (1, 2),
+        ("import kernel" | "pull kernel", true) => (1, 2),
         ("delete kernel", true) => (1, 0),
         _ => (1, 1),
     };
@@ -459,12 +459,14 @@ matrices! {
     build_image: "build image",
     pull_image: "pull image",
     pull_image_again: "pull image again",
+    pull_from_catalog: "pull from catalog",
     register_image: "register image",
     link_image: "link image",
     promote_image: "promote image",
     delete_image: "delete image",
     delete_name: "delete name",
     import_kernel: "import kernel",
+    pull_kernel: "pull kernel",
     delete_kernel: "delete kernel",
     make_template: "make template",
     start_from_template: "start from template",

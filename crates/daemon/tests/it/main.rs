@@ -6,6 +6,7 @@
 mod again;
 mod agent;
 mod artifacts;
+mod catalog;
 mod channel;
 mod crash;
 mod exchange;

@@ -76,6 +76,9 @@ pub struct ImageOrigin {
     pub manifest: String,
     /// The configuration, which Docker calls the image's id.
     pub config: String,
+    /// The kernel of its catalog that it is meant for, if it came from one and says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_ref: Option<String>,
 }
 
 /// `POST /v1/images/pull`.
@@ -83,8 +86,8 @@ pub struct ImageOrigin {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PullImage {
-    /// The name of an image in a registry, or `docker-archive:`, `oci-archive:` or `oci:` and an absolute path, or
-    /// `docker-daemon:` and a name.
+    /// The name of an image in a registry, or `docker-archive:`, `oci-archive:`, `oci:` or `bundle:` and an absolute path,
+    /// or `docker-daemon:` or `catalog:` and a name. A name alone is of the catalog where that lists it.
     pub source: String,
     /// What to call the image; absent: as its source does.
     #[serde(default)]
@@ -251,5 +254,10 @@ pub enum KernelSource {
     Debian {
         /// The package; a meta package stands for the one it depends on.
         package: String,
+    },
+    /// A kernel of the catalog that is configured.
+    Catalog {
+        /// What the catalog calls it.
+        name: String,
     },
 }

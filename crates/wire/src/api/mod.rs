@@ -41,6 +41,7 @@
 //! | `POST /v1/vms/{vm}/workspace/branch` | [`ExportBranch`] → [`Exported`] |
 //! | `POST /v1/vms/{vm}/workspace/exported` | [`KeepExported`] → [`Workspace`] |
 //! | `GET /v1/images`, `GET /v1/images/{image}`, `DELETE …` | → [`ImageList`], [`Image`], [`Begun`] |
+//! | `GET /v1/images/available`, `GET /v1/kernels/available` | → [`Available`]: what the catalog has |
 //! | `POST /v1/images/build` | [`BuildImage`] → [`Begun`] |
 //! | `GET /v1/kernels`, `GET /v1/kernels/{kernel}`, `DELETE …` | → [`KernelList`], [`Kernel`], [`Begun`] |
 //! | `POST /v1/kernels/import` | [`ImportKernel`] → [`Begun`] |
@@ -53,6 +54,7 @@
 //! [`ApiError`] as `{"error": …}` ([`ErrorBody`]). Times are milliseconds since 1970, UTC.
 
 mod boot;
+mod catalog;
 mod config;
 mod error;
 mod figures;
@@ -70,6 +72,7 @@ mod vm;
 mod workspace;
 
 pub use boot::{BOOT_PREFIX_LEN_MIN, BootChoice, BootChoiceError, BootList};
+pub use catalog::{Available, AvailableEntry};
 pub use config::{Configuration, Origin, Setting};
 pub use error::{ApiError, ErrorBody, ErrorCode, chain, plain};
 pub use figures::{Listener, Traffic, VmPorts, VmStats};

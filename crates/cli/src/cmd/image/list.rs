@@ -5,19 +5,25 @@ use wire::size::human;
 
 use crate::args::Records;
 use crate::clock;
-use crate::cmd::App;
+use crate::cmd::{App, available};
 use crate::error::Failure;
 use crate::table::{age, table};
 
 /// How to print them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// What the catalog has, instead of what is here
+    #[arg(long)]
+    available: bool,
     #[command(flatten)]
     pub(crate) records: Records,
 }
 
 /// Prints them.
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
+    if args.available {
+        return available::list(app, "images", &args.records).await;
+    }
     let list = super::list_all(app).await?;
     if args.records.quiet {
         app.out.text(&list.images.iter().map(|image| format!("{}\n", image.id)).collect::<String>())?;

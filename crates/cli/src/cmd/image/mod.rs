@@ -29,6 +29,7 @@ Most of the time there is nothing to do: `banger run` builds the default image.
 
 Examples:
   banger image list
+  banger image list --available             what the catalog has
   banger image build                        the default recipe, debian-bookworm
   banger image build debian-bookworm --variant minimal --name small
   banger image pull debian:trixie           an image of a registry
@@ -45,7 +46,7 @@ pub(crate) enum Verb {
     Show(show::Args),
     /// Build an image from a recipe or a Containerfile
     Build(build::Args),
-    /// Pull an image from a registry or an archive
+    /// Pull an image from a registry, the catalog or an archive
     Pull(pull::Args),
     /// Make an image of an archive: docker save, or an OCI archive
     Load(load::Args),

@@ -40,6 +40,7 @@ fn variables(env: &std::collections::BTreeMap<String, String>) -> String {
 pub(super) fn render(image: &Image) -> String {
     let used_by = if image.used_by.is_empty() { "-".to_owned() } else { image.used_by.join(", ") };
     let (exec, command) = (&image.exec, &image.exec.command);
+    let kernel_ref = image.origin.as_ref().and_then(|origin| origin.kernel_ref.as_ref());
     pairs(&[
         ("id", image.id.to_string()),
         ("name", image.name.clone()),
@@ -61,6 +62,7 @@ pub(super) fn render(image: &Image) -> String {
         ("as", printable(exec.user.as_deref().unwrap_or("root"))),
         ("in", printable(exec.workdir.as_deref().unwrap_or("the user's home"))),
         ("with", if exec.env.is_empty() { "-".to_owned() } else { printable(&variables(&exec.env)) }),
+        ("kernel", printable(kernel_ref.map_or("any", String::as_str))),
         ("init", image.init.as_deref().map_or_else(|| "none: the agent stays process 1".to_owned(), printable)),
         ("created", format!("{} ago", age(image.created_at_ms, clock::unix_ms()))),
         ("used by", used_by),

@@ -4,7 +4,7 @@ use super::absolute;
 use crate::error::Failure;
 
 /// Transports that are followed by a path, and perhaps by a colon and which image of it.
-const FILES: &[&str] = &["docker-archive:", "oci-archive:", "oci:"];
+const FILES: &[&str] = &["docker-archive:", "oci-archive:", "oci:", "bundle:"];
 
 /// `source` with an absolute path, if it has one, because the daemon has another working directory.
 pub(crate) fn absolute_source(source: &str) -> Result<String, Failure> {
@@ -12,7 +12,8 @@ pub(crate) fn absolute_source(source: &str) -> Result<String, Failure> {
         return Ok(source.to_owned());
     };
     let rest = &source[transport.len()..];
-    let (path, choice) = rest.find(':').map_or((rest, ""), |at| rest.split_at(at));
+    let choice_at = if *transport == "bundle:" { None } else { rest.find(':') };
+    let (path, choice) = choice_at.map_or((rest, ""), |at| rest.split_at(at));
     if path.is_empty() { Ok(source.to_owned()) } else { Ok(format!("{transport}{}{choice}", absolute(path)?)) }
 }
 
@@ -31,6 +32,8 @@ mod tests {
             ("oci:src", format!("oci:{here}/src")),
             ("docker-archive:Cargo.toml:@0", format!("docker-archive:{here}/Cargo.toml:@0")),
             ("oci-archive:", "oci-archive:".to_owned()),
+            ("bundle:Cargo.toml", format!("bundle:{here}/Cargo.toml")),
+            ("catalog:Cargo.toml", "catalog:Cargo.toml".to_owned()),
         ] {
             assert_eq!(absolute_source(typed).unwrap(), sent, "{typed}");
         }

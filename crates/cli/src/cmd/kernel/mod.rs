@@ -11,6 +11,7 @@ mod build;
 mod delete;
 mod import;
 mod list;
+mod pull;
 mod show;
 
 /// Below `banger kernel --help`.
@@ -19,6 +20,8 @@ Most of the time there is nothing to do: `banger run` imports a kernel.
 
 Examples:
   banger kernel list
+  banger kernel list --available        what the catalog has
+  banger kernel pull generic-6.12
   banger kernel import                  Debian's cloud kernel, by apt
   banger kernel import ./linux-image-6.12.deb
   banger kernel import ./vmlinux --config ./.config --name mine
@@ -36,8 +39,10 @@ pub(crate) enum Verb {
     Import(import::Args),
     /// Build banger's own kernel from Debian's source, and try it
     Build(build::Args),
+    /// Pull a kernel of the catalog
+    Pull(pull::Args),
     /// Delete kernels no VM uses
-    #[command(visible_alias = "rm")]
+    #[command(visible_aliases = ["rm", "remove"])]
     Delete(delete::Args),
 }
 
@@ -49,6 +54,7 @@ impl Verb {
             Verb::Show(args) => args.record.format,
             Verb::Import(args) => args.act.format,
             Verb::Build(args) => args.act.format,
+            Verb::Pull(args) => args.act.format,
             Verb::Delete(args) => args.act.format,
         }
     }
@@ -61,6 +67,7 @@ impl Verb {
             Verb::Show(args) => of("show", &args.kernel),
             Verb::Import(args) => of("import", args.subject()),
             Verb::Build(args) => ("build a kernel".to_owned(), args.dir.clone()),
+            Verb::Pull(args) => of("pull", &args.kernel),
             Verb::Delete(_) => ("delete kernels".to_owned(), String::new()),
         }
     }
@@ -71,6 +78,7 @@ impl Verb {
             Verb::List(_) | Verb::Show(_) => false,
             Verb::Import(args) => args.act.quiet,
             Verb::Build(args) => args.act.quiet,
+            Verb::Pull(args) => args.act.quiet,
             Verb::Delete(args) => args.act.quiet,
         }
     }
@@ -83,6 +91,7 @@ pub(crate) async fn run(app: &App, verb: Verb) -> Result<u8, Failure> {
         Verb::Show(args) => show::run(app, args).await,
         Verb::Import(args) => import::run(app, args).await,
         Verb::Build(args) => build::run(app, args).await,
+        Verb::Pull(args) => pull::run(app, args).await,
         Verb::Delete(args) => delete::run(app, args).await,
     }
 }

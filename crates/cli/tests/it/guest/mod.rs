@@ -19,6 +19,7 @@
 //! | [`tooling`] | tools that a repository pins, and its development container |
 //! | [`saved`] | suspended VMs, snapshots, forks |
 //! | [`template`] | VMs that go on from a template are their own, and one that is no good costs nothing |
+//! | [`catalog`] | what one host publishes another boots |
 //! | [`images`] | images of registries and archives are pulled and booted |
 //! | [`commit`] | a VM becomes an image |
 //! | [`docker`] | Docker in the default image: a container, and two services |
@@ -27,6 +28,7 @@
 //! | [`workspace`] | repositories go in and patches come out, random and real ones, and from guests that lie |
 //! | [`input`] | bad input and full disks: a clear error, and nothing left behind |
 
+mod catalog;
 mod commit;
 mod copy;
 mod crash;

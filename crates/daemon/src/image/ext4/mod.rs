@@ -6,12 +6,14 @@
 //!
 //! mkext4 always makes a journal. It is empty, so a read-only mount has nothing to replay and works on a read-only drive.
 
+mod look;
 mod namespace;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+pub(crate) use look::{Contents, SUPERBLOCK_AT, SUPERBLOCK_BYTES, Unmountable, judged, look};
 use mkext4::{FsBuilder, InodeCount, InodeHandle, Layout, Meta, Options, ROOT, SparseSeg, SpecialKind};
 pub(crate) use namespace::{Attributes, ENTRIES_MAX, Kind, Links, Namespace};
 

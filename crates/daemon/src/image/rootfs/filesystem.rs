@@ -14,7 +14,7 @@ use mkext4::spec::{Extent, ExtentHeader, ExtentIdx, Inode, ROOT_INO, Superblock,
 use super::CONTENT_MAX_BYTES;
 use super::acl;
 use super::tarball::{Content, Record, RecordKind, Segment};
-use crate::image::ext4::{ENTRIES_MAX, Ext4Error};
+use crate::image::ext4::{ENTRIES_MAX, Ext4Error, SUPERBLOCK_AT, SUPERBLOCK_BYTES, judged};
 use crate::model::progress::{Cancelled, Watcher};
 
 const BLOCK_BYTES: u64 = 4096;
@@ -26,30 +26,15 @@ const EXTENTS_MAX: usize = 100_000;
 const DIRECTORY_BLOCKS_MAX: u64 = 70_000;
 /// Levels of that tree; ext4 makes no more (EXT4_MAX_EXTENT_DEPTH).
 const DEPTH_MAX: u16 = 5;
-/// `s_feature_incompat`: the journal has to be replayed (fs/ext4/ext4.h, EXT4_FEATURE_INCOMPAT_RECOVER).
-const RECOVER: u32 = 0x0004;
-/// `s_feature_ro_compat`: files that were deleted while open have to be cleared away (EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT).
-const ORPHANS: u32 = 0x1_0000;
-/// `s_state`: it was unmounted (EXT4_VALID_FS), and the kernel found an error in it (EXT4_ERROR_FS).
-const IS_CLEAN: u16 = 0x0001;
-const HAS_ERRORS: u16 = 0x0002;
-/// Where the superblock is, and what of it is read before the rest: features from 0x60 on, the state at 0x3a.
-const SUPERBLOCK_AT: u64 = 1024;
-const HEAD_BYTES: usize = 0x68;
-/// `s_magic`, at 0x38.
-const MAGIC: u16 = 0xef53;
 /// The directory fsck(8) puts things into, which every filesystem has of its own.
 const LOST_FOUND: &[u8] = b"lost+found";
 
 /// Why a filesystem cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FilesystemError {
-    /// It has no superblock of ext4's.
-    #[error("it is no ext4 filesystem")]
-    NotExt4,
-    /// A journal to replay, or an error on record.
-    #[error("it is not clean: {0}")]
-    NotClean(&'static str),
+    /// No guest could mount it.
+    #[error("it cannot be mounted as it is: {0}")]
+    Unmountable(String),
     /// Nothing is wrong with it, but it cannot be read here.
     #[error("it is made in a way that cannot be read here: {0}")]
     Foreign(&'static str),
@@ -83,9 +68,8 @@ impl FilesystemError {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::NotClean(_) => Some("unmount it, or repair it: e2fsck -f FILE"),
-            Self::NotExt4 => {
-                Some("an ext4 filesystem without a partition table around it is needed: mkfs.ext4 -d DIRECTORY FILE")
+            Self::Unmountable(_) => {
+                Some("an unmounted ext4 filesystem without partitions around it is needed; e2fsck -f FILE repairs one")
             }
             Self::Foreign(_) | Self::Read(mkext4::Error::Unsupported(_)) => {
                 Some("make it anew of its content: mkfs.ext4 -b 4096 -d DIRECTORY FILE")
@@ -100,37 +84,15 @@ impl FilesystemError {
     }
 }
 
-/// Refuses what no kernel mounts read-only as it is.
-///
-/// # Errors
-/// When it is no ext4 filesystem, or not clean.
-pub(crate) fn check_clean(file: &impl ReadAt) -> Result<(), FilesystemError> {
-    let mut head = [0; HEAD_BYTES];
-    if let Err(error) = file.read_exact_at(SUPERBLOCK_AT, &mut head) {
-        return Err(match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => FilesystemError::NotExt4,
-            _ => FilesystemError::Read(mkext4::Error::Io(error)),
-        });
+/// Refuses what no guest mounts, and what a reader would miscalculate with.
+fn check(file: &impl ReadAt, bytes: u64) -> Result<(), FilesystemError> {
+    let mut superblock = [0; SUPERBLOCK_BYTES];
+    if bytes < SUPERBLOCK_AT + superblock.len() as u64 {
+        return Err(FilesystemError::Unmountable(format!("it has {bytes} bytes")));
     }
-    let word = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
-    if word(0x38) != MAGIC {
-        return Err(FilesystemError::NotExt4);
-    }
-    let long = |at: usize| u32::from(word(at)) | u32::from(word(at + 2)) << 16;
-    match word(0x3a) {
-        _ if long(0x60) & RECOVER != 0 => Err(FilesystemError::NotClean("its journal has to be replayed")),
-        _ if long(0x64) & ORPHANS != 0 => Err(FilesystemError::NotClean("it has deleted files to clear away")),
-        state if state & HAS_ERRORS != 0 => Err(FilesystemError::NotClean("the kernel found errors in it")),
-        state if state & IS_CLEAN == 0 => Err(FilesystemError::NotClean("it was not unmounted")),
-        _ => Ok(()),
-    }
-}
-
-/// Refuses what a reader would miscalculate with.
-fn check_geometry(file: &impl ReadAt, bytes: u64) -> Result<(), FilesystemError> {
-    let mut superblock = [0; Superblock::LEN];
     let read = file.read_exact_at(SUPERBLOCK_AT, &mut superblock);
     read.map_err(|err| FilesystemError::Read(mkext4::Error::Io(err)))?;
+    judged(&superblock, bytes).map_err(FilesystemError::Unmountable)?;
     let superblock = Superblock::decode(&superblock).map_err(FilesystemError::Read)?;
     let blocks = superblock.blocks_count;
     if superblock.log_block_size != LOG_BLOCK_BYTES {
@@ -145,14 +107,12 @@ fn check_geometry(file: &impl ReadAt, bytes: u64) -> Result<(), FilesystemError>
     Ok(())
 }
 
-/// Refuses what no kernel mounts read-only as it is, and what [`records`] would not begin with: the superblock tells.
+/// Refuses what [`records`] does not begin with: the superblock tells, before anything else is read.
 ///
 /// # Errors
 /// [`FilesystemError`]
-pub(crate) fn check(file: &File) -> Result<(), FilesystemError> {
-    let bytes = file.metadata().map_err(|err| FilesystemError::Read(mkext4::Error::Io(err)))?.len();
-    check_clean(file)?;
-    check_geometry(file, bytes)
+pub(crate) fn check_file(file: &File) -> Result<(), FilesystemError> {
+    check(file, file.metadata().map_err(|err| FilesystemError::Read(mkext4::Error::Io(err)))?.len())
 }
 
 /// Everything in the filesystem `file`; contents are places in it.
@@ -166,8 +126,7 @@ pub(crate) fn records(file: &File, watcher: Watcher<'_>) -> Result<Vec<Record>, 
 
 /// [`records`] of what is `bytes` long.
 pub(crate) fn records_of<R: ReadAt>(file: R, bytes: u64, watcher: Watcher<'_>) -> Result<Vec<Record>, FilesystemError> {
-    check_clean(&file)?;
-    check_geometry(&file, bytes)?;
+    check(&file, bytes)?;
     let fs = Fs::open(file).map_err(FilesystemError::Read)?;
     let blocks = fs.superblock().blocks_count;
     for group in 0..fs.superblock().group_count() {

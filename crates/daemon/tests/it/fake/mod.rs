@@ -1,6 +1,7 @@
 //! A small host in memory that obeys the drivers' traits and can be told to fail. It outlives the daemons that use it, as
 //! the real one does.
 
+mod catalogs;
 mod courier;
 pub(crate) mod guest;
 mod maker;
@@ -21,6 +22,7 @@ use daemon::model::image::ImageManifest;
 use daemon::model::kernel::{ConfigSource, KernelManifest, ModuleCompression};
 use daemon::model::machine::{DriveRole, ExitReason, MachineSpec, NicAttachment, NicSpec};
 use daemon::network::{NetworkDriver, NetworkError};
+use daemon::ops::catalogs::Catalogs;
 use daemon::ops::world::{GuestSettings, Settings};
 use daemon::ops::{Engine, Host};
 use daemon::saga::Faults;
@@ -67,6 +69,8 @@ pub(crate) struct World {
     boots: AtomicU32,
     /// What starts the daemon with it.
     pub(crate) autostart: Mutex<Autostart>,
+    /// What has a short name; none: what is in `catalogs.rs`.
+    pub(crate) catalogs: Mutex<Option<Arc<dyn Catalogs>>>,
 }
 
 impl World {
@@ -97,6 +101,7 @@ impl World {
             work: Mutex::new(Ok(0)),
             boots: AtomicU32::new(1),
             autostart: Mutex::new(Autostart { has_systemd: true, has_system_unit: true, ..Autostart::default() }),
+            catalogs: Mutex::default(),
         })
     }
 
@@ -208,6 +213,7 @@ impl Daemon {
             network: drivers.clone(),
             maker: drivers.clone(),
             puller: drivers.clone(),
+            catalogs: world.catalogs.lock().unwrap().clone().unwrap_or_else(|| drivers.clone()),
             courier: drivers,
             templates: Templates::in_dir(world.dirs.state.join("templates")),
             supervisors,

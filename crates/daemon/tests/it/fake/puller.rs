@@ -28,7 +28,14 @@ impl Puller for Drivers {
         }
         let digest = format!("sha256:{}", Digest::of(source.as_bytes()));
         let (target, manifest, config) = (digest.clone(), digest.clone(), digest.clone());
-        Ok(Box::new(Image(Origin { reference: source.to_owned(), target, manifest, config, blobs: vec![digest] })))
+        Ok(Box::new(Image(Origin {
+            reference: source.to_owned(),
+            target,
+            manifest,
+            config,
+            blobs: vec![digest],
+            kernel_ref: None,
+        })))
     }
 
     async fn load(&self, archive: &mut Archive) -> Result<(String, Option<String>), Cause> {
