@@ -217,3 +217,6 @@ fn copy_hashed(file: &File, path: &Path, to: &Path, watcher: Watcher<'_>) -> Res
     target.sync_all().map_err(failed)?;
     Ok(Digest::finish(hasher))
 }
+
+#[cfg(test)]
+mod tests;
