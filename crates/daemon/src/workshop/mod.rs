@@ -3,6 +3,7 @@
 
 mod catalogs;
 mod images;
+mod save;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};

@@ -96,7 +96,7 @@ pub(super) async fn of_image(app: &App, settings: &Settings, name: &str) -> Resu
     let image: Image = app.interrupts.guard(app.interrupts.start(), app.client.get(&target)).await?;
     let state = settings.dirs().map_err(|error| Failure::from_error(ErrorCode::BadRequest, &error))?.state;
     let env: BTreeMap<String, String> = image.exec.env.into_iter().collect();
-    let exec = Exec { env, user: image.exec.user, workdir: image.exec.workdir };
+    let exec = Exec { env, user: image.exec.user, workdir: image.exec.workdir, command: image.exec.command };
     let facts = Facts {
         init: image.init.map(|init| if init.starts_with('/') { init } else { format!("/{init}") }),
         variant: image.variant,
