@@ -69,6 +69,10 @@ fn what_one_host_publishes_another_boots() {
     let script = "uname -r; . /etc/os-release; echo $ID";
     let run = ["run", "-q", "--rm", "--image", "shelf", "--kernel", "current", "--", "sh", "-c", script];
     assert_eq!(user.ok(&run), format!("{release}\ndebian"));
+    // Once it is here by that name, nobody is asked for it.
+    fs::remove_dir_all(publisher.home().join("site")).unwrap();
+    let again = ["run", "-q", "--rm", "--image", "catalog:shelf", "--kernel", "current", "--", "echo", "here"];
+    assert_eq!(user.ok(&again), "here");
     let shown = json(&user, &["image", "show", "mine"]);
     assert_eq!((&shown["source"], &shown["also"]), (&"catalog:shelf".into(), &serde_json::json!(["shelf"])), "{shown}");
     user.ok(&["kernel", "remove", "-q", "current"]);
