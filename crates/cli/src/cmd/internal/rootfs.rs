@@ -1,6 +1,5 @@
 //! The root filesystem of a bundle: a file of somebody's, one that bangerd makes of an archive, or an image's.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use catalog::Name;
@@ -95,8 +94,10 @@ pub(super) async fn of_image(app: &App, settings: &Settings, name: &str) -> Resu
     let target = path("images", name, "");
     let image: Image = app.interrupts.guard(app.interrupts.start(), app.client.get(&target)).await?;
     let state = settings.dirs().map_err(|error| Failure::from_error(ErrorCode::BadRequest, &error))?.state;
-    let env: BTreeMap<String, String> = image.exec.env.into_iter().collect();
-    let exec = Exec { env, user: image.exec.user, workdir: image.exec.workdir };
+    if !image.exec.command.is_empty() {
+        app.out.note("A bundle has no command of its own: `banger run` opens a shell in what is made of it.");
+    }
+    let exec = Exec { env: image.exec.env, user: image.exec.user, workdir: image.exec.workdir };
     let facts = Facts {
         init: image.init.map(|init| if init.starts_with('/') { init } else { format!("/{init}") }),
         variant: image.variant,
