@@ -141,12 +141,11 @@ pub(super) async fn in_full(host: &Host, source: String) -> Result<String, Cause
     match host.catalogs.has_image(&source).await {
         Ok(true) => Ok(format!("{CATALOG}{source}")),
         Ok(false) => Ok(source),
-        Err(cause) => Err(Cause {
-            hint: Some(format!(
-                "{CATALOG}{source} is the catalog's for certain, docker.io/library/{source} the registry's"
-            )),
-            ..cause
-        }),
+        Err(cause) => {
+            let either = format!("or say which: catalog:{source}, docker.io/library/{source}");
+            let hint = cause.hint.as_ref().map_or_else(|| either.clone(), |hint| format!("{hint}; {either}"));
+            Err(cause.with_hint(hint))
+        }
     }
 }
 
