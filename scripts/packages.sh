@@ -17,7 +17,7 @@ set -euo pipefail
 run=(qemu-system-x86 mmdebstrap e2fsprogs kmod passt uidmap git ca-certificates)
 build=(gcc libc6-dev binutils make git ca-certificates)
 test=(openssh-client openssl shellcheck slirp4netns socat tmux)
-images=(docker-registry skopeo umoci openssl attr rpm)
+images=(docker-registry skopeo umoci openssl attr rpm busybox-static buildah)
 testhost=(openssh-client python3 python3-pip)
 coverage=(llvm-19)
 
@@ -27,6 +27,7 @@ declare -A program=(
     [uidmap]=newuidmap [git]=git [gcc]=gcc [binutils]=strip [make]=make [openssh-client]=ssh
     [shellcheck]=shellcheck [slirp4netns]=slirp4netns [socat]=socat [tmux]=tmux [python3]=python3 [python3-pip]=pip3
     [llvm-19]=llvm-cov-19 [docker-registry]=docker-registry [skopeo]=skopeo [umoci]=umoci [openssl]=openssl [attr]=setfattr [rpm]=rpmbuild
+    [busybox-static]=busybox [buildah]=buildah
 )
 
 die() {

@@ -117,8 +117,23 @@ verify_config() {
     say "every line of the fragment holds, $(grep --count '=y$' "$build/.config") options are set"
 }
 
+# inputs: all that the result depends on.
+inputs() {
+    printf 'source %s %s\n' "${deb##*/}" "$(sha256sum "$deb" | cut -d ' ' -f 1)"
+    printf 'fragment %s\n' "$(sha256sum "$fragment" | cut -d ' ' -f 1)"
+    printf 'epoch %s\n' "$epoch"
+    printf 'compiler %s\n' "$(gcc --version | head -n 1)"
+    printf 'linker %s\n' "$(ld --version | head -n 1)"
+}
+
+# is_built: OUT is of these inputs. build-info is written last.
+is_built() {
+    [[ -s $out/vmlinux && -s $out/config && $(tail -n +2 "$out/build-info" 2>/dev/null) == "$(inputs)" ]]
+}
+
 compile() {
     local release
+    rm -f "$out/build-info"
     say "compile with $jobs jobs"
     kmake --jobs "$jobs" vmlinux modules >"$work/build.log" 2>&1 ||
         die "the kernel does not build, see $work/build.log: $(grep -m 1 -i 'error' "$work/build.log" || true)"
@@ -131,11 +146,7 @@ compile() {
     cp "$build/.config" "$out/config"
     {
         printf 'release %s\n' "$release"
-        printf 'source %s %s\n' "${deb##*/}" "$(sha256sum "$deb" | cut -d ' ' -f 1)"
-        printf 'fragment %s\n' "$(sha256sum "$fragment" | cut -d ' ' -f 1)"
-        printf 'epoch %s\n' "$epoch"
-        printf 'compiler %s\n' "$(gcc --version | head -n 1)"
-        printf 'linker %s\n' "$(ld --version | head -n 1)"
+        inputs
     } >"$out/build-info"
     say "built $release"
     (cd "$out" && sha256sum vmlinux config)
@@ -157,5 +168,9 @@ mkdir -p "$work"
 need_tools
 fetch
 unpack
+if [[ $config_only == no ]] && is_built; then
+    say "$(head -n 1 "$out/build-info") is built already, of the same inputs"
+    exit
+fi
 configure
 [[ $config_only == yes ]] || compile

@@ -4,6 +4,7 @@
 //! PREFIX/bin/banger
 //! PREFIX/libexec/banger/{bangerd,banger-helper,banger-agent}
 //! PREFIX/share/banger/images/<recipe>/…
+//! PREFIX/share/banger/kernels/<recipe>/…
 //! PREFIX/share/{bash-completion,zsh,fish}/…      completions
 //! PREFIX/share/systemd/user/bangerd.service      starts the daemon with its user's service manager, once enabled
 //! PREFIX/share/banger/systemd/…                 units of the helper, for a system install to fill in: docs/helper.md
@@ -155,6 +156,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     layout.place(&agent, "libexec/banger/banger-agent", PROGRAM)?;
     layout.mirror(&root.join("images"), "share/banger/images")?;
+    layout.mirror(&root.join("kernels"), "share/banger/kernels")?;
     for (source, installed) in COMPLETIONS {
         layout.place(&root.join("completions").join(source), &format!("share/{installed}"), DATA)?;
     }

@@ -23,6 +23,8 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
 };
 
+use tree::pack::LayerPacker;
+
 use crate::boot::devices;
 use crate::root_dir::path_of;
 
@@ -97,20 +99,41 @@ enum How {
 /// When a layer cannot be read, or the changes not written.
 pub fn write_changes(layers: &Layers, mut to: impl Write) -> io::Result<u64> {
     let mut count = 0;
+    each_change(layers, |change, path| {
+        count += 1;
+        to.write_all(&[&[change, b'/'][..], path, b"\0"].concat())
+    })?;
+    to.flush()?;
+    Ok(count)
+}
+
+/// Packs every change as a layer over the image. Gives the bytes of content in it.
+///
+/// # Errors
+/// When a layer cannot be read, or the stream not written.
+pub fn pack_changes(layers: &Layers, to: impl Write) -> io::Result<u64> {
+    let mut packer = LayerPacker::new(layers.view.try_clone()?, to).map_err(io::Error::other)?;
+    each_change(layers, |change, path| {
+        let packed = if change == b'D' { packer.gone(path) } else { packer.changed(path) };
+        packed.map_err(io::Error::other)
+    })?;
+    packer.finish().map_err(io::Error::other)
+}
+
+/// Tells `told` of every change: `A`, `M` or `D`, and the path from the root without a slash before it.
+fn each_change(layers: &Layers, mut told: impl FnMut(u8, &[u8]) -> io::Result<()>) -> io::Result<()> {
     let mut waiting: Vec<(Vec<u8>, How)> = Vec::new();
     below(layers, b"", How::Layered, &mut waiting)?;
     while let Some((path, how)) = waiting.pop() {
         let (change, inside) = look(layers, &path, how)?;
         if let Some(change) = change.filter(|_| !is_identity(&path)) {
-            to.write_all(&[&[change, b'/'][..], &path, b"\0"].concat())?;
-            count += 1;
+            told(change, &path)?;
         }
         if let Some(how) = inside {
             below(layers, &path, how, &mut waiting)?;
         }
     }
-    to.flush()?;
-    Ok(count)
+    Ok(())
 }
 
 fn is_identity(path: &[u8]) -> bool {

@@ -30,7 +30,8 @@ VMs (each also as `banger vm ...`):
   exec      Run a command in a VM          logs      Print a VM's console
   wait      Wait until a VM is ready       session   Commands left running
   cp        Copy files in and out          diff      List changes to the system
-  reset     Drop changes to the system     workspace Work on a repository in it
+  reset     Drop changes to the system     commit    Make an image of a VM
+  workspace Work on a repository in it
 
 What VMs are made of:
   image     List, show, build and delete images
@@ -208,6 +209,10 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: cmd::vm::snapshot::Verb,
     },
+    /// Make an image of what a VM has become
+    ///
+    /// Its image and what it changed of its system; /root and /home stay the VM's alone.
+    Commit(cmd::vm::commit::Args),
     /// Drop what VMs changed of their systems; /root and /home stay
     ///
     /// The system is as the image has it again, from the next start on.

@@ -167,7 +167,10 @@ async fn cancel(app: &App, operation: &OpId) -> Result<(), Failure> {
 fn show(event: OperationEvent, track: &mut Track) {
     match event {
         OperationEvent::Step { step } => show_step(&step, track),
-        OperationEvent::Progress { step, stage, done, total, unit } => {
+        OperationEvent::Progress { part: Some(part), done, total, .. } => {
+            track.part(&part, done, total.unwrap_or(done))
+        }
+        OperationEvent::Progress { step, stage, part: None, done, total, unit } => {
             match stage {
                 Some(stage) => track.stage(&stage),
                 None => track.stage(&step),

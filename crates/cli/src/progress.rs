@@ -2,11 +2,12 @@
 //!
 //! | standard error | what is shown |
 //! |---|---|
-//! | a terminal | one line that moves: a bar with sizes and rates where there is an amount, else the stage and its time; a stage of over a second leaves a line behind |
+//! | a terminal | one line that moves: a bar with sizes and rates where there is an amount, else the stage and its time; a stage of over a second leaves a line behind; below it a line for each of several things that go on at once |
 //! | something else | one plain line for each stage of over a second, its seconds at the end |
 //! | `--quiet` | nothing but warnings |
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,9 @@ const PATIENCE: Duration = Duration::from_millis(300);
 
 /// How long a stage must last to be worth a line.
 const NOTEWORTHY: Duration = Duration::from_secs(1);
+
+/// Most lines for things that go on at once.
+const PARTS_SHOWN: usize = 8;
 
 /// How often [`Track::tick`] wants to be called.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
@@ -52,6 +56,7 @@ pub(crate) struct Track {
     began: Instant,
     stage: Option<Stage>,
     bar: Option<ProgressBar>,
+    parts: BTreeMap<String, ProgressBar>,
 }
 
 #[derive(Debug)]
@@ -83,7 +88,14 @@ impl Progress {
 
     /// Begins to follow `subject`.
     pub(crate) fn track(&self, subject: &str) -> Track {
-        Track { progress: self.clone(), subject: printable(subject), began: clock::now(), stage: None, bar: None }
+        Track {
+            progress: self.clone(),
+            subject: printable(subject),
+            began: clock::now(),
+            stage: None,
+            bar: None,
+            parts: BTreeMap::new(),
+        }
     }
 
     /// Says a line between whatever moves.
@@ -122,6 +134,28 @@ impl Track {
     pub(crate) fn amount(&mut self, done: u64, total: Option<u64>, unit: Unit) {
         if let Some(stage) = &mut self.stage {
             stage.amount = Some(Amount { done, total, unit });
+        }
+    }
+
+    /// How far one of several things is that go on at once. It has a line until it is done, on a terminal.
+    pub(crate) fn part(&mut self, name: &str, done: u64, total: u64) {
+        let Mode::Live(bars) = &self.progress.mode else { return };
+        if done >= total {
+            if let Some(bar) = self.parts.remove(name) {
+                bar.finish_and_clear();
+                bars.remove(&bar);
+            }
+            return;
+        }
+        let is_due = clock::now().duration_since(self.began) >= PATIENCE && self.parts.len() < PARTS_SHOWN;
+        if let Some(bar) = self.parts.get(name) {
+            bar.set_position(done);
+        } else if is_due {
+            let style = ProgressStyle::with_template("  {msg} [{bar:20}] {bytes}/{total_bytes}");
+            let bar = bars.add(ProgressBar::new(total).with_message(printable(name)));
+            bar.set_style(style.expect("the template is well formed").progress_chars("=> "));
+            bar.set_position(done);
+            self.parts.insert(name.to_owned(), bar);
         }
     }
 
@@ -184,9 +218,12 @@ impl Track {
     }
 
     fn clear(&mut self) {
-        if let (Mode::Live(bars), Some(bar)) = (&self.progress.mode, self.bar.take()) {
+        let parts = std::mem::take(&mut self.parts).into_values();
+        for bar in parts.chain(self.bar.take()) {
             bar.finish_and_clear();
-            bars.remove(&bar);
+            if let Mode::Live(bars) = &self.progress.mode {
+                bars.remove(&bar);
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 //! end, whatever size it claims; below a directory of theirs, what cannot be read is left out and named.
 
 mod files;
+mod layer;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -19,6 +20,7 @@ use crate::sparse::{RunsReader, runs_of, write_map};
 use crate::{LeftOut, TreeError, malformed, pax, split};
 
 pub use files::pack_files;
+pub use layer::LayerPacker;
 
 /// Bytes of a name in a header; longer ones go into a PAX record.
 pub(crate) const NAME_BYTES: usize = 100;

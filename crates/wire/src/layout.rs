@@ -49,6 +49,12 @@ impl Install {
     pub fn recipes(&self) -> PathBuf {
         self.share.join("images")
     }
+
+    /// The recipes of kernels this tree can build.
+    #[must_use]
+    pub fn kernels(&self) -> PathBuf {
+        self.share.join("kernels")
+    }
 }
 
 /// What the environment says about a user's directories; empty values count as absent.

@@ -98,6 +98,13 @@ pub fn apply_personal(root: &RootDir, config: &BootConfig, report: &mut Report) 
     }
 }
 
+/// Makes the directory that the image's commands begin in, as engines of containers do: not every builder makes it.
+pub fn make_workdir(root: &RootDir, config: &BootConfig, report: &mut Report) {
+    if let Some(path) = config.image_workdir.as_deref().filter(|path| path.starts_with('/')) {
+        report.note(&format!("make the image's directory {path}"), root.ensure_dir(path, 0o755).map(drop));
+    }
+}
+
 fn write_hosts(root: &RootDir, hostname: &str) -> io::Result<()> {
     let own = format!("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {hostname}\n");
     let old = root.read_text("/etc/hosts", FILE_BYTES_MAX)?.unwrap_or_default();

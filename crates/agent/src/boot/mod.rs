@@ -210,6 +210,7 @@ fn build(
     identity::apply_personal(&root, config, report);
     report.reached("identity");
     extended.end(report)?;
+    identity::make_workdir(&root, config, report);
     warm.end(report)?;
     Ok(handover::Built { root, init })
 }

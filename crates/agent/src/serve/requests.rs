@@ -16,7 +16,7 @@ use super::job::Job;
 use super::turn::HOLD;
 use super::worker::{self, Channels};
 use super::{Server, exec, grow, listeners, workspaces};
-use crate::diff::{Layers, write_changes};
+use crate::diff::{Layers, pack_changes, write_changes};
 use crate::root_dir::{RootDir, path_of};
 
 /// A guest's clock may be behind the time in a request by this much before it is set, nanoseconds. The time was true when
@@ -124,10 +124,11 @@ impl Server {
             Request::GetFiles { path } => {
                 return self.work(stream, Channels::Both, move |hands| workspaces::get_files(&path, hands));
             }
-            Request::Changes if self.guest.is_hosted() => {
+            Request::Changes | Request::Layer if self.guest.is_hosted() => {
                 Err(Failure::Refused { why: "this guest has no layers".to_owned() })
             }
             Request::Changes => return self.work(stream, Channels::Output, changes),
+            Request::Layer => return self.work(stream, Channels::Output, layer),
             // A path may lead to a filesystem that does not answer.
             Request::Stat { path, follow } => {
                 return self.work(stream, Channels::Neither, move |hands| stat(&path, follow, hands));
@@ -261,6 +262,15 @@ fn changes(hands: worker::Hands) -> Result<Reply, Failure> {
     let told = Layers::mount(hands.root)
         .and_then(|layers| write_changes(&layers, std::io::BufWriter::with_capacity(TREE_BUFFER_BYTES, hands.output)));
     told.map(|_count| Reply::Done { bytes: 0 }).map_err(|error| os("cannot compare the layers of the root", &error))
+}
+
+fn layer(hands: worker::Hands) -> Result<Reply, Failure> {
+    let to = std::io::BufWriter::with_capacity(TREE_BUFFER_BYTES, hands.output);
+    let packed = Layers::mount(hands.root).and_then(|layers| pack_changes(&layers, to));
+    packed.map(|bytes| Reply::Done { bytes }).map_err(|error| match error.get_ref().and_then(|it| it.downcast_ref()) {
+        Some(error) => tree_failure(error),
+        None => os("cannot read the layers of the root", &error),
+    })
 }
 
 fn stat(path: &str, follow: bool, hands: worker::Hands) -> Result<Reply, Failure> {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::path::PathBuf;
 
 use tokio::runtime::{Builder, Runtime};
 use wire::api::{BASE, DaemonStatus, ErrorCode};
@@ -25,6 +26,7 @@ pub(crate) mod image;
 pub(crate) mod internal;
 pub(crate) mod kernel;
 pub(crate) mod operation;
+pub(crate) mod program;
 pub(crate) mod template;
 pub(crate) mod unit;
 pub(crate) mod version;
@@ -40,6 +42,8 @@ pub(crate) struct App {
     pub(crate) progress: Progress,
     /// Ctrl-C.
     pub(crate) interrupts: Interrupts,
+    /// This program's file, as far as it is known.
+    pub(crate) exe: Option<PathBuf>,
 }
 
 /// The exit status of `command`; everything was said.
@@ -98,6 +102,7 @@ impl Way {
                 }
                 Verb::Set(args) => ordinary(args.act.format, args.act.quiet),
                 Verb::Prune(args) => ordinary(args.act.format, args.act.quiet),
+                Verb::Commit(args) => ordinary(args.act.format, args.act.quiet),
                 Verb::Reset(args) => ordinary(args.act.format, args.act.quiet),
                 Verb::Delete(args) => ordinary(args.act.format, args.act.quiet),
                 Verb::Wait(args) => ordinary(args.act.format, args.act.quiet),
@@ -155,6 +160,7 @@ fn act(command: &Command) -> Option<(String, String)> {
             Verb::Resume(_) => of("resume", "VMs"),
             Verb::Set(_) => of("change", "VMs"),
             Verb::Prune(_) => of("prune", "VMs"),
+            Verb::Commit(args) => of("make an image of", &args.vm),
             Verb::Reset(_) => of("reset", "VMs"),
             Verb::Delete(_) => of("delete", "VMs"),
             Verb::Wait(args) => of("wait for", &args.vm),
@@ -189,7 +195,8 @@ fn with_daemon(settings: &Settings, way: &Way, command: Command) -> Result<u8, F
     let client = Client::new(Daemon::of(settings, way.start)?);
     let result = runtime.block_on(async {
         let progress = Progress::new(way.output);
-        let app = App { client, out: way.output, progress, interrupts: Interrupts::listen() };
+        let (interrupts, exe) = (Interrupts::listen(), settings.exe.clone());
+        let app = App { client, out: way.output, progress, interrupts, exe };
         dispatch(&app, settings, command).await
     });
     runtime.shutdown_background();
@@ -213,6 +220,7 @@ async fn dispatch(app: &App, settings: &Settings, command: Command) -> Result<u8
             Verb::Resume(args) => vm::pause::run(app, "resume", args).await,
             Verb::Set(args) => vm::set::run(app, args).await,
             Verb::Prune(args) => vm::prune::run(app, args).await,
+            Verb::Commit(args) => vm::commit::run(app, args).await,
             Verb::Reset(args) => vm::reset::run(app, args).await,
             Verb::Delete(args) => vm::delete::run(app, args).await,
             Verb::List(args) => vm::list::run(app, args).await,

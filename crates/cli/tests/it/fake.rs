@@ -314,6 +314,11 @@ pub(crate) fn transcript(home: &Home, output: &Output) -> String {
     format!("status {status}\n--- stdout\n{}--- stderr\n{}", text(&output.stdout), text(&output.stderr))
 }
 
+/// The answer to what begins an operation.
+pub(crate) fn begun(subject: &str) -> Value {
+    json!({"operation": OP, "vm": null, "subject": subject})
+}
+
 /// The commit everything here is at.
 pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 

@@ -8,11 +8,7 @@ use std::time::Duration;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 
-use crate::fake::{DEADLINE, Home, OP, Script, finished, step};
-
-fn begun(subject: &str) -> Value {
-    json!({"operation": OP, "vm": null, "subject": subject})
-}
+use crate::fake::{DEADLINE, Home, Script, begun, finished, step};
 
 fn two_vms() -> Script {
     Script::new()

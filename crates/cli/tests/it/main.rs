@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy allows it in test functions by itself, not in what they share")]
 
 mod completion;
+mod containerfile;
 mod cp;
 mod death;
 mod diff;
@@ -13,6 +14,7 @@ mod fake;
 mod guest;
 mod help;
 mod interrupt;
+mod kernels;
 mod lifecycle;
 mod listing;
 mod lives;

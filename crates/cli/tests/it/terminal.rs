@@ -253,15 +253,22 @@ fn progress_is_drawn_and_cleared() {
             connection.event(&step("fetch", "running"));
             for done in [1_u64 << 20, 3 << 20] {
                 connection.event(&json!({"event": "progress", "step": "fetch", "stage": "download", "done": done, "total": 4 << 20, "unit": "bytes"}));
+                // Once it is shown that this takes a while: a part of its own.
+                let part = json!({"event": "progress", "step": "fetch", "stage": "download", "part": "0123abcd", "done": done / 2, "total": 2 << 20, "unit": "bytes"});
                 gone.lock().unwrap().recv_timeout(DEADLINE).unwrap();
+                connection.event(&part);
             }
+            gone.lock().unwrap().recv_timeout(DEADLINE).unwrap();
             connection.event(&finished("succeeded", &Value::Null));
         })
         .run();
     let mut person = sit_down(&home, &["create", "--wait", "agent"]);
     person.sees("1.00 MiB/4.00 MiB");
     go.send(()).unwrap();
+    person.sees("0123abcd [=====>");
     person.sees("3.00 MiB/4.00 MiB");
+    go.send(()).unwrap();
+    person.sees("1.50 MiB/2.00 MiB");
     person.sees_over_a_second_of("fox: download ");
     go.send(()).unwrap();
     let (status, screen) = person.leaves();

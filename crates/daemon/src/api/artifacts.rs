@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use futures_util::TryStreamExt;
 use wire::api::{
-    Available, Begun, BuildImage, ErrorBody, ErrorCode, Image, ImageList, ImportKernel, Kernel, KernelList,
+    Available, Begun, BuildImage, CommitVm, ErrorBody, ErrorCode, Image, ImageList, ImportKernel, Kernel, KernelList,
 };
 use wire::api::{LoadQuery, PruneImages, PrunedImages, PullImage};
 
@@ -127,6 +127,19 @@ pub async fn load_image(
             Err(cause.into())
         }
     }
+}
+
+/// Makes an image of a VM that runs: its image, and what is changed over it
+#[utoipa::path(
+    post, path = "/v1/vms/{vm}/commit", params(("vm" = String, Path)), request_body = CommitVm,
+    responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
+)]
+pub async fn commit(
+    State(api): State<Api>,
+    Path(vm): Path<String>,
+    Json(request): Json<CommitVm>,
+) -> Result<Accepted, Refusal> {
+    Ok((StatusCode::ACCEPTED, Json(api.engine.commit(&vm, request).await?)))
 }
 
 /// Gives an image one more name; another image that has it loses it

@@ -42,6 +42,14 @@ impl Guest {
         Ok(TreeStream::new(self.open(Opening::Tree, &request).await?))
     }
 
+    /// Packs what the system layer has over its image as a layer of that image, whiteouts and all.
+    ///
+    /// # Errors
+    /// When the connection is gone; what the guest cannot read ends the stream with an error.
+    pub async fn layer(&self) -> Result<TreeStream, GuestError> {
+        Ok(TreeStream::new(self.open(Opening::Tree, &Request::Layer).await?))
+    }
+
     /// Asks what is at `path`.
     ///
     /// # Errors

@@ -62,6 +62,7 @@ pub(crate) fn is_use(request: &Request) -> bool {
         | Request::GetTree { .. }
         | Request::Stat { .. }
         | Request::Changes
+        | Request::Layer
         | Request::Remove { .. }
         | Request::Settle { .. }
         | Request::Survey { .. }

@@ -14,6 +14,7 @@
 pub mod build;
 pub(crate) mod codec;
 pub(crate) mod ext4;
+pub mod fuzz;
 pub mod initramfs;
 pub mod kernel;
 pub mod layers;

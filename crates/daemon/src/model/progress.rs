@@ -19,6 +19,15 @@ pub enum Progress {
         /// Bytes of the whole stage.
         total: Option<u64>,
     },
+    /// One of several things that go on at once in this stage: what it is called, and how much of it is done.
+    Part {
+        /// What it is called among them.
+        name: String,
+        /// Bytes of it that are done.
+        done: u64,
+        /// Bytes of all of it.
+        total: u64,
+    },
     /// How much of this stage is done, 0 to 100.
     Percent(u8),
 }

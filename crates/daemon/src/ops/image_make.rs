@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use wire::api::{BuildImage, ErrorCode};
-use wire::id::{ImageId, OpId};
+use wire::id::{ImageId, OpId, VmId};
+use wire::naming::VmName;
 
 use super::failure::{caused, refused};
 use super::staging::{self as making, Staged};
@@ -26,6 +27,17 @@ pub enum ImageFrom {
     Recipe(BuildImage),
     /// What somebody else made, wherever it is.
     Source(String),
+    /// A VM that runs: its image, and what is changed over it.
+    Vm {
+        /// The VM.
+        vm: VmId,
+        /// What it is called.
+        vm_name: VmName,
+        /// The image it is made of.
+        image: ImageId,
+        /// Most bytes that its changes can honestly be.
+        bytes_max: u64,
+    },
 }
 
 /// One image to be made, decided.
@@ -46,6 +58,15 @@ impl ImagePlan {
     /// Where it is made.
     pub(super) fn staging(&self, host: &Host) -> PathBuf {
         host.images_dir().join(staging_name(&self.operation))
+    }
+
+    /// The VM that it is made of.
+    #[must_use]
+    pub(super) fn vm(&self) -> Option<&VmId> {
+        match &self.from {
+            ImageFrom::Vm { vm, .. } => Some(vm),
+            ImageFrom::Recipe(_) | ImageFrom::Source(_) => None,
+        }
     }
 
     /// The refusal of a step that is not of this plan's list.

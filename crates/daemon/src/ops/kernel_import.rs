@@ -57,6 +57,7 @@ impl KernelImportPlan {
                 Path::new(path).file_name().map_or_else(|| path.clone(), |name| name.to_string_lossy().into_owned())
             }
             (None, KernelSource::Debian { package }) => package.clone(),
+            (None, KernelSource::Host) => "of this host".to_owned(),
             (None, KernelSource::Catalog { name }) => name.clone(),
         }
     }
@@ -71,17 +72,18 @@ pub async fn plan(host: &Host, request: ImportKernel, operation: OpId) -> Result
         (Some(name), _) => Some(name.clone()),
         (None, KernelSource::Debian { package }) => Some(package.clone()),
         (None, KernelSource::Catalog { name }) => Some(name.clone()),
-        (None, KernelSource::Path { .. }) => None,
+        (None, KernelSource::Path { .. } | KernelSource::Host) => None,
     };
     if let Some(name) = &name {
         making::check_name("a kernel", name)?;
     }
     match &request.source {
-        KernelSource::Path { path, config, modules } => {
-            for path in [Some(path), config.as_ref(), modules.as_ref()].into_iter().flatten() {
+        KernelSource::Path { path, more, config, modules } => {
+            for path in std::iter::once(path).chain(more).chain(config).chain(modules) {
                 check_path(Path::new(path))?;
             }
         }
+        KernelSource::Host => {}
         KernelSource::Debian { package } => check_package(package)?,
         KernelSource::Catalog { name } => making::check_name("a kernel in a catalog", name)?,
     }
@@ -143,7 +145,7 @@ impl Step<KernelImportPlan, Host> for UnpackKernel {
         sys::fs::create_private_dir(&staging)?;
         let (maker, at) = (cx.world.maker.clone(), staging.clone());
         let manifest = match cx.plan.source.clone() {
-            source @ KernelSource::Path { .. } => {
+            source @ (KernelSource::Path { .. } | KernelSource::Host) => {
                 making::watched(cx, move |watcher| maker.import_kernel(&source, &at, watcher)).await?
             }
             KernelSource::Debian { package } => {
@@ -177,7 +179,7 @@ fn from_debian(
     sys::fs::create_private_dir(downloads)?;
     let file = maker.fetch_kernel(package, downloads, watcher)?;
     let path = file.to_string_lossy().into_owned();
-    let source = KernelSource::Path { path, config: None, modules: None };
+    let source = KernelSource::Path { path, more: Vec::new(), config: None, modules: None };
     let manifest = maker.import_kernel(&source, staging, watcher)?;
     Ok(KernelManifest { source: format!("{} ({package})", manifest.source), ..manifest })
 }
@@ -199,7 +201,12 @@ fn from_bundle(
     fetched.unpack(&unpacked, watcher)?;
     let at = |name: &str| unpacked.join(name).to_string_lossy().into_owned();
     let there = |name: &str| unpacked.join(name).exists().then(|| at(name));
-    let source = KernelSource::Path { path: at("vmlinux"), config: there("config"), modules: there("modules") };
+    let source = KernelSource::Path {
+        path: at("vmlinux"),
+        more: Vec::new(),
+        config: there("config"),
+        modules: there("modules"),
+    };
     let manifest = maker.import_kernel(&source, staging, watcher)?;
     sys::fs::remove_tree(&unpacked)?;
     Ok(KernelManifest { source: fetched.described(), ..manifest })

@@ -1,6 +1,6 @@
 //! One operation as it can be watched: its steps, its last progress, its end.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,8 @@ pub(super) struct Live {
 
 struct State {
     operation: Operation,
-    progress: Option<(OperationEvent, Instant)>,
+    /// The last of each part, and of the whole.
+    progress: BTreeMap<Option<String>, (OperationEvent, Instant)>,
     warnings: Vec<String>,
     is_over: bool,
 }
@@ -34,7 +35,7 @@ struct State {
 impl Live {
     pub(super) fn new(operation: Operation, vm: Option<VmId>) -> Arc<Live> {
         let (events, _) = broadcast::channel(EVENTS_BEHIND);
-        let state = State { operation, progress: None, warnings: Vec::new(), is_over: false };
+        let state = State { operation, progress: BTreeMap::new(), warnings: Vec::new(), is_over: false };
         Arc::new(Live { cancel: CancellationToken::new(), vm, state: Mutex::new(state), events })
     }
 
@@ -74,7 +75,7 @@ impl Live {
         if state.is_over {
             events.push_back(OperationEvent::Finished { operation: state.operation.clone() });
         } else {
-            events.extend(state.progress.iter().map(|(event, _)| event.clone()));
+            events.extend(state.progress.values().map(|(event, _)| event.clone()));
         }
         (events, self.events.subscribe())
     }
@@ -88,7 +89,7 @@ impl Observer for Live {
             operation.state = OperationState::Unwinding;
         }
         if let Some(step) = advance(&mut operation.steps, edge) {
-            state.progress = None;
+            state.progress.clear();
             self.publish(OperationEvent::Step { step });
         }
     }
@@ -97,6 +98,7 @@ impl Observer for Live {
         let event = OperationEvent::Progress {
             step: step.to_owned(),
             stage: progress.stage,
+            part: progress.part.clone(),
             done: progress.done,
             total: progress.total,
             unit: match progress.unit {
@@ -108,14 +110,14 @@ impl Observer for Live {
         let mut state = self.state();
         let now = sys::clock::monotonic();
         let is_complete = progress.total == Some(progress.done);
-        if let Some((last, at)) = &state.progress
+        if let Some((last, at)) = state.progress.get(&progress.part)
             && !is_complete
-            && stage_of(last) == stage_of(&event)
+            && (progress.part.is_some() || stage_of(last) == stage_of(&event))
             && now.duration_since(*at) < PROGRESS_EVERY
         {
             return;
         }
-        state.progress = Some((event.clone(), now));
+        state.progress.insert(progress.part, (event.clone(), now));
         self.publish(event);
     }
 

@@ -23,6 +23,20 @@ pub trait Maker: Send + Sync {
     /// When it cannot be built, or `watcher` says to stop.
     fn build_image(&self, request: &BuildImage, staging: &Path, watcher: Watcher<'_>) -> Result<ImageManifest, Cause>;
 
+    /// Makes `rootfs.ext4` in `staging` of the image in the directory `below` and the layer over it that the file `layer`
+    /// is, a tar archive that a guest wrote. What an image of the image `of` says beside that, it says too.
+    ///
+    /// # Errors
+    /// When the layer is hostile or does not fit, it cannot be written, or `watcher` says to stop.
+    fn extend_image(
+        &self,
+        of: &ImageManifest,
+        below: &Path,
+        layer: &Path,
+        staging: &Path,
+        watcher: Watcher<'_>,
+    ) -> Result<ImageManifest, Cause>;
+
     /// Removes a staging directory of [`build_image`](Maker::build_image), wherever a build, or the daemon, died in it.
     ///
     /// # Errors

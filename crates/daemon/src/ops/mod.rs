@@ -20,8 +20,9 @@
 //! | [`reset`] | `vm.reset`: the next boot drops the system layer |
 //! | [`prepare`] | `vm.prepare`: a repository into a guest, or what is there brought up to date |
 //! | [`delete`] | `vm.delete` |
-//! | [`image_build`], [`image_pull`], [`image_delete`] | `image.build`, `image.pull`, `image.delete` |
-//! | [`image_make`] | how the first two end |
+//! | [`image_build`], [`image_pull`], [`image_commit`] | `image.build`, `image.pull`, `image.commit`: of a recipe, of others, of a VM |
+//! | [`image_make`] | how these three end |
+//! | [`image_delete`] | `image.delete` |
 //! | [`kernel_import`], [`kernel_delete`] | `kernel.import`, `kernel.delete` |
 //!
 //! Around them: [`plan`] is what any of them is begun with, [`world`] what their steps work on, [`engine`] begins,
@@ -44,6 +45,7 @@ mod free;
 pub mod give_up;
 mod go_on;
 pub mod image_build;
+pub mod image_commit;
 pub mod image_delete;
 pub mod image_make;
 pub mod image_pull;

@@ -22,7 +22,10 @@ use super::stop::StopPlan;
 use super::suspend::SuspendPlan;
 use super::template_make::TemplatePlan;
 use super::world::Host;
-use super::{create, delete, fork, give_up, image_build, image_delete, image_pull, kernel_delete, kernel_import, kill};
+use super::{
+    create, delete, fork, give_up, image_build, image_commit, image_delete, image_pull, kernel_delete, kernel_import,
+    kill,
+};
 use super::{pause, prepare, reset, restart, resume, set, snapshot_create, start, stop, suspend, template_make};
 use crate::saga::{DriveError, Driven, Outcome, Undo, drive};
 use wire::id::{BootId, VmId};
@@ -82,6 +85,9 @@ pub enum Plan {
     /// `image.pull`
     #[serde(rename = "image.pull")]
     ImagePull(Box<ImagePlan>),
+    /// `image.commit`
+    #[serde(rename = "image.commit")]
+    ImageCommit(Box<ImagePlan>),
     /// `image.delete`
     #[serde(rename = "image.delete")]
     ImageDelete(Box<ImageDeletePlan>),
@@ -168,6 +174,10 @@ macro_rules! with_saga {
                 let $saga = image_pull::image_pull();
                 $act
             }
+            Plan::ImageCommit($inner) => {
+                let $saga = image_commit::image_commit();
+                $act
+            }
             Plan::ImageDelete($inner) => {
                 let $saga = image_delete::image_delete();
                 $act
@@ -233,7 +243,7 @@ impl Plan {
             Plan::Reset(plan) => plan.name.to_string(),
             Plan::Prepare(plan) => plan.name.to_string(),
             Plan::Delete(plan) => plan.name.to_string(),
-            Plan::ImageBuild(plan) | Plan::ImagePull(plan) => plan.name.clone(),
+            Plan::ImageBuild(plan) | Plan::ImagePull(plan) | Plan::ImageCommit(plan) => plan.name.clone(),
             Plan::ImageDelete(plan) => plan.only.clone().unwrap_or_else(|| plan.record.name.clone()),
             Plan::KernelImport(plan) => plan.subject(),
             Plan::KernelDelete(plan) => plan.record.name.clone(),
@@ -259,6 +269,7 @@ impl Plan {
             Plan::Reset(plan) => Some(&plan.vm),
             Plan::Prepare(plan) => Some(&plan.vm),
             Plan::Delete(plan) => Some(&plan.vm),
+            Plan::ImageCommit(plan) => plan.vm(),
             Plan::ImageBuild(_)
             | Plan::ImagePull(_)
             | Plan::ImageDelete(_)
@@ -289,6 +300,7 @@ impl Plan {
             | Plan::Delete(_)
             | Plan::ImageBuild(_)
             | Plan::ImagePull(_)
+            | Plan::ImageCommit(_)
             | Plan::ImageDelete(_)
             | Plan::KernelImport(_)
             | Plan::KernelDelete(_)
@@ -348,6 +360,7 @@ impl Plan {
             | Plan::Delete(_)
             | Plan::ImageBuild(_)
             | Plan::ImagePull(_)
+            | Plan::ImageCommit(_)
             | Plan::KernelImport(_)
             | Plan::TemplateMake(_) => None,
         }
@@ -388,6 +401,7 @@ impl Plan {
             | Plan::Prepare(_)
             | Plan::ImageBuild(_)
             | Plan::ImagePull(_)
+            | Plan::ImageCommit(_)
             | Plan::KernelImport(_)
             | Plan::TemplateMake(_) => false,
         }
@@ -415,6 +429,7 @@ impl Plan {
             Plan::Delete(_) => format!("delete {subject}"),
             Plan::ImageBuild(_) => format!("build image {subject}"),
             Plan::ImagePull(_) => format!("pull image {subject}"),
+            Plan::ImageCommit(_) => format!("make image {subject} of a VM"),
             Plan::ImageDelete(_) => format!("delete image {subject}"),
             Plan::KernelImport(_) => format!("import kernel {subject}"),
             Plan::KernelDelete(_) => format!("delete kernel {subject}"),

@@ -98,7 +98,8 @@ fn same_again(before: &Workspace) -> WorkspaceSource {
     }
 }
 
-fn check_runs(vm: &VmRecord) -> Result<(), Cause> {
+/// Refuses a VM whose guest cannot be asked.
+pub(super) fn check_runs(vm: &VmRecord) -> Result<(), Cause> {
     let name = &vm.name;
     match vm.state {
         VmState::Running { .. } => Ok(()),
@@ -147,8 +148,8 @@ impl Engine {
 }
 
 /// The guest; just after the daemon's start its agent may not be connected yet.
-async fn answering(host: &Host, plan: &PreparePlan) -> Result<Guest, Cause> {
-    if let Some((_, mut view)) = host.supervisors.present(&plan.vm) {
+pub(super) async fn answering(host: &Host, vm: &VmId, name: &VmName) -> Result<Guest, Cause> {
+    if let Some((_, mut view)) = host.supervisors.present(vm) {
         let known = view.wait_for(|view| view.guest.is_some() || view.ended.is_some());
         if let Ok(Ok(view)) = tokio::time::timeout(ANSWER_TIMEOUT, known).await
             && let Some(guest) = view.guest.clone()
@@ -156,8 +157,8 @@ async fn answering(host: &Host, plan: &PreparePlan) -> Result<Guest, Cause> {
             return Ok(guest);
         }
     }
-    let refusal = refused(ErrorCode::GuestUnreachable, format!("the agent in {} does not answer", plan.name));
-    Err(refusal.with_hint(format!("banger logs {} shows its console", plan.name)).retryable())
+    let refusal = refused(ErrorCode::GuestUnreachable, format!("the agent in {name} does not answer"));
+    Err(refusal.with_hint(format!("banger logs {name} shows its console")).retryable())
 }
 
 /// Streams what the guest lacks.
@@ -175,7 +176,7 @@ impl Step<PreparePlan, Host> for SendFiles {
 
     async fn run(&self, cx: &Cx<'_, PreparePlan, Host>) -> Result<(), Cause> {
         let (plan, host) = (cx.plan, cx.world);
-        let guest = answering(host, plan).await?;
+        let guest = answering(host, &plan.vm, &plan.name).await?;
         let (sender, mut reports) = mpsc::unbounded_channel();
         let cancelled = Arc::new(AtomicBool::new(false));
         let delivery = Delivery {

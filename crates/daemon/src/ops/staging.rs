@@ -179,13 +179,14 @@ pub(super) async fn followed<P: Sync, T>(
 
 /// A report as steps make it.
 pub(super) fn translate(stage: &mut Option<String>, report: Progress) -> saga::Progress {
-    let (done, total, unit) = match report {
+    let (part, done, total, unit) = match report {
         Progress::Stage(name) => {
             *stage = Some(name.into_owned());
-            (0, None, saga::Unit::Items)
+            (None, 0, None, saga::Unit::Items)
         }
-        Progress::Bytes { done, total } => (done, total, saga::Unit::Bytes),
-        Progress::Percent(percent) => (u64::from(percent), Some(100), saga::Unit::Percent),
+        Progress::Bytes { done, total } => (None, done, total, saga::Unit::Bytes),
+        Progress::Part { name, done, total } => (Some(name), done, Some(total), saga::Unit::Bytes),
+        Progress::Percent(percent) => (None, u64::from(percent), Some(100), saga::Unit::Percent),
     };
-    saga::Progress { stage: stage.clone(), done, total, unit }
+    saga::Progress { stage: stage.clone(), part, done, total, unit }
 }

@@ -125,6 +125,8 @@ impl<'a, P, W> Cx<'a, P, W> {
 pub struct Progress {
     /// What it is doing right now, when that has a name of its own.
     pub stage: Option<String>,
+    /// Which of several things that go on at once, when it is about one of them.
+    pub part: Option<String>,
     /// How much is done.
     pub done: u64,
     /// Of how much, when known.

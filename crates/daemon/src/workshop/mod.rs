@@ -3,6 +3,7 @@
 
 mod catalogs;
 mod images;
+mod save;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use wire::layout::Install;
 
 use crate::image::build::{self, BuildError};
 use crate::image::kernel::{self, FetchError, KernelError};
-use crate::image::{initramfs, recipe};
+use crate::image::{initramfs, layers, recipe};
 use crate::model::image::ImageManifest;
 use crate::model::kernel::KernelManifest;
 use crate::model::progress::{Watcher, is_cancelled};
@@ -151,6 +152,31 @@ impl Maker for Workshop {
         .map_err(|error| build_failed(&error))
     }
 
+    fn extend_image(
+        &self,
+        of: &ImageManifest,
+        below: &Path,
+        layer: &Path,
+        staging: &Path,
+        watcher: Watcher<'_>,
+    ) -> Result<ImageManifest, Cause> {
+        let below = below.join("rootfs.ext4");
+        let extended = layers::extend((&below, of.digest), layer, &staging.join("rootfs.ext4"), watcher);
+        let rootfs = extended.map_err(|error| failed(ErrorCode::OperationFailed, &error, None))?;
+        Ok(ImageManifest {
+            variant: None,
+            digest: rootfs.sha256,
+            bytes: rootfs.bytes,
+            content_bytes: rootfs.content_bytes,
+            entries: rootfs.entries,
+            packages: rootfs.packages,
+            recipe_sha256: None,
+            init: rootfs.init,
+            origin: None,
+            ..of.clone()
+        })
+    }
+
     fn discard_image(&self, staging: &Path) -> Result<(), Cause> {
         Ok(build::discard(staging)?)
     }
@@ -165,14 +191,19 @@ impl Maker for Workshop {
         staging: &Path,
         watcher: Watcher<'_>,
     ) -> Result<KernelManifest, Cause> {
-        let KernelSource::Path { path, config, modules } = source else {
-            return Err(refused(ErrorCode::Internal, "a kernel is imported from files only"));
-        };
-        let source = kernel::Source {
-            path: PathBuf::from(path),
-            more: Vec::new(),
-            config: config.as_ref().map(PathBuf::from),
-            modules: modules.as_ref().map(PathBuf::from),
+        let source = match source {
+            KernelSource::Path { path, more, config, modules } => kernel::Source {
+                path: PathBuf::from(path),
+                more: more.iter().map(PathBuf::from).collect(),
+                config: config.as_ref().map(PathBuf::from),
+                modules: modules.as_ref().map(PathBuf::from),
+            },
+            KernelSource::Host => {
+                kernel::host(Path::new("/"), &kernel::host_release()).map_err(|error| kernel_failed(&error))?
+            }
+            KernelSource::Debian { .. } | KernelSource::Catalog { .. } => {
+                return Err(refused(ErrorCode::Internal, "a kernel is imported from files only"));
+            }
         };
         kernel::import(&source, staging, watcher).map_err(|error| kernel_failed(&error))
     }

@@ -19,7 +19,9 @@ use daemon::store::OperationState as Stored;
 use daemon::store::records::{OperationRecord, VmRecord};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use wire::api::{CreateVm, KillSignal, OperationState, PrepareWorkspace, RestartPolicy, SetVm, WorkspaceSource};
+use wire::api::{
+    CommitVm, CreateVm, KillSignal, OperationState, PrepareWorkspace, RestartPolicy, SetVm, WorkspaceSource,
+};
 use wire::id::OpId;
 
 use crate::fake::{Daemon, SOON, World, soon};
@@ -79,6 +81,11 @@ pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
             let request = PrepareWorkspace { source: Some(source()), guest_path: None, force: false };
             let plan = daemon::ops::prepare::plan(host, &ready(true).await, request).await;
             Plan::Prepare(Box::new(plan.unwrap()))
+        }
+        "commit" => {
+            let request = CommitVm { name: "web-done".into() };
+            let plan = daemon::ops::image_commit::plan(host, &ready(true).await, request, id.clone()).await;
+            Plan::ImageCommit(Box::new(plan.unwrap()))
         }
         "delete" => Plan::Delete(Box::new(daemon::ops::delete::plan(host, &ready(true).await).await.unwrap())),
         other if other.contains("template") => templates::prepare(daemon, other, id).await,
@@ -245,7 +252,7 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
         ("start again", false) => &[Some(Stopped)],
         ("create" | "create and start", false) | ("delete" | "delete paused", true) => &[None],
         ("set", _) => &[Some(Created)],
-        ("set running" | "prepare", _) => &[Some(Running)],
+        ("set running" | "prepare" | "commit", _) => &[Some(Running)],
         ("pause", true) | ("resume", false) => &[Some(Paused)],
         ("pause", false) | ("resume", true) => &[Some(Running)],
         // A deletion that never began leaves it paused.
@@ -269,7 +276,7 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
     let images = store.images().await.unwrap().len();
     let kernels = store.kernels().await.unwrap().len();
     let expected = match (verb, has_happened) {
-        ("build image" | "pull image" | "pull from catalog", true) | ("pull image again", _) => (2, 1),
+        ("build image" | "pull image" | "pull from catalog" | "commit", true) | ("pull image again", _) => (2, 1),
         ("delete image", true) => (0, 1),
         ("import kernel" | "pull kernel", true) => (1, 2),
         ("delete kernel", true) => (1, 0),
@@ -445,6 +452,7 @@ matrices! {
     reset: "reset",
     reset_running: "reset running",
     prepare_workspace: "prepare",
+    commit: "commit",
     delete: "delete",
     delete_paused: "delete paused",
     build_image: "build image",

@@ -124,7 +124,7 @@ async fn what_is_refused_begins_nothing() {
     assert_eq!(error.code, ErrorCode::InUse);
     let none = BuildImage { recipe: "none".into(), variant: None, name: None };
     assert_eq!(ApiError::from(daemon.engine.build_image(none).await.unwrap_err()).code, ErrorCode::NotFound);
-    let path = KernelSource::Path { path: "relative".into(), config: None, modules: None };
+    let path = KernelSource::Path { path: "relative".into(), more: Vec::new(), config: None, modules: None };
     let relative = ImportKernel { source: path, name: None };
     assert_eq!(ApiError::from(daemon.engine.import_kernel(relative).await.unwrap_err()).code, ErrorCode::BadRequest);
 }

@@ -9,6 +9,7 @@
 //! | [`Request::Await`] | – | – | [`Reply::Ready`] |
 //! | [`Request::Session`] | | | see [`super::session`] |
 //! | [`Request::Changes`] | – | records | [`Reply::Done`] |
+//! | [`Request::Layer`] | – | tar | [`Reply::Done`] |
 //! | [`Request::Stat`] | – | – | [`Reply::Stat`] |
 //! | [`Request::Remove`] | paths | – | [`Reply::Done`] |
 //! | [`Request::Settle`] | records | – | [`Reply::Done`] |
@@ -118,6 +119,9 @@ pub enum Request {
     /// Tells the changes of the system layer: on the output channel `A`, `M` or `D`, the absolute path, a zero, for
     /// each change; [`Reply::Done`] when all were told.
     Changes,
+    /// Packs the changes of the system layer as a layer: a tar stream with whiteouts as the OCI image specification has
+    /// them ("Representing changes"), what says who this guest is left out. [`Reply::Done`] counts the bytes of content.
+    Layer,
     /// Removes files and links below `path`, and the directories that are empty then: relative paths come on the input
     /// channel, each with a zero behind it. What is not there is no error; directories with something in them stay.
     /// [`Reply::Done`] counts the files and links.

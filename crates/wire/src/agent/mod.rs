@@ -50,7 +50,8 @@ pub mod workspace;
 /// | 5 | [`message::Request::Freeze`], [`message::Request::Renew`] |
 /// | 6 | [`message::Request::Hold`] |
 /// | 7 | [`message::Request::Configure`] again, with what it was answered before; its Hello says [`message::BootConfig::channel_secret`] |
-pub const GENERATION: u32 = 7;
+/// | 8 | [`message::Request::Layer`] |
+pub const GENERATION: u32 = 8;
 
 /// The first generation whose agents answer `Configure` again.
 pub const CONFIGURES_AGAIN: u32 = 7;

@@ -100,6 +100,27 @@ pub struct LoadQuery {
     pub name: Option<String>,
 }
 
+/// The query of `GET /v1/images/{image}/archive`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct SaveQuery {
+    /// As what.
+    #[serde(default)]
+    pub format: SaveFormat,
+}
+
+/// A file that an image is saved as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum SaveFormat {
+    /// As catalogs have them: `rootfs.ext4` and `manifest.json`, a tar packed with zstd.
+    #[default]
+    Bundle,
+    /// An OCI layout with one layer, as a tar.
+    OciArchive,
+}
+
 /// `POST /v1/images/prune`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -141,6 +162,15 @@ pub struct BuildImage {
     /// What to call the image; absent: the recipe's name.
     #[serde(default)]
     pub name: Option<String>,
+}
+
+/// `POST /v1/vms/{vm}/commit`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CommitVm {
+    /// What to call the image.
+    pub name: String,
 }
 
 /// A kernel VMs can boot.
@@ -202,10 +232,13 @@ pub struct ImportKernel {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum KernelSource {
-    /// A `.deb`, a `vmlinuz`, a `vmlinux` or a directory, told apart by content.
+    /// A package, a `vmlinuz`, a `vmlinux` or a directory, told apart by content.
     Path {
         /// Absolute.
         path: String,
+        /// The other packages of the same kernel, where its distribution makes several of one. Absolute.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        more: Vec<String>,
         /// A kernel configuration file, for an image that carries none. Absolute.
         #[serde(default)]
         config: Option<String>,
@@ -213,6 +246,8 @@ pub enum KernelSource {
         #[serde(default)]
         modules: Option<String>,
     },
+    /// The kernel that this host runs, from `/boot` or beside its modules.
+    Host,
     /// A kernel package of the host's Debian archive, fetched and verified by apt: `linux-image-cloud-amd64`.
     Debian {
         /// The package; a meta package stands for the one it depends on.

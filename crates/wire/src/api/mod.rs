@@ -45,6 +45,8 @@
 //! | `POST /v1/images/build` | [`BuildImage`] → [`Begun`] |
 //! | `GET /v1/kernels`, `GET /v1/kernels/{kernel}`, `DELETE …` | → [`KernelList`], [`Kernel`], [`Begun`] |
 //! | `POST /v1/kernels/import` | [`ImportKernel`] → [`Begun`] |
+//! | `GET /v1/images/{image}/archive` | [`SaveQuery`] → a stream |
+//! | `POST /v1/vms/{vm}/commit` | [`CommitVm`] → [`Begun`] |
 //! | `GET /v1/operations`, `GET /v1/operations/{op}` | → [`OperationList`], [`Operation`] |
 //! | `GET /v1/operations/{op}/events` | → [`OperationEvent`] a line, until `Finished` |
 //! | `DELETE /v1/operations/{op}` | cancels at the next edge → [`Operation`] |
@@ -76,8 +78,8 @@ pub use config::{Configuration, Origin, Setting};
 pub use error::{ApiError, ErrorBody, ErrorCode, chain, plain};
 pub use figures::{Listener, Traffic, VmPorts, VmStats};
 pub use image::{
-    BuildImage, Image, ImageExec, ImageList, ImageOrigin, ImportKernel, Kernel, KernelFacts, KernelList, KernelSource,
-    LoadQuery, PruneImages, PrunedImages, PullImage,
+    BuildImage, CommitVm, Image, ImageExec, ImageList, ImageOrigin, ImportKernel, Kernel, KernelFacts, KernelList,
+    KernelSource, LoadQuery, PruneImages, PrunedImages, PullImage, SaveFormat, SaveQuery,
 };
 pub use listing::{FilterError, FilterTerm, ListVms, STATES, VmFilter, VmLine, VmLines, VmSort, parse_state};
 pub use operation::{Begun, Operation, OperationEvent, OperationList, OperationState, StepReport, StepState, Unit};

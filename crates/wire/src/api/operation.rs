@@ -122,6 +122,9 @@ pub enum OperationEvent {
         step: String,
         /// What it is doing right now, when that has a name of its own.
         stage: Option<String>,
+        /// Which of several things that go on at once it is about; absent: all of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        part: Option<String>,
         /// How far.
         done: u64,
         /// Of how much, when known.

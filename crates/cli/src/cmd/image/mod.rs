@@ -9,11 +9,13 @@ use crate::error::Failure;
 use crate::output::Format;
 
 mod build;
+mod containerfile;
 mod delete;
 mod list;
 mod load;
 mod prune;
 mod pull;
+mod save;
 mod show;
 pub(crate) mod source;
 mod tag;
@@ -41,12 +43,14 @@ pub(crate) enum Verb {
     List(list::Args),
     /// Show all about one image
     Show(show::Args),
-    /// Build an image from a recipe
+    /// Build an image from a recipe or a Containerfile
     Build(build::Args),
     /// Pull an image from a registry, the catalog or an archive
     Pull(pull::Args),
     /// Make an image of an archive: docker save, or an OCI archive
     Load(load::Args),
+    /// Save an image as a file: a bundle, or an OCI archive
+    Save(save::Args),
     /// Give an image one more name
     Tag(tag::Args),
     /// Remove what no image needs any more
@@ -65,6 +69,7 @@ impl Verb {
             Verb::Build(args) => args.act.format,
             Verb::Pull(args) => args.act.format,
             Verb::Load(args) => args.act.format,
+            Verb::Save(_) => Format::default(),
             Verb::Tag(args) => args.act.format,
             Verb::Prune(args) => args.act.format,
             Verb::Delete(args) => args.act.format,
@@ -80,6 +85,7 @@ impl Verb {
             Verb::Build(args) => of("build", &args.recipe),
             Verb::Pull(args) => of("pull", &args.source),
             Verb::Load(_) => ("load an image".to_owned(), String::new()),
+            Verb::Save(args) => of("save", &args.image),
             Verb::Tag(args) => of("name", &args.image),
             Verb::Prune(_) => ("prune images".to_owned(), String::new()),
             Verb::Delete(_) => ("delete images".to_owned(), String::new()),
@@ -93,6 +99,7 @@ impl Verb {
             Verb::Build(args) => args.act.quiet,
             Verb::Pull(args) => args.act.quiet,
             Verb::Load(args) => args.act.quiet,
+            Verb::Save(args) => args.quiet,
             Verb::Tag(args) => args.act.quiet,
             Verb::Prune(args) => args.act.quiet,
             Verb::Delete(args) => args.act.quiet,
@@ -108,6 +115,7 @@ pub(crate) async fn run(app: &App, verb: Verb) -> Result<u8, Failure> {
         Verb::Build(args) => build::run(app, args).await,
         Verb::Pull(args) => pull::run(app, args).await,
         Verb::Load(args) => load::run(app, args).await,
+        Verb::Save(args) => save::run(app, args).await,
         Verb::Tag(args) => tag::run(app, args).await,
         Verb::Prune(args) => prune::run(app, args).await,
         Verb::Delete(args) => delete::run(app, args).await,
@@ -119,7 +127,7 @@ async fn list_all(app: &App) -> Result<ImageList, Failure> {
 }
 
 /// Prints an image that was just made: its name, or all about it for programs.
-async fn print(app: &App, name: &str) -> Result<(), Failure> {
+pub(crate) async fn print(app: &App, name: &str) -> Result<(), Failure> {
     if app.out.format == Format::Json {
         let image: Image = app.client.get(&path("images", name, "")).await?;
         app.out.json(&image)?;

@@ -94,10 +94,8 @@ pub(super) async fn of_image(app: &App, settings: &Settings, name: &str) -> Resu
     let target = path("images", name, "");
     let image: Image = app.interrupts.guard(app.interrupts.start(), app.client.get(&target)).await?;
     let state = settings.dirs().map_err(|error| Failure::from_error(ErrorCode::BadRequest, &error))?.state;
-    if !image.exec.command.is_empty() {
-        app.out.note("A bundle has no command of its own: `banger run` opens a shell in what is made of it.");
-    }
-    let exec = Exec { env: image.exec.env, user: image.exec.user, workdir: image.exec.workdir };
+    let exec = image.exec;
+    let exec = Exec { env: exec.env, user: exec.user, workdir: exec.workdir, command: exec.command };
     let facts = Facts {
         init: image.init.map(|init| if init.starts_with('/') { init } else { format!("/{init}") }),
         variant: image.variant,

@@ -7,6 +7,7 @@ use crate::cmd::each::Thing;
 use crate::error::Failure;
 use crate::output::Format;
 
+mod build;
 mod delete;
 mod import;
 mod list;
@@ -36,6 +37,8 @@ pub(crate) enum Verb {
     Show(show::Args),
     /// Import a kernel
     Import(import::Args),
+    /// Build banger's own kernel from Debian's source, and try it
+    Build(build::Args),
     /// Pull a kernel of the catalog
     Pull(pull::Args),
     /// Delete kernels no VM uses
@@ -50,6 +53,7 @@ impl Verb {
             Verb::List(args) => args.records.format,
             Verb::Show(args) => args.record.format,
             Verb::Import(args) => args.act.format,
+            Verb::Build(args) => args.act.format,
             Verb::Pull(args) => args.act.format,
             Verb::Delete(args) => args.act.format,
         }
@@ -61,9 +65,8 @@ impl Verb {
         match self {
             Verb::List(_) => ("list kernels".to_owned(), String::new()),
             Verb::Show(args) => of("show", &args.kernel),
-            Verb::Import(args) => {
-                of("import", args.path.as_deref().unwrap_or(crate::cmd::vm::defaults::KERNEL_PACKAGE))
-            }
+            Verb::Import(args) => of("import", args.subject()),
+            Verb::Build(args) => ("build a kernel".to_owned(), args.dir.clone()),
             Verb::Pull(args) => of("pull", &args.kernel),
             Verb::Delete(_) => ("delete kernels".to_owned(), String::new()),
         }
@@ -74,6 +77,7 @@ impl Verb {
         match self {
             Verb::List(_) | Verb::Show(_) => false,
             Verb::Import(args) => args.act.quiet,
+            Verb::Build(args) => args.act.quiet,
             Verb::Pull(args) => args.act.quiet,
             Verb::Delete(args) => args.act.quiet,
         }
@@ -86,6 +90,7 @@ pub(crate) async fn run(app: &App, verb: Verb) -> Result<u8, Failure> {
         Verb::List(args) => list::run(app, args).await,
         Verb::Show(args) => show::run(app, args).await,
         Verb::Import(args) => import::run(app, args).await,
+        Verb::Build(args) => build::run(app, args).await,
         Verb::Pull(args) => pull::run(app, args).await,
         Verb::Delete(args) => delete::run(app, args).await,
     }

@@ -14,6 +14,7 @@ use crate::output::printable;
 use crate::values;
 
 pub(crate) mod attached;
+pub(crate) mod commit;
 pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod defaults;

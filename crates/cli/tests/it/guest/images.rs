@@ -19,9 +19,21 @@ int main(int argc, char **argv) {
 }
 "#;
 
+const CONTAINERFILE: &str = r#"
+FROM scratch AS base
+COPY busybox /bin/busybox
+RUN ["/bin/busybox", "sh", "-c", "/bin/busybox --install /bin && echo built >/made"]
+FROM base
+ARG GREETING=none
+ENV GREETING=$GREETING
+USER 1000
+WORKDIR /srv
+CMD ["sh", "-c", "echo $GREETING; cat /made; id -u; pwd"]
+"#;
+
 /// As [`Host::new`], with directories of its own for images and what is fetched: daemons that share one would sweep
 /// each other's.
-fn with_own_images() -> Host {
+pub(super) fn with_own_images() -> Host {
     let host = Host::new();
     let seed = PathBuf::from(std::env::var_os("BANGER_TEST_HOME").expect("a host was made with it just now"));
     let (images, cache) = (host.state().join("images"), host.home().join("cache"));
@@ -45,7 +57,7 @@ fn with_own_images() -> Host {
     host
 }
 
-fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) {
+pub(super) fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) {
     let output = Command::new(program).args(args).stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
 }
@@ -56,19 +68,26 @@ fn is_there(program: &str) -> bool {
 }
 
 /// A registry, and a layout that images for it are made in.
-struct Registry {
+pub(super) struct Registry {
     child: Child,
     address: String,
     dir: tempfile::TempDir,
 }
 
 impl Registry {
-    /// None where a program it needs is not installed, which is said.
+    /// Says so when one of these programs is not installed.
     #[expect(clippy::print_stderr, reason = "a test that shows nothing says so")]
-    fn start() -> Option<Registry> {
-        let missing = ["docker-registry", "skopeo", "umoci", "gcc"].into_iter().find(|program| !is_there(program));
+    fn missing(programs: &[&str]) -> bool {
+        let missing = programs.iter().find(|program| !is_there(program));
         if let Some(missing) = missing {
             eprintln!("skipped: {missing} is not installed: scripts/packages.sh install images build");
+        }
+        missing.is_some()
+    }
+
+    /// None where a program it needs is not installed, which is said.
+    pub(super) fn start() -> Option<Registry> {
+        if Registry::missing(&["docker-registry", "skopeo", "umoci", "gcc", "busybox"]) {
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
@@ -89,12 +108,17 @@ impl Registry {
         Some(Registry { child, address, dir })
     }
 
-    fn layout(&self, tag: &str) -> String {
+    /// Where something of this name is put beside it.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(super) fn layout(&self, tag: &str) -> String {
         format!("{}:{tag}", self.dir.path().join("layout").display())
     }
 
     /// Has an image of these tars, configured so.
-    fn push(&self, tag: &str, tars: &[PathBuf], config: &[&str]) -> String {
+    pub(super) fn push(&self, tag: &str, tars: &[PathBuf], config: &[&str]) -> String {
         let image = self.layout(tag);
         run("umoci", ["new", "--image", &image]);
         for tar in tars {
@@ -109,7 +133,7 @@ impl Registry {
     }
 
     /// A directory as a tar.
-    fn tar(&self, name: &str, fill: impl FnOnce(&Path)) -> PathBuf {
+    pub(super) fn tar(&self, name: &str, fill: impl FnOnce(&Path)) -> PathBuf {
         let (dir, tar) = (self.dir.path().join(name), self.dir.path().join(format!("{name}.tar")));
         fs::create_dir(&dir).unwrap();
         fill(&dir);
@@ -137,6 +161,20 @@ impl Registry {
             run("gcc", ["-static".as_ref(), "-o".as_ref(), dir.join("hello").as_os_str(), source.as_os_str()]);
         })
     }
+}
+
+/// Busybox, with a name for each of its programs.
+pub(super) fn busybox(registry: &Registry) -> PathBuf {
+    registry.tar("busybox", |dir| {
+        fs::create_dir_all(dir.join("bin")).unwrap();
+        fs::copy("/usr/bin/busybox", dir.join("bin/busybox")).unwrap();
+        run("/usr/bin/busybox", ["--install".as_ref(), "-s".as_ref(), dir.join("bin").as_os_str()]);
+        // The links lead to where it is in the image.
+        for link in fs::read_dir(dir.join("bin")).unwrap().flatten().filter(|link| link.path().is_symlink()) {
+            fs::remove_file(link.path()).unwrap();
+            std::os::unix::fs::symlink("busybox", link.path()).unwrap();
+        }
+    })
 }
 
 impl Drop for Registry {
@@ -184,6 +222,20 @@ fn a_program_and_nothing_else_is_an_image() {
 }
 
 #[test]
+fn busybox_alone_is_an_image() {
+    let Some(registry) = Registry::start() else { return };
+    let host = with_own_images();
+    let name = registry.push("busybox", &[busybox(&registry)], &["--config.cmd", "sh"]);
+    let script = "echo $((6 * 7)); ls /bin | grep -c . | sed 's/[0-9][0-9]*/many/'; id -u; hostname";
+    let said = host.ok(&["run", "--rm", "--name", "tiny", "--image", &name, "--", "sh", "-c", script]);
+    assert_eq!(said, "42\nmany\n0\ntiny");
+    // Without a command it is the image's: a shell that reads what it is given.
+    let piped = host.pipe(&["run", "--rm", "--image", &name], b"echo from a pipe\n").code(0);
+    assert_eq!(String::from_utf8_lossy(&piped.stdout), "from a pipe\n");
+    host.ends_clean();
+}
+
+#[test]
 fn user_directory_and_environment_are_the_images() {
     let Some(registry) = Registry::start() else { return };
     let host = with_own_images();
@@ -198,6 +250,68 @@ fn user_directory_and_environment_are_the_images() {
     assert_eq!(host.ok(&["run", "--rm", "--image", &name, "--", "/hello"]), "in /srv/app as 1000 with 0");
     let shown = host.ok(&["image", "show", &name]);
     assert!(shown.contains("GREETING=hello") && shown.contains("none: the agent stays process 1"), "{shown}");
+    host.ends_clean();
+}
+
+#[test]
+fn what_is_saved_is_loaded_again_here_and_by_others() {
+    let Some(registry) = Registry::start() else { return };
+    let host = with_own_images();
+    let name = registry.push("saved", &[busybox(&registry)], &["--config.cmd", "sh", "--config.env", "A=b"]);
+    host.ok(&["image", "pull", "-q", &name, "--name", "box"]);
+    let id = |name: &str| {
+        let shown: serde_json::Value =
+            serde_json::from_str(&host.ok(&["image", "show", name, "--format", "json"])).unwrap();
+        shown["id"].as_str().unwrap().to_owned()
+    };
+    let before = id("box");
+    let bundle = host.run(&["image", "save", "-q", "box"]).code(0).stdout;
+    host.ok(&["image", "delete", "-q", "box"]);
+    assert_eq!(String::from_utf8_lossy(&host.pipe(&["image", "load", "-q"], &bundle).code(0).stdout), "box\n");
+    assert_eq!(id("box"), before, "a bundle is the same image");
+    assert_eq!(host.ok(&["run", "--rm", "--image", "box", "--", "sh", "-c", "echo $A"]), "b");
+
+    let archive = registry.path("saved-again.tar");
+    let to = archive.to_str().unwrap();
+    host.ok(&["image", "save", "-q", "box", "--format", "oci-archive", "-o", to]);
+    let layout = format!("oci:{}:again", registry.path("again").display());
+    run("skopeo", ["copy", "-q", &format!("oci-archive:{to}"), &layout]);
+    assert_eq!(host.ok(&["image", "load", "-q", "-i", to, "--name", "other"]), "other");
+    assert_eq!(
+        host.ok(&["run", "--rm", "--image", "other", "--", "sh", "-c", "echo $A; ls /bin | grep -c busybox"]),
+        "b\n1"
+    );
+
+    let missing = host.run(&["image", "save", "-q", "nothing", "-o", to]).code(1);
+    assert!(missing.stderr.contains("no image"), "{}", missing.stderr);
+    assert!(archive.metadata().unwrap().len() > 100_000, "what was there before stays");
+    host.ends_clean();
+}
+
+#[test]
+fn a_containerfile_becomes_an_image() {
+    if Registry::missing(&["buildah", "busybox"]) {
+        return;
+    }
+    let host = with_own_images();
+    let dir = tempfile::tempdir().unwrap();
+    let context = dir.path().join("app");
+    fs::create_dir(&context).unwrap();
+    fs::copy("/usr/bin/busybox", context.join("busybox")).unwrap();
+    fs::write(context.join("Containerfile"), CONTAINERFILE).unwrap();
+    // What it keeps goes with this test, and it may run where there are no namespaces to be had.
+    let storage = dir.path().join("storage.conf");
+    let (graph, run) = (dir.path().join("graph"), dir.path().join("run"));
+    let config = format!("[storage]\ndriver = \"vfs\"\ngraphroot = {graph:?}\nrunroot = {run:?}\n");
+    fs::write(&storage, config).unwrap();
+    let context = context.to_str().unwrap();
+    let args = ["image", "build", "-q", context, "--build-arg", "GREETING=hello", "--builder", "buildah"];
+    let mut build = host.command(&args);
+    build.env("CONTAINERS_STORAGE_CONF", storage).env("BUILDAH_ISOLATION", "chroot");
+    let built = build.stdin(Stdio::null()).output().unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    assert_eq!(String::from_utf8_lossy(&built.stdout), "app\n");
+    assert_eq!(host.ok(&["run", "--rm", "--image", "app"]), "hello\nbuilt\n1000\n/srv");
     host.ends_clean();
 }
 

@@ -21,14 +21,18 @@
 //! | [`template`] | VMs that go on from a template are their own, and one that is no good costs nothing |
 //! | [`catalog`] | what one host publishes another boots |
 //! | [`images`] | images of registries and archives are pulled and booted |
+//! | [`commit`] | a VM becomes an image |
+//! | [`docker`] | Docker in the default image: a container, and two services |
 //! | [`idle`] | a VM that nobody uses is stopped, and what using it is |
 //! | [`soak`] | in `make soak` only: the daemon killed at each step of the rest, power cuts, many lives |
 //! | [`workspace`] | repositories go in and patches come out, random and real ones, and from guests that lie |
 //! | [`input`] | bad input and full disks: a clear error, and nothing left behind |
 
 mod catalog;
+mod commit;
 mod copy;
 mod crash;
+mod docker;
 mod full;
 pub(crate) mod host;
 mod idle;

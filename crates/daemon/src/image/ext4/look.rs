@@ -8,8 +8,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Where the superblock is, and how long: fs/ext4/ext4.h.
-const SUPERBLOCK_AT: u64 = 1024;
-const SUPERBLOCK_BYTES: usize = 1024;
+pub(crate) const SUPERBLOCK_AT: u64 = 1024;
+pub(crate) const SUPERBLOCK_BYTES: usize = 1024;
 const MAGIC: u16 = 0xef53;
 /// Guests have pages of 4 KiB, and blocks are no larger than those.
 const BLOCK_BYTES_MAX: u64 = 4096;
@@ -17,6 +17,10 @@ const BLOCK_BYTES_MAX: u64 = 4096;
 const SECTOR_BYTES: u64 = 512;
 /// The journal has something that must be written first.
 const INCOMPAT_RECOVER: u32 = 0x4;
+/// Files that were deleted while open have to be cleared away (EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT).
+const RO_COMPAT_ORPHANS: u32 = 0x1_0000;
+/// `s_state`: the kernel found an error in it (EXT4_ERROR_FS).
+const STATE_ERRORS: u16 = 0x2;
 /// 64-bit numbers of blocks.
 const INCOMPAT_64BIT: u32 = 0x80;
 /// What the guest's kernels know: names with types, groups of metadata, extents, 64 bits, protection against two mounts, flexible groups,
@@ -67,7 +71,11 @@ pub(crate) fn look(file: &Path) -> Result<Contents, Unmountable> {
     judged(&block, length).map_err(Unmountable::Refused)
 }
 
-fn judged(block: &[u8; SUPERBLOCK_BYTES], length: u64) -> Result<Contents, String> {
+/// Looks at a superblock, of a file of this length.
+///
+/// # Errors
+/// Why no guest could mount it.
+pub(crate) fn judged(block: &[u8; SUPERBLOCK_BYTES], length: u64) -> Result<Contents, String> {
     let half = |at: usize| u16::from_le_bytes([block[at], block[at + 1]]);
     let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
     if half(0x38) != MAGIC {
@@ -90,6 +98,12 @@ fn judged(block: &[u8; SUPERBLOCK_BYTES], length: u64) -> Result<Contents, Strin
     }
     if incompat & INCOMPAT_RECOVER != 0 {
         return Err("it was not unmounted, its journal has to be written first".to_owned());
+    }
+    if half(0x3a) & STATE_ERRORS != 0 {
+        return Err("a kernel found errors in it".to_owned());
+    }
+    if word(0x64) & RO_COMPAT_ORPHANS != 0 {
+        return Err("it has deleted files to clear away".to_owned());
     }
     if incompat & !INCOMPAT_KNOWN != 0 {
         return Err(format!("it has features that guests do not know: {:#x}", incompat & !INCOMPAT_KNOWN));
@@ -140,6 +154,8 @@ mod tests {
             ((0x18, vec![0xff; 4]), "pages"),
             ((0x4, vec![0xff; 4]), "and the file has"),
             (incompat(0x42 | INCOMPAT_RECOVER), "unmounted"),
+            ((0x3a, vec![3, 0]), "errors"),
+            ((0x66, vec![1, 0]), "deleted files"),
             (incompat(0x42 | 0x1), "features"),
             (incompat(0x42 | 0x8), "features"),
             (incompat(0x42 | 0x20000), "features"),

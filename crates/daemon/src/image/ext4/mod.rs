@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-pub(crate) use look::{Contents, Unmountable, look};
+pub(crate) use look::{Contents, SUPERBLOCK_AT, SUPERBLOCK_BYTES, Unmountable, judged, look};
 use mkext4::{FsBuilder, InodeCount, InodeHandle, Layout, Meta, Options, ROOT, SparseSeg, SpecialKind};
 pub(crate) use namespace::{Attributes, ENTRIES_MAX, Kind, Links, Namespace};
 

@@ -145,7 +145,9 @@ impl Namespace {
                     }
                     left.extend(target.split('/').rev().map(str::to_owned));
                 }
-                Some(_) => return Err(refuse(path, "it lies beneath something that is not a directory")),
+                Some(_) if make => return Err(refuse(path, "it lies beneath something that is not a directory")),
+                // Nothing is beneath it, either.
+                Some(_) => return Ok(None),
                 None if make => {
                     let attributes = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: self.nodes[0].attributes.mtime };
                     let child = self.push(Kind::Dir, attributes, Vec::new())?;

@@ -19,16 +19,17 @@ mod unpack;
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use oci::Layer;
+use oci::{Compression, Layer};
 
 use super::ext4::{Ext4Error, Links};
 use super::rootfs::collected::Collected;
 use super::rootfs::tarball::Record;
-use super::rootfs::{Rootfs, TarError};
+use super::rootfs::{FilesystemError, Rootfs, TarError, filesystem};
+use super::stream::{Hashing, Watched, copy};
 use crate::model::digest::Digest;
 use crate::model::progress::{Cancelled, Watcher};
 use unpack::Unpacked;
@@ -110,6 +111,24 @@ pub enum LayersError {
         /// Which limit.
         why: String,
     },
+    /// The filesystem that a layer goes over cannot be read.
+    #[error("cannot use {}", .path.display())]
+    Below {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        err: FilesystemError,
+    },
+    /// A layer's file cannot be read.
+    #[error("cannot read {}", .path.display())]
+    Plain {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        err: io::Error,
+    },
     /// The filesystem cannot be written.
     #[error("cannot make a root filesystem")]
     Write(#[source] Ext4Error),
@@ -136,7 +155,64 @@ pub fn flatten(layers: &[Layer], image: &Path, limits: Limits, watcher: Watcher<
     }
     let diff_ids = layers.iter().map(|layer| layer.diff_id.to_string()).collect::<Vec<_>>();
     let identity = Digest::of_parts(diff_ids.iter().map(String::as_bytes));
-    collected.write(&archives, image, identity, watcher).map_err(|err| match watcher.check() {
+    written(&collected, &archives, image, identity, watcher)
+}
+
+/// Writes the filesystem `below`, of this digest, with the layer in the tar archive `layer` over it to the new file `image`.
+///
+/// # Errors
+/// [`LayersError`]; `image` may then be half written and is the caller's to remove.
+pub fn extend(
+    (below, digest): (&Path, Digest),
+    layer: &Path,
+    image: &Path,
+    watcher: Watcher<'_>,
+) -> Result<Rootfs, LayersError> {
+    watcher.stage("read image");
+    let below_failed = |err| match watcher.check() {
+        Ok(()) => LayersError::Below { path: below.to_owned(), err },
+        Err(cancelled) => cancelled.into(),
+    };
+    let base = File::open(below).map_err(|err| below_failed(FilesystemError::Read(mkext4::Error::Io(err))))?;
+    let mut collected = Collected::new(Links::Followed);
+    for record in filesystem::records(&base, watcher).map_err(below_failed)? {
+        collected.add(0, record).map_err(|err| below_failed(FilesystemError::Tree(err)))?;
+    }
+    watcher.stage("read changes");
+    let layer = plain(layer, watcher)?;
+    let spools = image.parent().unwrap_or(Path::new("."));
+    let mut archives = vec![base];
+    for unpacked in unpack_all(std::slice::from_ref(&layer), spools, Limits::default(), watcher)? {
+        archives.push(unpacked.file);
+        let applied = apply(&mut collected, 1, unpacked.records);
+        applied.map_err(|err| LayersError::Tree { layer: layer.digest, err })?;
+    }
+    let identity = Digest::of_parts([digest.to_string().as_bytes(), layer.digest.to_string().as_bytes()]);
+    written(&collected, &archives, image, identity, watcher)
+}
+
+/// A layer that is not packed, of whatever digest it has.
+fn plain(path: &Path, watcher: Watcher<'_>) -> Result<Layer, LayersError> {
+    let failed = |err| match watcher.check() {
+        Ok(()) => LayersError::Plain { path: path.to_owned(), err },
+        Err(cancelled) => cancelled.into(),
+    };
+    let file = File::open(path).map_err(failed)?;
+    let size = file.metadata().map_err(failed)?.len();
+    let mut hashing = Hashing::new(Watched::new(file, watcher, Some(size)));
+    copy(&mut hashing, &mut io::sink(), watcher).map_err(failed)?;
+    let digest = format!("sha256:{}", hashing.finish().0).parse().expect("it is written as digests are");
+    Ok(Layer { digest, diff_id: digest, compression: Compression::None, size, path: path.to_owned() })
+}
+
+fn written(
+    collected: &Collected,
+    archives: &[File],
+    image: &Path,
+    identity: Digest,
+    watcher: Watcher<'_>,
+) -> Result<Rootfs, LayersError> {
+    collected.write(archives, image, identity, watcher).map_err(|err| match watcher.check() {
         Ok(()) => LayersError::Write(err),
         Err(cancelled) => cancelled.into(),
     })
@@ -203,5 +279,7 @@ fn unpack_all(
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -183,7 +183,7 @@ fn count_packages(status: impl io::BufRead) -> io::Result<u64> {
 }
 
 /// Reads the ranges of a file that hold data out of the archive, zeros where a range is wider than the data.
-struct Contents<'a> {
+pub(crate) struct Contents<'a> {
     archive: &'a File,
     content: &'a Content,
     ranges: std::vec::IntoIter<(u64, u64)>,
@@ -194,8 +194,16 @@ struct Contents<'a> {
 }
 
 impl<'a> Contents<'a> {
-    fn new(archive: &'a File, content: &'a Content) -> Self {
+    pub(crate) fn new(archive: &'a File, content: &'a Content) -> Self {
         Self { archive, content, ranges: content.ranges().into_iter(), at: 0, end: 0, segment: 0 }
+    }
+}
+
+impl<'a> Contents<'a> {
+    /// All of a file, its holes too.
+    pub(crate) fn whole(archive: &'a File, content: &'a Content) -> Self {
+        let ranges = vec![(0, content.size_bytes)].into_iter();
+        Self { archive, content, ranges, at: 0, end: 0, segment: 0 }
     }
 }
 

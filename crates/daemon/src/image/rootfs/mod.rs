@@ -8,14 +8,18 @@
 //! A name that leads outside, a name beneath a link and more than the limits allow are refused with the entry named.
 
 mod acl;
+pub(crate) mod archive;
 pub(crate) mod collected;
+pub(crate) mod filesystem;
 pub(crate) mod tarball;
 
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
+pub use archive::ArchiveError;
 pub use collected::Rootfs;
+pub use filesystem::FilesystemError;
 pub use tarball::TarError;
 
 use super::ext4::{Ext4Error, Links};

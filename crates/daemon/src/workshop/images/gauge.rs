@@ -1,4 +1,4 @@
-//! How far a pull is, as one line: layers that are here, bytes of all of them.
+//! How far a pull is: layers that are here, bytes of all of them, and of each that comes.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -25,6 +25,21 @@ struct Layer {
 impl<'a> Gauge<'a> {
     pub(super) fn new(report: OnProgress<'a>) -> Gauge<'a> {
         Gauge { report, layers: Mutex::default() }
+    }
+
+    /// Takes a report into account; gives what moved.
+    fn note(&self, layer: &Digest, state: LayerState<'_>) -> Option<Layer> {
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = layers.get_mut(layer)?;
+        match state {
+            LayerState::Coming { done_bytes, .. } => known.done_bytes = done_bytes,
+            LayerState::Cached | LayerState::Done => {
+                known.done_bytes = known.bytes;
+                known.is_here = true;
+            }
+            LayerState::Elsewhere | LayerState::Retrying { .. } => return None,
+        }
+        Some(*known)
     }
 
     fn tell(&self, stage: Option<String>) {
@@ -55,21 +70,61 @@ impl oci::Progress for Gauge<'_> {
             }
             LayerState::Coming { .. } | LayerState::Cached | LayerState::Done => None,
         };
-        if let Some(known) = self.layers.lock().unwrap_or_else(PoisonError::into_inner).get_mut(layer) {
-            match state {
-                LayerState::Coming { done_bytes, .. } => known.done_bytes = done_bytes,
-                LayerState::Cached | LayerState::Done => {
-                    known.done_bytes = known.bytes;
-                    known.is_here = true;
-                }
-                LayerState::Elsewhere | LayerState::Retrying { .. } => {}
-            }
-        }
+        let now = self.note(layer, state);
         self.tell(stage);
+        if let Some(now) = now {
+            (self.report)(Progress::Part { name: short, done: now.done_bytes, total: now.bytes });
+        }
     }
 
     fn archive(&self, done_bytes: u64, total_bytes: Option<u64>) {
         (self.report)(Progress::Stage("read archive".into()));
         (self.report)(Progress::Bytes { done: done_bytes, total: total_bytes });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oci::Progress as _;
+
+    use super::*;
+
+    #[test]
+    fn each_layer_is_told_and_all_of_them() {
+        let told = Mutex::new(Vec::new());
+        let report = |progress: Progress| {
+            told.lock().unwrap().push(match progress {
+                Progress::Stage(stage) => stage.into_owned(),
+                Progress::Bytes { done, total } => format!("{done} of {}", total.unwrap()),
+                Progress::Part { name, done, total } => format!("{name}: {done} of {total}"),
+                Progress::Percent(percent) => panic!("{percent} % of what?"),
+            });
+        };
+        let layer = |text: &str, size| Descriptor {
+            media_type: "application/vnd.oci.image.layer.v1.tar".to_owned(),
+            digest: Digest::of(text.as_bytes()),
+            size,
+            platform: None,
+            annotations: None,
+        };
+        let (one, two) = (layer("one", 100), layer("two", 50));
+        let gauge = Gauge::new(&report);
+        gauge.layers(&[one.clone(), two.clone()]);
+        gauge.layer(&one.digest, LayerState::Cached);
+        gauge.layer(&two.digest, LayerState::Coming { done_bytes: 20, total_bytes: 50 });
+        let short = |layer: &Descriptor| layer.digest.hex()[..12].to_owned();
+        assert_eq!(
+            *told.lock().unwrap(),
+            [
+                "fetch layers, 0 of 2 here".to_owned(),
+                "0 of 150".to_owned(),
+                "fetch layers, 1 of 2 here".to_owned(),
+                "100 of 150".to_owned(),
+                format!("{}: 100 of 100", short(&one)),
+                "fetch layers, 1 of 2 here".to_owned(),
+                "120 of 150".to_owned(),
+                format!("{}: 20 of 50", short(&two)),
+            ]
+        );
     }
 }

@@ -44,6 +44,9 @@ pub(crate) enum Behaviour {
     DiesConfigured,
 }
 
+/// What the guest changed of its image, which nobody reads here.
+pub(crate) const LAYER: &[u8] = b"a layer";
+
 pub(crate) struct Machine {
     pub(crate) vm: String,
     /// The VM and the boot that its guest takes itself for.
@@ -242,6 +245,7 @@ impl Machine {
                     (Behaviour::DiesConfigured, 1) => return self.end(ExitReason::Ended { code: Some(0) }),
                     _ => {}
                 }
+                put_content(&mut out, &request, frame.head.stream, tag);
                 let (reply, ends) = self.answer(request);
                 if (self.behaviour, asked) == (Behaviour::LosesChannel, 2) {
                     return;
@@ -301,6 +305,7 @@ impl Machine {
                 self.is_frozen.store(quiesce, Ordering::SeqCst);
                 (Reply::Done { bytes: 0 }, None)
             }
+            Request::Layer => (Reply::Done { bytes: LAYER.len() as u64 }, None),
             Request::Hold => (Reply::Done { bytes: 0 }, None),
             Request::Renew(_) if self.behaviour == Behaviour::CannotRenew => {
                 (Reply::Failed(Failure::Refused { why: "its clock stands still".into() }), None)
@@ -334,6 +339,13 @@ impl Machine {
 pub(crate) const BOOTED: &str = " booted";
 /// What it leaves when it becomes another machine.
 pub(crate) const RENEWED: &str = " renewed";
+
+/// What comes before the answer.
+fn put_content(out: &mut Vec<u8>, request: &Request, stream: u32, tag: Tag) {
+    if *request == Request::Layer {
+        encode(out, Head { kind: Kind::Data, channel: Channel::Output, stream }, LAYER, tag);
+    }
+}
 
 fn put(out: &mut Vec<u8>, kind: Kind, stream: u32, message: &impl serde::Serialize, tag: Tag) {
     let head = Head { kind, channel: Channel::Input, stream };

@@ -4,6 +4,7 @@
 mod catalogs;
 mod courier;
 pub(crate) mod guest;
+mod maker;
 mod puller;
 mod snapshots;
 mod storage;
@@ -20,13 +21,11 @@ use daemon::model::digest::Digest;
 use daemon::model::image::ImageManifest;
 use daemon::model::kernel::{ConfigSource, KernelManifest, ModuleCompression};
 use daemon::model::machine::{DriveRole, ExitReason, MachineSpec, NicAttachment, NicSpec};
-use daemon::model::progress::Watcher;
 use daemon::network::{NetworkDriver, NetworkError};
 use daemon::ops::catalogs::Catalogs;
-use daemon::ops::maker::Maker;
 use daemon::ops::world::{GuestSettings, Settings};
 use daemon::ops::{Engine, Host};
-use daemon::saga::{Cause, Faults};
+use daemon::saga::Faults;
 use daemon::storage::StorageDriver;
 use daemon::store::Store;
 use daemon::store::records::{ImageRecord, KernelRecord};
@@ -37,7 +36,7 @@ use daemon::vmm::{AgentChannel, Controls, Launch, Snapshots, Vmm, VmmDriver, Vmm
 use sys::process::Identity;
 use tokio::sync::mpsc;
 use wire::agent::message::GuestNetwork;
-use wire::api::{BuildImage, Defaults, KernelSource, KillSignal};
+use wire::api::{Defaults, KillSignal};
 use wire::id::VmId;
 use wire::layout::UserDirs;
 
@@ -447,50 +446,5 @@ impl NetworkDriver for Drivers {
 
     fn possible_attachments(&self, _: &Path) -> Vec<NicAttachment> {
         vec![NicAttachment::QemuUser { publish: Vec::new() }]
-    }
-}
-
-impl Maker for Drivers {
-    fn check_image(&self, request: &BuildImage) -> Result<String, Cause> {
-        if request.recipe == "none" {
-            return Err(Cause::new("not_found", "no recipe \"none\""));
-        }
-        Ok(request.recipe.clone())
-    }
-
-    fn build_image(&self, request: &BuildImage, staging: &Path, watcher: Watcher<'_>) -> Result<ImageManifest, Cause> {
-        watcher.stage("fetch packages");
-        watcher.bytes(5, Some(10));
-        sys::fs::write_atomic(&staging.join("rootfs.ext4"), b"rootfs", 0o600)?;
-        if request.recipe == "endless" {
-            while watcher.check().is_ok() {
-                std::thread::yield_now();
-            }
-            return Err(Cause::new("operation_failed", "interrupted"));
-        }
-        Ok(image_manifest(&request.recipe))
-    }
-
-    fn discard_image(&self, staging: &Path) -> Result<(), Cause> {
-        Ok(sys::fs::remove_tree(staging)?)
-    }
-
-    fn fetch_kernel(&self, package: &str, cache: &Path, _: Watcher<'_>) -> Result<PathBuf, Cause> {
-        let path = cache.join(format!("{package}.deb"));
-        sys::fs::write_atomic(&path, b"deb", 0o600)?;
-        Ok(path)
-    }
-
-    fn import_kernel(&self, source: &KernelSource, staging: &Path, _: Watcher<'_>) -> Result<KernelManifest, Cause> {
-        let KernelSource::Path { path, .. } = source else { panic!("packages are fetched before") };
-        assert!(Path::new(path).exists());
-        sys::fs::write_atomic(&staging.join("vmlinux"), b"vmlinux", 0o600)?;
-        Ok(kernel_manifest("6.6"))
-    }
-
-    fn ensure_initramfs(&self, _: &Path, _: &KernelManifest) -> Result<PathBuf, Cause> {
-        let path = self.0.dirs.cache.join("initramfs.cpio");
-        sys::fs::write_atomic(&path, b"initramfs", 0o600)?;
-        Ok(path)
     }
 }
