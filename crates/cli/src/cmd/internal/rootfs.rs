@@ -94,9 +94,8 @@ pub(super) async fn of_image(app: &App, settings: &Settings, name: &str) -> Resu
     let target = path("images", name, "");
     let image: Image = app.interrupts.guard(app.interrupts.start(), app.client.get(&target)).await?;
     let state = settings.dirs().map_err(|error| Failure::from_error(ErrorCode::BadRequest, &error))?.state;
-    let settings_of = image.exec;
-    let (env, user, workdir, command) = (settings_of.env, settings_of.user, settings_of.workdir, settings_of.command);
-    let exec = Exec { env, user, workdir, command };
+    let exec = image.exec;
+    let exec = Exec { env: exec.env, user: exec.user, workdir: exec.workdir, command: exec.command };
     let facts = Facts {
         init: image.init.map(|init| if init.starts_with('/') { init } else { format!("/{init}") }),
         variant: image.variant,
