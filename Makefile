@@ -11,7 +11,7 @@ NAME ?= default
 CMD ?= uname -a
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart build test soak e2e check fmt bench bench-e2e install hooks docs ci clean
+.PHONY: help quickstart build test soak e2e check fmt bench bench-e2e install publish hooks docs ci clean
 .PHONY: testhost-build testhost-up testhost-sync testhost-ssh testhost-run testhost-down
 
 help: ## List the targets
@@ -64,6 +64,9 @@ bench-e2e: ## Measure Firecracker in a disposable test host: ONLY=a,b RUNS=N WRI
 
 install: ## Install below PREFIX (and DESTDIR)
 	@cargo xtask dist --destdir '$(DESTDIR)' --prefix '$(PREFIX)'
+
+publish: ## Publish bundles as a catalog: BUNDLES=DIR TO=DIR KEY=FILE PRUNE=1
+	@cargo run --quiet --release -p cli -- internal publish '$(BUNDLES)' --to '$(TO)' --key '$(KEY)' $(if $(PRUNE),--prune)
 
 hooks: ## Run `make check` before each commit
 	@git config core.hooksPath .githooks

@@ -19,7 +19,7 @@ pub mod write;
 pub use error::BundleError;
 pub use manifest::{Exec, ImageManifest, KernelManifest, MANIFEST_BYTES_MAX};
 pub use read::{ImageBundle, Inspected, KernelBundle, Limits, extract_image, extract_kernel, inspect};
-pub use write::{Made, make_image, make_kernel};
+pub use write::{Made, make_image, make_kernel, write_image};
 
 /// The root filesystem of an image.
 pub const ROOTFS: &str = "rootfs.ext4";
@@ -35,7 +35,7 @@ pub const CONFIG: &str = "config";
 pub const MODULES: &str = "modules";
 
 /// zstd's window: the largest that its own program takes without being asked for more.
-const WINDOW_LOG: u32 = 27;
+pub const WINDOW_LOG: u32 = 27;
 /// Bytes that are read, hashed and written at once; whole blocks of any filesystem.
 const CHUNK_BYTES: usize = 256 << 10;
 

@@ -11,6 +11,8 @@ pub(crate) struct Settings {
     environment: Environment,
     /// This program, symbolic links resolved.
     pub(crate) exe: Option<PathBuf>,
+    /// Where programs are: `PATH`.
+    pub(crate) programs: OsString,
 }
 
 impl Settings {
@@ -27,7 +29,7 @@ impl Settings {
             uid: rustix::process::getuid().as_raw(),
         };
         let exe = std::env::current_exe().and_then(std::fs::canonicalize).ok();
-        Settings { environment, exe }
+        Settings { environment, exe, programs: variable("PATH").unwrap_or_default() }
     }
 
     /// This user's directories.

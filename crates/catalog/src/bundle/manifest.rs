@@ -65,6 +65,9 @@ pub struct Exec {
     /// Where: an absolute path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
+    /// What is run where nobody says what: a program and its arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
 }
 
 /// What a kernel's bundle says, if it says anything.
@@ -157,6 +160,9 @@ impl ImageManifest {
         }
         if !self.exec.env.iter().all(is_variable) {
             return refused("exec.env", "has a variable without a name, or one with = or a zero in it");
+        }
+        if !self.exec.command.iter().all(|word| is_text(word)) {
+            return refused("exec.command", "has a word with a zero in it");
         }
         if self.exec.user.as_ref().is_some_and(|user| user.is_empty() || !is_text(user)) {
             return refused("exec.user", "is empty, or has a zero in it");

@@ -44,13 +44,22 @@ pub fn make_image(
     watch: &mut Watch<'_>,
 ) -> Result<Made, BundleError> {
     manifest.check().map_err(BundleError::Manifest)?;
-    let pack = |packing: &mut Packing<'_>| {
-        let digest = packing.file(ROOTFS, rootfs, watch)?;
-        let manifest = ImageManifest { digest: Some(digest), ..manifest.clone() };
-        packing.json(&manifest)?;
-        Ok(digest)
-    };
-    write(out, level, pack)
+    write(out, level, |packing| packing.image(rootfs, manifest, watch))
+}
+
+/// As [`make_image`], written to `to` as it is made. Gives the content of `rootfs`.
+///
+/// # Errors
+/// When `rootfs` cannot be read, `to` cannot be written, or something in the manifest cannot be.
+pub fn write_image(
+    rootfs: &Path,
+    manifest: &ImageManifest,
+    to: &mut dyn Write,
+    level: i32,
+    watch: &mut Watch<'_>,
+) -> Result<Digest, BundleError> {
+    manifest.check().map_err(BundleError::Manifest)?;
+    packed(to, level, Path::new("the bundle"), |packing| packing.image(rootfs, manifest, watch))
 }
 
 /// Makes the bundle of a kernel at `out`, replacing what is there, of `vmlinux` in `directory` and of what there is beside it:
@@ -136,7 +145,7 @@ fn write(
 }
 
 fn packed(
-    to: &mut Hashed,
+    to: &mut dyn Write,
     level: i32,
     path: &Path,
     pack: impl FnOnce(&mut Packing<'_>) -> Result<Digest, BundleError>,
@@ -162,6 +171,12 @@ fn dress(path: &str, mode: u32) -> Dress<'_> {
 }
 
 impl Packing<'_> {
+    fn image(&mut self, rootfs: &Path, manifest: &ImageManifest, watch: &mut Watch<'_>) -> Result<Digest, BundleError> {
+        let digest = self.file(ROOTFS, rootfs, watch)?;
+        self.json(&ImageManifest { digest: Some(digest), ..manifest.clone() })?;
+        Ok(digest)
+    }
+
     fn json(&mut self, manifest: &impl serde::Serialize) -> Result<(), BundleError> {
         let text = serde_json::to_string_pretty(manifest).expect("it is JSON") + "\n";
         Ok(self.writer.bytes(dress(MANIFEST, 0o644), text.as_bytes())?)

@@ -44,6 +44,8 @@ pub(crate) struct App {
     pub(crate) interrupts: Interrupts,
     /// This program's file, as far as it is known.
     pub(crate) exe: Option<PathBuf>,
+    /// Where programs are: `PATH`.
+    pub(crate) programs: OsString,
 }
 
 /// The exit status of `command`; everything was said.
@@ -196,7 +198,7 @@ fn with_daemon(settings: &Settings, way: &Way, command: Command) -> Result<u8, F
     let result = runtime.block_on(async {
         let progress = Progress::new(way.output);
         let (interrupts, exe) = (Interrupts::listen(), settings.exe.clone());
-        let app = App { client, out: way.output, progress, interrupts, exe };
+        let app = App { client, out: way.output, progress, interrupts, exe, programs: settings.programs.clone() };
         dispatch(&app, settings, command).await
     });
     runtime.shutdown_background();

@@ -44,6 +44,33 @@ fn lists_and_pages() {
     }
 }
 
+/// What the catalog has, how old it is, and what is said where there is none.
+#[test]
+fn what_the_catalog_has() {
+    let entry = |name: &str, is_here: bool| {
+        json!({"name": name, "distro": "debian-12", "arch": "amd64", "kernel_ref": "generic", "digest": "sha256:00",
+            "size": 286_000_000, "description": "Debian\u{1b}[31m with Docker", "is_here": is_here})
+    };
+    let images = json!({"catalog": "https://x.org/", "serial": 7, "kept_for_ms": 7_200_000,
+        "why": "cannot fetch the catalog from https://x.org/: cannot reach x.org", "entries": [entry("full", true), entry("small", false)]});
+    let mut kernel = entry("generic", false);
+    kernel["version"] = json!("6.12.48");
+    let kernels = json!({"catalog": "/srv/c/", "serial": 7, "entries": [kernel]});
+    let home =
+        Script::new().answer("GET /v1/images/available ", &images).answer("GET /v1/kernels/available ", &kernels).run();
+    for (name, args) in [
+        ("images", &["image", "list", "--available"][..]),
+        ("images_names", &["image", "ls", "--available", "-q"]),
+        ("kernels", &["kernel", "list", "--available"]),
+        ("kernels_json", &["kernel", "list", "--available", "--format", "json"]),
+    ] {
+        assert_snapshot!(format!("available_{name}"), home.transcript(args));
+    }
+    let none = json!({"serial": 0, "entries": []});
+    let home = Script::new().answer("GET /v1/images/available ", &none).run();
+    assert_snapshot!("available_nothing", home.transcript(&["image", "list", "--available"]));
+}
+
 #[test]
 fn templates_are_pruned_by_the_beginning_of_a_key_or_all() {
     let home = Script::new().run();

@@ -32,6 +32,7 @@ pub mod figures;
 pub mod guests;
 pub mod logs;
 pub mod operations;
+pub mod save;
 pub mod saved;
 pub mod sessions;
 pub mod system;
@@ -148,6 +149,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(artifacts::build_image))
         .routes(routes!(artifacts::pull_image))
         .routes(routes!(artifacts::commit))
+        .routes(routes!(save::archive))
         .routes(routes!(artifacts::load_image))
         .routes(routes!(artifacts::register_image))
         .routes(routes!(artifacts::promote_image))

@@ -27,6 +27,9 @@ const BUNDLE_SUFFIX: &str = ".tar.zst";
 /// Fewer digits behind a name are part of it.
 const DIGEST_DIGITS_MIN: usize = 8;
 
+/// What stands behind the name of a bundle that no catalog has yet.
+const PROCESSORS: [&str; 4] = ["-amd64", "-arm64", "-x86_64", "-aarch64"];
+
 /// Brings images and kernels of a catalog.
 #[async_trait]
 pub trait Catalogs: Send + Sync {
@@ -141,12 +144,11 @@ pub(super) async fn in_full(host: &Host, source: String) -> Result<String, Cause
     match host.catalogs.has_image(&source).await {
         Ok(true) => Ok(format!("{CATALOG}{source}")),
         Ok(false) => Ok(source),
-        Err(cause) => Err(Cause {
-            hint: Some(format!(
-                "{CATALOG}{source} is the catalog's for certain, docker.io/library/{source} the registry's"
-            )),
-            ..cause
-        }),
+        Err(cause) => {
+            let either = format!("or say which: catalog:{source}, docker.io/library/{source}");
+            let hint = cause.hint.as_ref().map_or_else(|| either.clone(), |hint| format!("{hint}; {either}"));
+            Err(cause.with_hint(hint))
+        }
     }
 }
 
@@ -162,8 +164,10 @@ fn name_of_file(path: &Path) -> String {
     let is_digest = |part: &str| {
         part.len() >= DIGEST_DIGITS_MIN && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
-    let without_digest = stem.rsplit_once('-').filter(|(_, digest)| is_digest(digest));
-    let name = without_digest.and_then(|(rest, _)| rest.rsplit_once('-')).map_or(stem, |(name, _)| name);
+    let name = match stem.rsplit_once('-').filter(|(_, digest)| is_digest(digest)) {
+        Some((rest, _)) => rest.rsplit_once('-').map_or(rest, |(name, _)| name),
+        None => PROCESSORS.iter().find_map(|processor| stem.strip_suffix(processor)).unwrap_or(stem),
+    };
     name.to_owned()
 }
 
@@ -177,6 +181,8 @@ mod tests {
         assert_eq!(name("catalog:debian"), Some(Ok("debian".into())));
         assert_eq!(name("bundle:/a/debian-amd64-0f1e2d3c4b5a.tar.zst"), Some(Ok("debian".into())));
         assert_eq!(name("bundle:/a/my-image.tar.zst"), Some(Ok("my-image".into())));
+        assert_eq!(name("bundle:/a/my-image-amd64.tar.zst"), Some(Ok("my-image".into())));
+        assert_eq!(name("bundle:/a/-0f1e2d3c4b5a.tar.zst"), Some(Ok(String::new())));
         for other in ["debian", "oci:/a", "docker.io/library/debian", "catalog"] {
             assert_eq!(name(other), None, "{other}");
         }

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
+use wire::api::SaveFormat;
 
 use crate::model::image::{ImageManifest, Origin};
 use crate::model::progress::{OnProgress, Watcher};
@@ -15,7 +16,7 @@ use crate::saga::Cause;
 /// An archive that comes as a stream.
 pub type Archive = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
-/// Brings images from registries and archives.
+/// Brings images from registries and archives, and makes files of them for others.
 #[async_trait]
 pub trait Puller: Send + Sync {
     /// Checks a source before anything begins and gives the name that the image has unless somebody says otherwise.
@@ -36,6 +37,18 @@ pub trait Puller: Send + Sync {
     /// # Errors
     /// When it holds none or several, is not what it says, or is hostile.
     async fn load(&self, archive: &mut Archive) -> Result<(String, Option<String>), Cause>;
+
+    /// Writes the image whose root filesystem is the file `rootfs` to `to`, as a file for others. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be read, or `to` not be written; part of it may be written then.
+    fn save(
+        &self,
+        manifest: &ImageManifest,
+        rootfs: &Path,
+        format: SaveFormat,
+        to: &mut dyn io::Write,
+    ) -> Result<(), Cause>;
 
     /// Removes what is in the cache, besides what `kept` names and what is in use. Gives how many files went, and the bytes
     /// they took of the disk.

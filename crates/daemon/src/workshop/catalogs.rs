@@ -16,14 +16,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use catalog::{Artifact, Client, Current, FetchError, Freshness, PullError, Site};
+use futures_util::StreamExt;
 use oci::blobs::Pin;
-use oci::{Architecture, Blobs, Options};
+use oci::{Architecture, Blobs, Digest, Options};
+use sha2::{Digest as _, Sha256};
+use tokio::io::AsyncWriteExt;
 use wire::api::{Available, AvailableEntry, ErrorCode};
 
 use super::failed;
 use crate::model::progress::OnProgress;
 use crate::ops::catalogs::{Catalogs, FetchedKernel};
-use crate::ops::puller::Fetched;
+use crate::ops::puller::{Archive, Fetched};
 use crate::saga::Cause;
 use bundle::{BundledImage, BundledKernel, Packed};
 use gauge::Gauge;
@@ -139,6 +142,28 @@ impl Shelf {
         let pulled = self.client(configured)?.pull(artifact, &self.blobs()?, &gauge).await;
         pulled.map_err(|error| pull_failed(&error))
     }
+}
+
+/// The image of a bundle that comes as a stream, and what it calls itself. The bundle is in the filesystem of `cache`
+/// meanwhile, in a file without a name.
+///
+/// # Errors
+/// When it cannot be read or kept, is no image's, or is hostile.
+pub(super) async fn arrived(archive: &mut Archive, cache: &Path) -> Result<(Box<dyn Fetched>, String), Cause> {
+    let failed = |error: std::io::Error| failed(ErrorCode::OperationFailed, &error, None);
+    sys::fs::create_private_dir(cache)?;
+    let spool = tempfile::tempfile_in(cache).map_err(failed)?;
+    let mut file = tokio::fs::File::from_std(spool);
+    let mut hasher = Sha256::new();
+    while let Some(piece) = archive.next().await {
+        let piece = piece.map_err(failed)?;
+        hasher.update(&piece);
+        file.write_all(&piece).await.map_err(failed)?;
+    }
+    file.flush().await.map_err(failed)?;
+    let (file, digest) = (file.into_std().await, Digest::finish(hasher));
+    let (image, name) = crate::ops::world::blocking(move || BundledImage::of_stream(file, digest)).await?;
+    Ok((Box::new(image), name))
 }
 
 /// What is to be said of a catalog that is not the newest.

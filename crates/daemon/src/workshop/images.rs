@@ -1,8 +1,10 @@
 //! The [`Puller`] of real things: registries, archives and the cache of what came from them.
 
+mod arriving;
 mod gauge;
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -11,7 +13,7 @@ use futures_util::StreamExt;
 use oci::archive::Format;
 use oci::source::Choice;
 use oci::{Blobs, Options, PullError, Pulled, Source};
-use wire::api::ErrorCode;
+use wire::api::{ErrorCode, SaveFormat};
 use wire::id::OpId;
 
 use super::failed;
@@ -28,7 +30,8 @@ use gauge::Gauge;
 pub struct Registries {
     options: Options,
     cache: PathBuf,
-    loaded: Mutex<HashMap<String, Image>>,
+    /// What came as an archive, until it is fetched.
+    loaded: Mutex<HashMap<String, Box<dyn Fetched>>>,
 }
 
 /// What the source of an image that was loaded begins with.
@@ -39,6 +42,13 @@ impl Registries {
     #[must_use]
     pub fn new(options: Options, cache: PathBuf) -> Registries {
         Registries { options, cache, loaded: Mutex::default() }
+    }
+
+    /// Keeps what was loaded until it is fetched, by the source that is given back.
+    fn keep(&self, image: Box<dyn Fetched>) -> String {
+        let source = format!("{LOADED}{}", OpId::from_random(sys::rand::bytes()));
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(source.clone(), image);
+        source
     }
 
     fn blobs(&self) -> Result<Blobs, Cause> {
@@ -95,7 +105,7 @@ impl Puller for Registries {
                 let message = "the archive went with the daemon that had it";
                 refused(ErrorCode::OperationFailed, message).with_hint("load it once more")
             };
-            return Ok(Box::new(taken.ok_or_else(gone)?));
+            return taken.ok_or_else(gone);
         }
         let source = source_of(source)?;
         let gauge = Gauge::new(progress);
@@ -104,6 +114,11 @@ impl Puller for Registries {
     }
 
     async fn load(&self, archive: &mut Archive) -> Result<(String, Option<String>), Cause> {
+        let unread = |error: io::Error| failed(ErrorCode::OperationFailed, &error, None);
+        if arriving::is_bundle(archive).await.map_err(unread)? {
+            let (image, name) = super::catalogs::arrived(archive, &self.cache).await?;
+            return Ok((self.keep(image), Some(name)));
+        }
         let (inlet, outlet) = oci::archive::pipe();
         let blobs = self.blobs()?;
         let loading = oci::load(outlet, Format::Any, &Choice::Only, &self.options, &blobs, &());
@@ -122,10 +137,17 @@ impl Puller for Registries {
         let pulled = loaded.map_err(|error| pull_failed(&error))?;
         let called = pulled.called.as_ref().map(oci::Reference::familiar);
         let reference = called.as_ref().map_or_else(|| "an archive".to_owned(), |name| format!("an archive of {name}"));
-        let source = format!("{LOADED}{}", OpId::from_random(sys::rand::bytes()));
-        let image = Image::new(reference, pulled);
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(source.clone(), image);
-        Ok((source, called))
+        Ok((self.keep(Box::new(Image::new(reference, pulled))), called))
+    }
+
+    fn save(
+        &self,
+        manifest: &ImageManifest,
+        rootfs: &Path,
+        format: SaveFormat,
+        to: &mut dyn io::Write,
+    ) -> Result<(), Cause> {
+        super::save::save(manifest, rootfs, format, to, Watcher::none())
     }
 
     async fn prune(&self, kept: Vec<String>) -> Result<(u64, u64), Cause> {

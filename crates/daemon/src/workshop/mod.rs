@@ -4,6 +4,7 @@
 mod catalogs;
 mod files;
 mod images;
+mod save;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};

@@ -18,7 +18,7 @@ use daemon::workshop::Shelf;
 use oci::{Architecture, Options};
 use wire::api::{ErrorCode, ImportKernel, KernelSource, Operation, OperationState, PullImage};
 
-use crate::fake::{Daemon, World};
+use crate::fake::{Daemon, World, soon};
 use crate::slate::assert_clean_slate;
 
 /// A publisher and his server.
@@ -35,6 +35,8 @@ struct Server {
     site: PathBuf,
     /// The list is not given any more; files are.
     is_silent: AtomicBool,
+    /// Files do not come to an end, nor to a beginning.
+    stalls: AtomicBool,
     bundles: AtomicUsize,
 }
 
@@ -59,7 +61,13 @@ impl Publisher {
         let answering = Arc::clone(&server);
         let router = Router::new().fallback(move |uri: Uri| {
             let answer = answering.answer(&uri);
-            async move { answer }
+            let stalls = uri.path().ends_with(".tar.zst") && answering.stalls.load(Ordering::SeqCst);
+            async move {
+                if stalls {
+                    std::future::pending::<()>().await;
+                }
+                answer
+            }
         });
         tokio::spawn(async move { axum::serve(listener, router).await });
         let key = keygen(Algorithm::Ed25519).unwrap().private_pem;
@@ -281,6 +289,30 @@ async fn two_pulls_at_once_fetch_once() {
     let (one, two) = tokio::join!(pulled(&daemon, "tiny", "one"), pulled(&daemon, "tiny", "two"));
     assert_eq!(one.id, two.id);
     assert_eq!(publisher.server.bundles.load(Ordering::SeqCst), 1);
+    assert_clean_slate(&daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_that_does_not_end_is_cancelled() {
+    let (world, publisher) = (World::new(), Publisher::start().await);
+    publisher.publish("edition");
+    publisher.server.stalls.store(true, Ordering::SeqCst);
+    let daemon = publisher.daemon(&world, publisher.key.public()).await;
+    let source = KernelSource::Catalog { name: "generic".into() };
+    let kernel = daemon.engine.import_kernel(ImportKernel { source, name: None }).await.unwrap();
+    let image = daemon.engine.pull_image(PullImage { source: "tiny".into(), name: None }).await.unwrap();
+    let asked = async {
+        while publisher.server.bundles.load(Ordering::SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("both to be asked for", asked).await;
+    for begun in [kernel, image] {
+        daemon.engine.cancel(&begun.operation).await.unwrap();
+        assert_eq!(daemon.ended(begun).await.state, OperationState::Unwound);
+    }
+    publisher.server.stalls.store(false, Ordering::SeqCst);
+    assert!(has(&daemon, &pulled(&daemon, "tiny", "tiny").await, "edition"));
     assert_clean_slate(&daemon).await;
 }
 

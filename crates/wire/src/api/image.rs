@@ -123,6 +123,27 @@ pub struct LoadQuery {
     pub name: Option<String>,
 }
 
+/// The query of `GET /v1/images/{image}/archive`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct SaveQuery {
+    /// As what.
+    #[serde(default)]
+    pub format: SaveFormat,
+}
+
+/// A file that an image is saved as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum SaveFormat {
+    /// As catalogs have them: `rootfs.ext4` and `manifest.json`, a tar packed with zstd.
+    #[default]
+    Bundle,
+    /// An OCI layout with one layer, as a tar.
+    OciArchive,
+}
+
 /// `POST /v1/images/prune`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -45,6 +45,7 @@
 //! | `POST /v1/images/build` | [`BuildImage`] → [`Begun`] |
 //! | `GET /v1/kernels`, `GET /v1/kernels/{kernel}`, `DELETE …` | → [`KernelList`], [`Kernel`], [`Begun`] |
 //! | `POST /v1/kernels/import` | [`ImportKernel`] → [`Begun`] |
+//! | `GET /v1/images/{image}/archive` | [`SaveQuery`] → a stream |
 //! | `POST /v1/vms/{vm}/commit` | [`CommitVm`] → [`Begun`] |
 //! | `GET /v1/operations`, `GET /v1/operations/{op}` | → [`OperationList`], [`Operation`] |
 //! | `GET /v1/operations/{op}/events` | → [`OperationEvent`] a line, until `Finished` |
@@ -78,7 +79,7 @@ pub use error::{ApiError, ErrorBody, ErrorCode, chain, plain};
 pub use figures::{Listener, Traffic, VmPorts, VmStats};
 pub use image::{
     BuildImage, CommitVm, Image, ImageExec, ImageList, ImageOrigin, ImportKernel, Kernel, KernelFacts, KernelList,
-    KernelSource, LoadQuery, PromoteImage, PruneImages, PrunedImages, PullImage, RegisterImage,
+    KernelSource, LoadQuery, PromoteImage, PruneImages, PrunedImages, PullImage, RegisterImage, SaveFormat, SaveQuery,
 };
 pub use listing::{FilterError, FilterTerm, ListVms, STATES, VmFilter, VmLine, VmLines, VmSort, parse_state};
 pub use operation::{Begun, Operation, OperationEvent, OperationList, OperationState, StepReport, StepState, Unit};

@@ -6,6 +6,7 @@
 //! | `podman` | `build --iidfile …` | `save --format oci-archive …` |
 //! | `docker` | `build --iidfile …` | `save …` |
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use wire::api::{BASE, Begun, ErrorCode, PullImage};
@@ -48,9 +49,8 @@ impl Builder {
     }
 
     /// Its file, where `PATH` has it.
-    fn found(self) -> Option<PathBuf> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path).map(|dir| dir.join(self.program())).find(|file| file.is_file())
+    fn found(self, programs: &OsStr) -> Option<PathBuf> {
+        sys::process::find_program(self.program(), programs)
     }
 }
 
@@ -77,7 +77,7 @@ pub(super) fn file_in(directory: &Path) -> Option<PathBuf> {
 
 /// Builds it, and has the daemon make the image `name` of it.
 pub(super) async fn build(app: &App, build: &Build, builder: Option<Builder>, name: String) -> Result<Begun, Failure> {
-    let (builder, program) = choose(builder)?;
+    let (builder, program) = choose(builder, &app.programs)?;
     let failed = |error| Failure::new(ErrorCode::OperationFailed, format!("cannot make a directory: {}", Io(error)));
     // Below the directory for temporary files, which TMPDIR moves: an image may be large.
     let dir = tempfile::Builder::new().prefix("banger-build-").tempdir().map_err(failed)?;
@@ -120,9 +120,9 @@ pub(super) async fn build(app: &App, build: &Build, builder: Option<Builder>, na
     operation::perform(app, &name, app.interrupts.start(), app.client.send(&target, &request)).await
 }
 
-fn choose(asked: Option<Builder>) -> Result<(Builder, PathBuf), Failure> {
+fn choose(asked: Option<Builder>, programs: &OsStr) -> Result<(Builder, PathBuf), Failure> {
     let candidates = asked.map_or_else(|| Builder::ALL.to_vec(), |builder| vec![builder]);
-    let found = candidates.into_iter().find_map(|builder| Some((builder, builder.found()?)));
+    let found = candidates.into_iter().find_map(|builder| Some((builder, builder.found(programs)?)));
     found.ok_or_else(|| {
         let what = asked.map_or("buildah, podman or docker", Builder::program);
         let failure =

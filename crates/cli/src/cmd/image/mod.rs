@@ -17,6 +17,7 @@ mod promote;
 mod prune;
 mod pull;
 mod register;
+mod save;
 mod show;
 pub(crate) mod source;
 mod tag;
@@ -50,6 +51,8 @@ pub(crate) enum Verb {
     Pull(pull::Args),
     /// Make an image of an archive: docker save, or an OCI archive
     Load(load::Args),
+    /// Save an image as a file: a bundle, or an OCI archive
+    Save(save::Args),
     /// Make an image of a root filesystem that is a file already
     Register(register::Args),
     /// Copy the file of an image that is a link
@@ -72,6 +75,7 @@ impl Verb {
             Verb::Build(args) => args.act.format,
             Verb::Pull(args) => args.act.format,
             Verb::Load(args) => args.act.format,
+            Verb::Save(_) => Format::default(),
             Verb::Register(args) => args.act.format,
             Verb::Promote(args) => args.act.format,
             Verb::Tag(args) => args.act.format,
@@ -89,6 +93,7 @@ impl Verb {
             Verb::Build(args) => of("build", &args.recipe),
             Verb::Pull(args) => of("pull", &args.source),
             Verb::Load(_) => ("load an image".to_owned(), String::new()),
+            Verb::Save(args) => of("save", &args.image),
             Verb::Register(args) => of("register", &args.file),
             Verb::Promote(args) => of("promote", &args.image),
             Verb::Tag(args) => of("name", &args.image),
@@ -104,6 +109,7 @@ impl Verb {
             Verb::Build(args) => args.act.quiet,
             Verb::Pull(args) => args.act.quiet,
             Verb::Load(args) => args.act.quiet,
+            Verb::Save(args) => args.quiet,
             Verb::Register(args) => args.act.quiet,
             Verb::Promote(args) => args.act.quiet,
             Verb::Tag(args) => args.act.quiet,
@@ -121,6 +127,7 @@ pub(crate) async fn run(app: &App, verb: Verb) -> Result<u8, Failure> {
         Verb::Build(args) => build::run(app, args).await,
         Verb::Pull(args) => pull::run(app, args).await,
         Verb::Load(args) => load::run(app, args).await,
+        Verb::Save(args) => save::run(app, args).await,
         Verb::Register(args) => register::run(app, args).await,
         Verb::Promote(args) => promote::run(app, args).await,
         Verb::Tag(args) => tag::run(app, args).await,

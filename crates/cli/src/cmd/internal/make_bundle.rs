@@ -116,7 +116,7 @@ fn failed(error: &BundleError) -> Failure {
 
 impl Args {
     fn labels(&self, called: Option<&str>) -> Result<Labels, Failure> {
-        let unnamed = || Failure::new(ErrorCode::BadRequest, "nothing says what it is called: --name does");
+        let unnamed = || Failure::new(ErrorCode::BadRequest, "nothing says what it is called").hint("--name does");
         let name = self.name.as_deref().or(called).ok_or_else(unnamed)?;
         Ok(Labels {
             name: parsed(name).map_err(|failure| failure.hint("--name NAME calls it otherwise"))?,

@@ -1,6 +1,5 @@
 //! The root filesystem of a bundle: a file of somebody's, one that bangerd makes of an archive, or an image's.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use catalog::Name;
@@ -95,8 +94,8 @@ pub(super) async fn of_image(app: &App, settings: &Settings, name: &str) -> Resu
     let target = path("images", name, "");
     let image: Image = app.interrupts.guard(app.interrupts.start(), app.client.get(&target)).await?;
     let state = settings.dirs().map_err(|error| Failure::from_error(ErrorCode::BadRequest, &error))?.state;
-    let env: BTreeMap<String, String> = image.exec.env.into_iter().collect();
-    let exec = Exec { env, user: image.exec.user, workdir: image.exec.workdir };
+    let exec = image.exec;
+    let exec = Exec { env: exec.env, user: exec.user, workdir: exec.workdir, command: exec.command };
     let facts = Facts {
         init: image.init.map(|init| if init.starts_with('/') { init } else { format!("/{init}") }),
         variant: image.variant,

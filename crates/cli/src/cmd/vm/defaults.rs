@@ -51,7 +51,7 @@ pub(crate) async fn ensure(app: &App, machine: &mut Machine, since: Since) -> Re
     let has_kernel = has_kernel(app, machine.kernel.as_deref(), &defaults.kernel, since).await?;
     let kernel = async { if has_kernel { Ok(()) } else { make_kernel(app, &defaults.kernel, since).await } };
     let (image, kernel) = match known {
-        Known::Here { usual } => (Ok((None, usual)), kernel.await),
+        Known::Here { name, usual } => (Ok((name, usual)), kernel.await),
         Known::Default => {
             let (made, kernel) = tokio::join!(make_image(app, &defaults.image, since), kernel);
             // It brings no command of its own.

@@ -254,6 +254,41 @@ fn user_directory_and_environment_are_the_images() {
 }
 
 #[test]
+fn what_is_saved_is_loaded_again_here_and_by_others() {
+    let Some(registry) = Registry::start() else { return };
+    let host = with_own_images();
+    let name = registry.push("saved", &[busybox(&registry)], &["--config.cmd", "sh", "--config.env", "A=b"]);
+    host.ok(&["image", "pull", "-q", &name, "--name", "box"]);
+    let id = |name: &str| {
+        let shown: serde_json::Value =
+            serde_json::from_str(&host.ok(&["image", "show", name, "--format", "json"])).unwrap();
+        shown["id"].as_str().unwrap().to_owned()
+    };
+    let before = id("box");
+    let bundle = host.run(&["image", "save", "-q", "box"]).code(0).stdout;
+    host.ok(&["image", "delete", "-q", "box"]);
+    assert_eq!(String::from_utf8_lossy(&host.pipe(&["image", "load", "-q"], &bundle).code(0).stdout), "box\n");
+    assert_eq!(id("box"), before, "a bundle is the same image");
+    assert_eq!(host.ok(&["run", "--rm", "--image", "box", "--", "sh", "-c", "echo $A"]), "b");
+
+    let archive = registry.path("saved-again.tar");
+    let to = archive.to_str().unwrap();
+    host.ok(&["image", "save", "-q", "box", "--format", "oci-archive", "-o", to]);
+    let layout = format!("oci:{}:again", registry.path("again").display());
+    run("skopeo", ["copy", "-q", &format!("oci-archive:{to}"), &layout]);
+    assert_eq!(host.ok(&["image", "load", "-q", "-i", to, "--name", "other"]), "other");
+    assert_eq!(
+        host.ok(&["run", "--rm", "--image", "other", "--", "sh", "-c", "echo $A; ls /bin | grep -c busybox"]),
+        "b\n1"
+    );
+
+    let missing = host.run(&["image", "save", "-q", "nothing", "-o", to]).code(1);
+    assert!(missing.stderr.contains("no image"), "{}", missing.stderr);
+    assert!(archive.metadata().unwrap().len() > 100_000, "what was there before stays");
+    host.ends_clean();
+}
+
+#[test]
 fn a_containerfile_becomes_an_image() {
     if Registry::missing(&["buildah", "busybox"]) {
         return;

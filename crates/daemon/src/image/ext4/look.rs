@@ -119,6 +119,8 @@ pub(crate) fn judged(block: &[u8; SUPERBLOCK_BYTES], length: u64) -> Result<Cont
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::image::ext4::{Attributes, Links, Namespace, write};
     use crate::model::digest::Digest;
@@ -165,5 +167,15 @@ mod tests {
         std::fs::write(dir.path().join("short"), [0; 1500]).unwrap();
         assert!(look(&dir.path().join("short")).is_err());
         assert!(matches!(look(&dir.path().join("nowhere")), Err(Unmountable::Read { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_superblocks_never_panic(mut bytes in prop::collection::vec(any::<u8>(), SUPERBLOCK_BYTES), length: u64) {
+            bytes[0x38..0x3a].copy_from_slice(&MAGIC.to_le_bytes());
+            let log_blocks = u32::from(bytes[0x18] % 4);
+            bytes[0x18..0x1c].copy_from_slice(&log_blocks.to_le_bytes());
+            let _outcome = judged(bytes.as_slice().try_into().unwrap(), length);
+        }
     }
 }

@@ -202,6 +202,14 @@ impl<'a> Contents<'a> {
     }
 }
 
+impl<'a> Contents<'a> {
+    /// All of a file, its holes too.
+    pub(crate) fn whole(archive: &'a File, content: &'a Content) -> Self {
+        let ranges = vec![(0, content.size_bytes)].into_iter();
+        Self { archive, content, ranges, at: 0, end: 0, segment: 0 }
+    }
+}
+
 impl Read for Contents<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if self.at == self.end {

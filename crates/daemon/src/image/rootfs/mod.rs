@@ -8,6 +8,7 @@
 //! A name that leads outside, a name beneath a link and more than the limits allow are refused with the entry named.
 
 mod acl;
+pub(crate) mod archive;
 pub(crate) mod collected;
 mod existing;
 pub(crate) mod filesystem;
@@ -17,6 +18,7 @@ use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
+pub use archive::ArchiveError;
 pub use collected::Rootfs;
 pub(crate) use existing::contents;
 pub use filesystem::FilesystemError;

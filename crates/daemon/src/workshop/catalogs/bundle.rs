@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use catalog::bundle::{BundleError, ImageBundle, Limits, ROOTFS, extract_image, extract_kernel};
+use catalog::bundle::{BundleError, ImageBundle, Inspected, Limits, ROOTFS, extract_image, extract_kernel, inspect};
 use catalog::{ImageEntry, KernelEntry};
 use oci::blobs::{BlobError, Pin, off_thread};
 use oci::{Architecture, Digest};
@@ -37,6 +37,13 @@ pub(super) enum Packed {
         /// What was in it when it was looked at.
         digest: Digest,
     },
+    /// In a file without a name, which goes with this.
+    Spooled {
+        /// The file.
+        file: File,
+        /// What is in it.
+        digest: Digest,
+    },
 }
 
 impl Packed {
@@ -61,7 +68,7 @@ impl Packed {
     fn digest(&self) -> Digest {
         match self {
             Packed::Pinned(pin) => pin.digest,
-            Packed::File { digest, .. } => *digest,
+            Packed::File { digest, .. } | Packed::Spooled { digest, .. } => *digest,
         }
     }
 
@@ -69,8 +76,16 @@ impl Packed {
         match self {
             Packed::Pinned(pin) => pin.open().map_err(|error| failed(ErrorCode::OperationFailed, &error, None)),
             Packed::File { path, .. } => open(path).map_err(|error| unreadable(path, &error)),
+            Packed::Spooled { file, .. } => rewound(file).map_err(|error| caused(ErrorCode::OperationFailed, &error)),
         }
     }
+}
+
+/// The same file, from its beginning on.
+fn rewound(file: &File) -> io::Result<File> {
+    let mut again = file.try_clone()?;
+    io::Seek::rewind(&mut again)?;
+    Ok(again)
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Cause {
@@ -136,6 +151,24 @@ impl BundledImage {
         BundledImage { origin, packed, entry: None, warning: None }
     }
 
+    /// One that came as a stream, and what it calls itself.
+    ///
+    /// # Errors
+    /// When it is no image's, or is hostile.
+    pub(super) fn of_stream(file: File, digest: Digest) -> Result<(BundledImage, String), Cause> {
+        let packed = Packed::Spooled { file, digest };
+        let inspected = inspect(packed.open()?, &Limits::default(), &mut |_| Ok(()));
+        let name = match inspected.map_err(|error| bundle_failed(&error))? {
+            Inspected::Image(image) => image.manifest.name.to_string(),
+            Inspected::Kernel(_) => {
+                let cause = refused(ErrorCode::BadRequest, "the bundle is a kernel's");
+                return Err(cause.with_hint("unpack it, and: banger kernel import DIRECTORY"));
+            }
+        };
+        let origin = origin(format!("bundle of {name}"), digest, None);
+        Ok((BundledImage { origin, packed, entry: None, warning: None }, name))
+    }
+
     fn check(&self, image: &ImageBundle) -> Result<(), Cause> {
         if let Some(entry) = &self.entry {
             image.check(entry).map_err(|error| bundle_failed(&error))?;
@@ -165,7 +198,7 @@ impl BundledImage {
             init: said.init,
             arch: said.arch.processor().to_owned(),
             exec: ExecSettings { env: said.exec.env, user: said.exec.user, workdir: said.exec.workdir },
-            command: Vec::new(),
+            command: said.exec.command,
             origin: Some(Origin { kernel_ref, ..self.origin.clone() }),
             linked: None,
         })

@@ -1,5 +1,6 @@
 //! Images of others, without anybody else: a source is what its content is.
 
+use std::io::Write;
 use std::path::Path;
 
 use async_trait::async_trait;
@@ -9,6 +10,7 @@ use daemon::model::progress::{OnProgress, Progress, Watcher};
 use daemon::ops::puller::{Archive, Fetched, Puller};
 use daemon::saga::Cause;
 use futures_util::StreamExt;
+use wire::api::SaveFormat;
 
 use super::{Drivers, image_manifest};
 
@@ -45,6 +47,10 @@ impl Puller for Drivers {
         }
         let name = String::from_utf8(text).map_err(|_| Cause::new("bad_request", "it is no archive"))?;
         Ok((name.clone(), Some(name)))
+    }
+
+    fn save(&self, manifest: &ImageManifest, _: &Path, format: SaveFormat, to: &mut dyn Write) -> Result<(), Cause> {
+        write!(to, "{} as {format:?}", manifest.name).map_err(|error| Cause::new("operation_failed", error.to_string()))
     }
 
     async fn prune(&self, kept: Vec<String>) -> Result<(u64, u64), Cause> {

@@ -10,10 +10,15 @@ use crate::cmd::vm::{Machine, Pull};
 use crate::error::Failure;
 use crate::interrupt::Since;
 
+/// What the source of an image of the catalog begins with.
+const CATALOG: &str = "catalog:";
+
 /// What is known of the image that a VM is to have.
 pub(super) enum Known {
     /// It is here.
     Here {
+        /// What it is called, where that is not what was asked for.
+        name: Option<String>,
         /// What it runs where nobody says what.
         usual: Vec<String>,
     },
@@ -34,9 +39,15 @@ pub(super) enum Known {
 /// When it is not here and is not to be pulled, or the daemon does not answer.
 pub(super) async fn look(app: &App, machine: &Machine, default: &str, since: Since) -> Result<Known, Failure> {
     let asked = machine.image.as_deref();
-    let target = path("images", asked.unwrap_or(default), "");
-    let here = match app.interrupts.guard(since, app.client.get::<Image>(&target)).await {
-        Ok(image) => Some(image),
+    let wanted = asked.unwrap_or(default);
+    let called = wanted.strip_prefix(CATALOG).unwrap_or(wanted);
+    let here = match app.interrupts.guard(since, app.client.get::<Image>(&path("images", called, ""))).await {
+        Ok(image) if is_meant(&image, wanted) => Some(image),
+        Ok(_) if machine.pull == Pull::Never => {
+            let failure = Failure::new(ErrorCode::NotFound, format!("the image {called} that is here is not {wanted}"));
+            return Err(failure.hint("leave --pull never out"));
+        }
+        Ok(_) => None,
         Err(failure) if failure.code() == Some(ErrorCode::NotFound) => match asked {
             None => return Ok(Known::Default),
             Some(name) if machine.pull == Pull::Never || variant_of(name).is_some() => return Err(failure),
@@ -46,9 +57,17 @@ pub(super) async fn look(app: &App, machine: &Machine, default: &str, since: Sin
     };
     match here {
         Some(image) if machine.pull == Pull::Always => again(image),
-        Some(image) => Ok(Known::Here { usual: image.exec.command }),
-        None => Ok(Known::Elsewhere { source: source::absolute_source(asked.unwrap_or(default))?, name: None }),
+        Some(image) => {
+            let name = (called != wanted).then(|| called.to_owned());
+            Ok(Known::Here { name, usual: image.exec.command })
+        }
+        None => Ok(Known::Elsewhere { source: source::absolute_source(wanted)?, name: None }),
     }
+}
+
+/// Whether what is called like an image of the catalog is that.
+fn is_meant(image: &Image, wanted: &str) -> bool {
+    !wanted.starts_with(CATALOG) || image.origin.as_ref().is_some_and(|from| from.reference == wanted)
 }
 
 /// Where an image that is here came from.
