@@ -244,6 +244,12 @@ pub fn copy_sparse(from: &Path, to: &Path, mode: u32) -> Result<(), FsError> {
     }
 }
 
+/// Makes the empty file `target` share all that `source` holds, and says whether the filesystem can (ioctl_ficlone(2)).
+#[must_use]
+pub fn reflink(source: &File, target: &File) -> bool {
+    rustix::fs::ioctl_ficlone(target, source).is_ok()
+}
+
 /// Makes `target` a copy of the first `length` bytes of `source`, in the same way, for when somebody else may still write to
 /// `source`: however long that is by now, `target` is as long as was asked.
 ///
@@ -251,7 +257,7 @@ pub fn copy_sparse(from: &Path, to: &Path, mode: u32) -> Result<(), FsError> {
 /// When anything fails.
 pub fn copy_into(source: &File, target: &File, length: u64) -> io::Result<()> {
     target.set_len(0)?;
-    if rustix::fs::ioctl_ficlone(target, source).is_err() {
+    if !reflink(source, target) {
         return copy_data(source, target, length);
     }
     target.set_len(length)

@@ -10,7 +10,7 @@ use futures_util::TryStreamExt;
 use wire::api::{
     Available, Begun, BuildImage, CommitVm, ErrorBody, ErrorCode, Image, ImageList, ImportKernel, Kernel, KernelList,
 };
-use wire::api::{LoadQuery, PruneImages, PrunedImages, PullImage};
+use wire::api::{LoadQuery, PromoteImage, PruneImages, PrunedImages, PullImage, RegisterImage};
 
 use super::Api;
 use super::error::Refusal;
@@ -88,6 +88,29 @@ pub async fn build_image(State(api): State<Api>, Json(request): Json<BuildImage>
 )]
 pub async fn pull_image(State(api): State<Api>, Json(request): Json<PullImage>) -> Result<Accepted, Refusal> {
     Ok((StatusCode::ACCEPTED, Json(api.engine.pull_image(request).await?)))
+}
+
+/// Makes an image of a root filesystem that is a file already
+#[utoipa::path(
+    post, path = "/v1/images/register", request_body = RegisterImage,
+    responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
+)]
+pub async fn register_image(State(api): State<Api>, Json(request): Json<RegisterImage>) -> Result<Accepted, Refusal> {
+    Ok((StatusCode::ACCEPTED, Json(api.engine.register_image(request).await?)))
+}
+
+/// Gives an image that is a link to a file of the user's a file of its own
+#[utoipa::path(
+    post, path = "/v1/images/{image}/promote", request_body = PromoteImage,
+    params(("image" = String, Path, description = "name, id or beginning of an id")),
+    responses((status = 202, body = Begun), (status = "default", body = ErrorBody))
+)]
+pub async fn promote_image(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    Json(PromoteImage {}): Json<PromoteImage>,
+) -> Result<Accepted, Refusal> {
+    Ok((StatusCode::ACCEPTED, Json(api.engine.promote_image(&name).await?)))
 }
 
 /// Makes an image of an archive: what `docker save` writes, or an OCI archive

@@ -151,6 +151,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(artifacts::commit))
         .routes(routes!(save::archive))
         .routes(routes!(artifacts::load_image))
+        .routes(routes!(artifacts::register_image))
+        .routes(routes!(artifacts::promote_image))
         .routes(routes!(artifacts::prune_images))
         .routes(routes!(artifacts::name_image))
         .routes(routes!(artifacts::list_kernels))

@@ -113,6 +113,7 @@ pub(crate) fn image(record: ImageRecord, used_by: Vec<String>, allocated_bytes: 
             config: origin.config,
             kernel_ref: origin.kernel_ref,
         }),
+        linked: manifest.linked.map(|linked| linked.path),
         created_at_ms: record.created_at_ms,
         used_by,
     }

@@ -1,6 +1,8 @@
 //! Readers and writers that bound, watch and hash what passes through them.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
+use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
@@ -115,6 +117,18 @@ impl<W: Write> Write for Hashing<W> {
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
     }
+}
+
+/// The digest of a file, told as bytes of a stage.
+///
+/// # Errors
+/// When it cannot be read, or the cancellation wrapped in an I/O error.
+pub(crate) fn hash_file(path: &Path, watcher: Watcher<'_>) -> io::Result<Digest> {
+    let file = File::open(path)?;
+    let bytes = file.metadata()?.len();
+    let mut hashing = Hashing::new(Watched::new(file, watcher, Some(bytes)));
+    copy(&mut hashing, &mut io::sink(), watcher)?;
+    Ok(hashing.finish().0)
 }
 
 /// Copies everything from `reader` to `writer` in chunks, stopping between two when cancelled.

@@ -1,6 +1,8 @@
 //! What is recorded about an image: its root filesystem and where it comes from.
 
 use std::collections::BTreeMap;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 
 use serde::{Deserialize, Serialize};
 use wire::id::ImageId;
@@ -42,6 +44,40 @@ pub struct ImageManifest {
     /// Where it was pulled from, if it was.
     #[serde(default)]
     pub origin: Option<Origin>,
+    /// The user's file that `rootfs.ext4` is one more name of; absent: it is banger's own, and nobody else writes to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linked: Option<LinkedFile>,
+}
+
+/// A file of the user's as it was when an image was made of it: whoever has another name of it can change it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkedFile {
+    /// Where it was then.
+    pub path: String,
+    /// Its number in its filesystem.
+    pub inode: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// When it was last written to: seconds since 1970.
+    pub mtime_s: i64,
+    /// And nanoseconds.
+    pub mtime_ns: i64,
+}
+
+impl LinkedFile {
+    /// The file at `path`, of which `meta` tells.
+    #[must_use]
+    pub fn new(path: String, meta: &Metadata) -> LinkedFile {
+        LinkedFile { path, inode: meta.ino(), bytes: meta.len(), mtime_s: meta.mtime(), mtime_ns: meta.mtime_nsec() }
+    }
+
+    /// Whether `meta` tells of the same file, and nothing was written to it since. The device does not count: its number
+    /// may be another after each boot of the host.
+    #[must_use]
+    pub fn is_unchanged(&self, meta: &Metadata) -> bool {
+        *self == LinkedFile::new(self.path.clone(), meta)
+    }
 }
 
 /// Where an image was pulled from. Digests are written as registries do, `sha256:…`.
@@ -144,6 +180,7 @@ mod tests {
             exec: ExecSettings::default(),
             command: command.iter().map(|arg| (*arg).to_owned()).collect(),
             origin: None,
+            linked: None,
         };
         let plain = manifest(&[]);
         assert_eq!(plain.id(), ImageId::from_random(plain.digest.id_bytes()));

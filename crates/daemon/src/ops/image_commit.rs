@@ -12,6 +12,7 @@ use wire::id::OpId;
 use super::engine::Engine;
 use super::failure::{caused, refused};
 use super::image_make::{ImageFrom, ImagePlan, PlaceImage, PublishImage, decide, discard, finish};
+use super::parts::check_image;
 use super::plan::Plan;
 use super::prepare::{answering, check_runs};
 use super::staging as making;
@@ -82,6 +83,7 @@ impl Step<ImagePlan, Host> for ExtendImage {
             () = cx.cancelled() => return Err(Cause::cancelled()),
         }
         let below = cx.world.store.find_image(image.as_str()).await?;
+        check_image(cx.world, &below)?;
         let (maker, dir, of) = (cx.world.maker.clone(), cx.world.image_dir(image), below.manifest);
         let at = (layer.clone(), staging);
         let made = making::watched(cx, move |watcher| maker.extend_image(&of, &dir, &at.0, &at.1, watcher)).await?;

@@ -9,6 +9,8 @@ use wire::id::{ImageId, OpId, VmId};
 use wire::naming::VmName;
 
 use super::failure::{caused, refused};
+use super::maker::Keeping;
+use super::parts::is_unchanged;
 use super::staging::{self as making, Staged};
 use super::world::{Host, blocking, staging_name};
 use crate::model::image::{ImageManifest, checked_name};
@@ -17,7 +19,7 @@ use crate::store::StoreError;
 use crate::store::records::ImageRecord;
 
 /// The file of a root filesystem in an image's directory.
-const ROOTFS: &str = "rootfs.ext4";
+pub(super) const ROOTFS: &str = "rootfs.ext4";
 
 /// What an image is made of. Untagged, for a build was written down as its request alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +39,13 @@ pub enum ImageFrom {
         image: ImageId,
         /// Most bytes that its changes can honestly be.
         bytes_max: u64,
+    },
+    /// A root filesystem that is a file already.
+    File {
+        /// Its absolute path.
+        file: String,
+        /// How it becomes the image's.
+        keeping: Keeping,
     },
 }
 
@@ -65,7 +74,7 @@ impl ImagePlan {
     pub(super) fn vm(&self) -> Option<&VmId> {
         match &self.from {
             ImageFrom::Vm { vm, .. } => Some(vm),
-            ImageFrom::Recipe(_) | ImageFrom::Source(_) => None,
+            ImageFrom::Recipe(_) | ImageFrom::Source(_) | ImageFrom::File { .. } => None,
         }
     }
 
@@ -127,6 +136,30 @@ async fn known(host: &Host, id: &ImageId) -> Result<Option<ImageRecord>, Cause> 
     }
 }
 
+/// What is at `target` stands for `made` from now on: a file of the user's must still be what it was, and does not stand for
+/// one of banger's own.
+fn check_there(
+    cx: &Cx<'_, ImagePlan, Host>,
+    target: &Path,
+    made: &ImageManifest,
+    called: Option<&str>,
+) -> Result<(), Cause> {
+    let Some(there) = manifest_in(target)? else {
+        return Ok(());
+    };
+    let is_ours = making::staged_in(target)?.is_some_and(|staged| staged.operation == cx.plan.operation);
+    let Some(linked) = there.linked.as_ref().filter(|_| !is_ours) else {
+        return Ok(());
+    };
+    if made.linked.is_some() && is_unchanged(linked, &target.join(ROOTFS)) {
+        return Ok(());
+    }
+    let called = called.unwrap_or(&there.name);
+    let message = format!("image {called} has the same content, and its file is yours: {}", linked.path);
+    let hint = format!("banger image promote {called}, or banger image delete {called} if that file has changed");
+    Err(refused(ErrorCode::WrongState, message).with_hint(hint))
+}
+
 /// Gives the finished directory its final name.
 pub(super) struct PlaceImage;
 
@@ -146,6 +179,7 @@ impl Step<ImagePlan, Host> for PlaceImage {
         if target.exists() {
             // The same content is there: its files stay, a VM may be using them.
             let was = known(cx.world, &manifest.id()).await?.map(|known| known.name);
+            check_there(cx, &target, &manifest, was.as_deref())?;
             making::adopt(&target, &Staged { operation: cx.plan.operation.clone(), was })?;
             return making::remove_tree(staging).await;
         }

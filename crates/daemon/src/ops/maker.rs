@@ -2,12 +2,24 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use wire::api::{BuildImage, KernelSource};
 
+use crate::model::digest::Digest;
 use crate::model::image::ImageManifest;
 use crate::model::kernel::KernelManifest;
 use crate::model::progress::Watcher;
 use crate::saga::Cause;
+
+/// How a file of the user's becomes an image's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keeping {
+    /// By a copy, which is banger's own.
+    Copied,
+    /// By one more name of it; it stays the user's.
+    Linked,
+}
 
 /// Makes what VMs boot from. Everything lands in the directory it is given; publishing is the caller's act.
 pub trait Maker: Send + Sync {
@@ -36,6 +48,24 @@ pub trait Maker: Send + Sync {
         staging: &Path,
         watcher: Watcher<'_>,
     ) -> Result<ImageManifest, Cause>;
+
+    /// Makes `rootfs.ext4` in `staging`, an empty directory, of the root filesystem in the file `path`.
+    ///
+    /// # Errors
+    /// When no guest could mount it, it cannot be read or kept so, or `watcher` says to stop.
+    fn register_image(
+        &self,
+        path: &Path,
+        keeping: Keeping,
+        staging: &Path,
+        watcher: Watcher<'_>,
+    ) -> Result<ImageManifest, Cause>;
+
+    /// Copies the root filesystem in `from` to the new file `to`, and makes sure that it is the one of this digest.
+    ///
+    /// # Errors
+    /// When it is another, cannot be read or written, or `watcher` says to stop.
+    fn copy_image(&self, from: &Path, to: &Path, digest: Digest, watcher: Watcher<'_>) -> Result<(), Cause>;
 
     /// Removes a staging directory of [`build_image`](Maker::build_image), wherever a build, or the daemon, died in it.
     ///

@@ -20,8 +20,9 @@
 //! | [`reset`] | `vm.reset`: the next boot drops the system layer |
 //! | [`prepare`] | `vm.prepare`: a repository into a guest, or what is there brought up to date |
 //! | [`delete`] | `vm.delete` |
-//! | [`image_build`], [`image_pull`], [`image_commit`] | `image.build`, `image.pull`, `image.commit`: of a recipe, of others, of a VM |
-//! | [`image_make`] | how these three end |
+//! | [`image_build`], [`image_pull`], [`image_commit`], [`image_register`] | `image.build`, `image.pull`, `image.commit`, `image.register`: of a recipe, of others, of a VM, of a file |
+//! | [`image_make`] | how these four end |
+//! | [`image_promote`] | `image.promote`: a file of its own for an image that is a link |
 //! | [`image_delete`] | `image.delete` |
 //! | [`kernel_import`], [`kernel_delete`] | `kernel.import`, `kernel.delete` |
 //!
@@ -48,7 +49,9 @@ pub mod image_build;
 pub mod image_commit;
 pub mod image_delete;
 pub mod image_make;
+pub mod image_promote;
 pub mod image_pull;
+pub mod image_register;
 pub mod kernel_delete;
 pub mod kernel_import;
 pub mod kill;

@@ -7,6 +7,7 @@ use wire::api::ErrorCode;
 
 use super::failure::refused;
 use super::world::Host;
+use crate::model::image::LinkedFile;
 use crate::saga::Cause;
 use crate::store::records::{ImageRecord, VmRecord};
 
@@ -26,11 +27,24 @@ pub(super) fn check_disk(host: &Host, vm: &VmRecord) -> Result<(), Cause> {
 /// Where an image's root filesystem is.
 ///
 /// # Errors
-/// When it is damaged.
+/// When it is damaged, or a file of the user's that is not as it was registered.
 pub(super) fn check_image(host: &Host, image: &ImageRecord) -> Result<PathBuf, Cause> {
     let path = host.image_dir(&image.id).join("rootfs.ext4");
+    if let Some(linked) = &image.manifest.linked
+        && path.exists()
+        && !is_unchanged(linked, &path)
+    {
+        let message = format!("image {} is your file {}, and that was changed since", image.name, linked.path);
+        let hint = "VMs of it need it as it was: put it back with its time of change (cp -p), or register it under another name";
+        return Err(refused(ErrorCode::WrongState, message).with_hint(hint));
+    }
     check_file("image", &image.name, &path, image.manifest.bytes)?;
     Ok(path)
+}
+
+/// Whether the file `path` is the user's `linked`, and nobody has written to it.
+pub(super) fn is_unchanged(linked: &LinkedFile, path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| linked.is_unchanged(&meta))
 }
 
 /// Looks at one file. One that is gone or cut is found here, not by a guest that cannot mount it.

@@ -8,6 +8,7 @@ use super::fork::ForkPlan;
 use super::give_up::GiveUpPlan;
 use super::image_delete::ImageDeletePlan;
 use super::image_make::ImagePlan;
+use super::image_promote::ImagePromotePlan;
 use super::kernel_delete::KernelDeletePlan;
 use super::kernel_import::KernelImportPlan;
 use super::kill::KillPlan;
@@ -23,8 +24,8 @@ use super::suspend::SuspendPlan;
 use super::template_make::TemplatePlan;
 use super::world::Host;
 use super::{
-    create, delete, fork, give_up, image_build, image_commit, image_delete, image_pull, kernel_delete, kernel_import,
-    kill,
+    create, delete, fork, give_up, image_build, image_commit, image_delete, image_promote, image_pull, image_register,
+    kernel_delete, kernel_import, kill,
 };
 use super::{pause, prepare, reset, restart, resume, set, snapshot_create, start, stop, suspend, template_make};
 use crate::saga::{DriveError, Driven, Outcome, Undo, drive};
@@ -88,6 +89,12 @@ pub enum Plan {
     /// `image.commit`
     #[serde(rename = "image.commit")]
     ImageCommit(Box<ImagePlan>),
+    /// `image.register`
+    #[serde(rename = "image.register")]
+    ImageRegister(Box<ImagePlan>),
+    /// `image.promote`
+    #[serde(rename = "image.promote")]
+    ImagePromote(Box<ImagePromotePlan>),
     /// `image.delete`
     #[serde(rename = "image.delete")]
     ImageDelete(Box<ImageDeletePlan>),
@@ -178,6 +185,14 @@ macro_rules! with_saga {
                 let $saga = image_commit::image_commit();
                 $act
             }
+            Plan::ImageRegister($inner) => {
+                let $saga = image_register::image_register();
+                $act
+            }
+            Plan::ImagePromote($inner) => {
+                let $saga = image_promote::image_promote();
+                $act
+            }
             Plan::ImageDelete($inner) => {
                 let $saga = image_delete::image_delete();
                 $act
@@ -243,7 +258,10 @@ impl Plan {
             Plan::Reset(plan) => plan.name.to_string(),
             Plan::Prepare(plan) => plan.name.to_string(),
             Plan::Delete(plan) => plan.name.to_string(),
-            Plan::ImageBuild(plan) | Plan::ImagePull(plan) | Plan::ImageCommit(plan) => plan.name.clone(),
+            Plan::ImageBuild(plan) | Plan::ImagePull(plan) | Plan::ImageCommit(plan) | Plan::ImageRegister(plan) => {
+                plan.name.clone()
+            }
+            Plan::ImagePromote(plan) => plan.record.name.clone(),
             Plan::ImageDelete(plan) => plan.only.clone().unwrap_or_else(|| plan.record.name.clone()),
             Plan::KernelImport(plan) => plan.subject(),
             Plan::KernelDelete(plan) => plan.record.name.clone(),
@@ -272,6 +290,8 @@ impl Plan {
             Plan::ImageCommit(plan) => plan.vm(),
             Plan::ImageBuild(_)
             | Plan::ImagePull(_)
+            | Plan::ImageRegister(_)
+            | Plan::ImagePromote(_)
             | Plan::ImageDelete(_)
             | Plan::KernelImport(_)
             | Plan::KernelDelete(_)
@@ -301,6 +321,8 @@ impl Plan {
             | Plan::ImageBuild(_)
             | Plan::ImagePull(_)
             | Plan::ImageCommit(_)
+            | Plan::ImageRegister(_)
+            | Plan::ImagePromote(_)
             | Plan::ImageDelete(_)
             | Plan::KernelImport(_)
             | Plan::KernelDelete(_)
@@ -361,6 +383,8 @@ impl Plan {
             | Plan::ImageBuild(_)
             | Plan::ImagePull(_)
             | Plan::ImageCommit(_)
+            | Plan::ImageRegister(_)
+            | Plan::ImagePromote(_)
             | Plan::KernelImport(_)
             | Plan::TemplateMake(_) => None,
         }
@@ -402,6 +426,8 @@ impl Plan {
             | Plan::ImageBuild(_)
             | Plan::ImagePull(_)
             | Plan::ImageCommit(_)
+            | Plan::ImageRegister(_)
+            | Plan::ImagePromote(_)
             | Plan::KernelImport(_)
             | Plan::TemplateMake(_) => false,
         }
@@ -430,6 +456,8 @@ impl Plan {
             Plan::ImageBuild(_) => format!("build image {subject}"),
             Plan::ImagePull(_) => format!("pull image {subject}"),
             Plan::ImageCommit(_) => format!("make image {subject} of a VM"),
+            Plan::ImageRegister(_) => format!("register image {subject}"),
+            Plan::ImagePromote(_) => format!("promote image {subject}"),
             Plan::ImageDelete(_) => format!("delete image {subject}"),
             Plan::KernelImport(_) => format!("import kernel {subject}"),
             Plan::KernelDelete(_) => format!("delete kernel {subject}"),

@@ -77,6 +77,12 @@ pub(super) fn write_manifest(dir: &Path, manifest: &impl Serialize, staged: &Sta
     write("manifest.json", serde_json::to_vec_pretty(manifest))
 }
 
+/// Changes what a finished directory says of itself.
+pub(super) fn rewrite_manifest(dir: &Path, manifest: &impl Serialize) -> Result<(), Cause> {
+    let bytes = serde_json::to_vec_pretty(manifest).map_err(|error| caused(ErrorCode::Internal, &error))?;
+    Ok(sys::fs::write_atomic(&dir.join("manifest.json"), &bytes, 0o600)?)
+}
+
 /// Who made the finished directory `dir`.
 pub(super) fn staged_in(dir: &Path) -> Result<Option<Staged>, Cause> {
     read_json(&dir.join("operation.json"))

@@ -6,6 +6,7 @@ use wire::id::ImageId;
 use super::records::ImageRecord;
 use super::vms::PREFIX_LEN_MIN;
 use super::{Store, StoreError, from_json, id, int, ms, sql, to_json};
+use crate::model::image::ImageManifest;
 
 const READ: &str = "read an image";
 const NAME: &str = "name an image";
@@ -222,6 +223,23 @@ impl Store {
             let statement = format!("DELETE FROM image_names WHERE name = ?1 AND image = ?2 AND {others}");
             let taken = connection.execute(&statement, [name.as_str(), image.as_str()]).map_err(sql(NAME))?;
             Ok(taken > 0)
+        })
+        .await
+    }
+
+    /// Changes what is known about it.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], or when it cannot be written.
+    pub async fn describe_image(&self, image: &ImageId, manifest: ImageManifest) -> Result<(), StoreError> {
+        let (image, manifest) = (image.clone(), to_json("the manifest", &manifest)?);
+        self.write(move |connection| {
+            let statement = "UPDATE images SET manifest_json = ?2 WHERE id = ?1";
+            let changed = connection.execute(statement, [image.as_str(), manifest.as_str()]);
+            match changed.map_err(sql("record an image"))? {
+                0 => Err(StoreError::NotFound { what: "image", key: image.to_string() }),
+                _ => Ok(()),
+            }
         })
         .await
     }

@@ -219,6 +219,7 @@ impl Fetched for Image {
             exec: exec_of(config),
             command: config.entrypoint.iter().chain(&config.cmd).cloned().collect(),
             origin: Some(self.origin.clone()),
+            linked: None,
         })
     }
 }

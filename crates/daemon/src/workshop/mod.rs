@@ -2,6 +2,7 @@
 //! images of others, [`Registries`], and for what has a short name, [`Shelf`].
 
 mod catalogs;
+mod files;
 mod images;
 mod save;
 
@@ -15,11 +16,12 @@ use wire::layout::Install;
 use crate::image::build::{self, BuildError};
 use crate::image::kernel::{self, FetchError, KernelError};
 use crate::image::{initramfs, layers, recipe};
+use crate::model::digest::Digest;
 use crate::model::image::ImageManifest;
 use crate::model::kernel::KernelManifest;
 use crate::model::progress::{Watcher, is_cancelled};
 use crate::ops::failure::{caused, refused};
-use crate::ops::maker::Maker;
+use crate::ops::maker::{Keeping, Maker};
 use crate::saga::Cause;
 pub use catalogs::Shelf;
 pub use images::Registries;
@@ -173,8 +175,23 @@ impl Maker for Workshop {
             recipe_sha256: None,
             init: rootfs.init,
             origin: None,
+            linked: None,
             ..of.clone()
         })
+    }
+
+    fn register_image(
+        &self,
+        path: &Path,
+        keeping: Keeping,
+        staging: &Path,
+        watcher: Watcher<'_>,
+    ) -> Result<ImageManifest, Cause> {
+        files::register(path, keeping, staging, watcher)
+    }
+
+    fn copy_image(&self, from: &Path, to: &Path, digest: Digest, watcher: Watcher<'_>) -> Result<(), Cause> {
+        files::copy_verified(from, to, digest, watcher)
     }
 
     fn discard_image(&self, staging: &Path) -> Result<(), Cause> {

@@ -256,6 +256,7 @@ mod tests {
             },
             command: vec!["sh".to_owned(), "-c".to_owned()],
             origin: None,
+            linked: None,
         }
     }
 

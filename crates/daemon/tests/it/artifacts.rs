@@ -1,11 +1,16 @@
 //! Images and kernels in the crash matrix: how the host is made ready, and what images are called afterwards.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use daemon::model::image::ImageManifest;
 use daemon::model::progress::Watcher;
 use daemon::ops::image_delete::ImageDeletePlan;
 use daemon::ops::image_make::ImagePlan;
+use daemon::ops::maker::Keeping;
 use daemon::ops::{Host, Plan};
 use daemon::store::records::ImageRecord;
-use wire::api::{BuildImage, ImportKernel, KernelSource, PullImage};
+use wire::api::{BuildImage, ImportKernel, KernelSource, PullImage, RegisterImage};
 use wire::id::OpId;
 
 use crate::fake::{self, Daemon};
@@ -29,6 +34,31 @@ async fn pull(host: &Host, source: &str, id: &OpId) -> ImagePlan {
     daemon::ops::image_pull::plan(host, request, id.clone()).await.unwrap()
 }
 
+/// A file of the user's, beside what is the daemon's.
+fn file_of_mine(host: &Host) -> PathBuf {
+    std::fs::create_dir_all(&host.dirs.config).unwrap();
+    let path = host.dirs.config.join("mine.ext4");
+    std::fs::write(&path, b"rootfs").unwrap();
+    path
+}
+
+async fn registration(host: &Host, link: bool, id: &OpId) -> ImagePlan {
+    let path = file_of_mine(host).to_str().unwrap().to_owned();
+    let request = RegisterImage { path, name: "mine".into(), link };
+    daemon::ops::image_register::plan(host, request, id.clone()).await.unwrap()
+}
+
+/// Puts an image on record that is a link to a file of the user's.
+async fn link(host: &Host) {
+    let (path, dir) = (file_of_mine(host), host.images_dir().join("new"));
+    std::fs::create_dir(&dir).unwrap();
+    let manifest = host.maker.register_image(&path, Keeping::Linked, &dir, Watcher::none()).unwrap();
+    std::fs::write(dir.join("manifest.json"), serde_json::to_vec(&manifest).unwrap()).unwrap();
+    std::fs::rename(dir, host.image_dir(&manifest.id())).unwrap();
+    let record = ImageRecord { id: manifest.id(), name: "mine".into(), also: Vec::new(), manifest, created_at_ms: 1 };
+    host.store.publish_image(record).await.unwrap();
+}
+
 async fn deletion(host: &Host) -> ImageDeletePlan {
     let image = host.store.find_image("debian-bookworm").await.unwrap();
     daemon::ops::image_delete::plan(host, &image, "debian-bookworm").await.unwrap()
@@ -50,6 +80,13 @@ pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
             let request = PullImage { source: "alpine".into(), name: Some("debian-bookworm".into()) };
             let plan = daemon::ops::image_pull::plan(host, request, id.clone()).await.unwrap();
             Plan::ImagePull(Box::new(plan))
+        }
+        "register image" => Plan::ImageRegister(Box::new(registration(host, false, id).await)),
+        "link image" => Plan::ImageRegister(Box::new(registration(host, true, id).await)),
+        "promote image" => {
+            link(host).await;
+            let record = host.store.find_image("mine").await.unwrap();
+            Plan::ImagePromote(Box::new(daemon::ops::image_promote::plan(record, id.clone()).unwrap()))
         }
         "pull from catalog" => Plan::ImagePull(Box::new(pull(host, "listed", id).await)),
         "pull kernel" => {
@@ -81,8 +118,27 @@ pub(crate) async fn prepare(daemon: &Daemon, verb: &str, id: &OpId) -> Plan {
     }
 }
 
+/// Whose file an image is, according to its row, its directory and the file itself.
+async fn check_file(host: &Host, is_link: bool, case: &str) {
+    let image = host.store.find_image("mine").await.unwrap();
+    let dir = host.image_dir(&image.id);
+    let said: ImageManifest = serde_json::from_slice(&std::fs::read(dir.join("manifest.json")).unwrap()).unwrap();
+    let meta = std::fs::metadata(dir.join("rootfs.ext4")).unwrap();
+    let names = if is_link { 2 } else { 1 };
+    assert!(!dir.join("linked.ext4").exists(), "{case}");
+    assert_eq!((said.linked.is_some(), meta.nlink()), (is_link, names), "{case}");
+    assert_eq!(image.manifest.linked, said.linked, "{case}");
+    assert!(said.linked.is_none_or(|linked| linked.is_unchanged(&meta)), "{case}");
+    assert_eq!(std::fs::read(dir.join("rootfs.ext4")).unwrap(), b"rootfs", "{case}");
+}
+
 /// What the default image is called, and whoever else is involved.
 pub(crate) async fn check_names(daemon: &Daemon, verb: &str, has_happened: bool, case: &str) {
+    match (verb, has_happened) {
+        ("register image", true) | ("promote image", true) => check_file(&daemon.host, false, case).await,
+        ("link image", true) | ("promote image", false) => check_file(&daemon.host, true, case).await,
+        _ => {}
+    }
     let images = daemon.host.store.images().await.unwrap();
     let names: Vec<Vec<&str>> = images
         .iter()

@@ -276,7 +276,8 @@ pub(crate) async fn check_whole(daemon: &Daemon, verb: &str, has_happened: bool,
     let images = store.images().await.unwrap().len();
     let kernels = store.kernels().await.unwrap().len();
     let expected = match (verb, has_happened) {
-        ("build image" | "pull image" | "pull from catalog" | "commit", true) | ("pull image again", _) => (2, 1),
+        ("build image" | "pull image" | "pull from catalog" | "commit" | "register image" | "link image", true)
+        | ("pull image again" | "promote image", _) => (2, 1),
         ("delete image", true) => (0, 1),
         ("import kernel" | "pull kernel", true) => (1, 2),
         ("delete kernel", true) => (1, 0),
@@ -322,7 +323,7 @@ async fn steps(verb: &'static str) -> (Vec<(String, Undo)>, usize) {
     let failing = match verb {
         "delete" | "delete paused" => 2,
         "delete image" | "delete name" | "delete kernel" | "give up" => 1,
-        "suspend" => names.len() - 1,
+        "suspend" | "promote image" => names.len() - 1,
         _ => names.len(),
     };
     (names, failing)
@@ -459,6 +460,9 @@ matrices! {
     pull_image: "pull image",
     pull_image_again: "pull image again",
     pull_from_catalog: "pull from catalog",
+    register_image: "register image",
+    link_image: "link image",
+    promote_image: "promote image",
     delete_image: "delete image",
     delete_name: "delete name",
     import_kernel: "import kernel",

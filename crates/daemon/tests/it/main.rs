@@ -11,6 +11,7 @@ mod channel;
 mod crash;
 mod exchange;
 mod fake;
+mod files;
 mod full;
 mod gone;
 mod jail;

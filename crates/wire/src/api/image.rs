@@ -37,6 +37,9 @@ pub struct Image {
     /// Where it was pulled from, if it was.
     #[serde(default)]
     pub origin: Option<ImageOrigin>,
+    /// The user's file that it is a link to; absent: banger's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linked: Option<String>,
     /// When it was made.
     pub created_at_ms: u64,
     /// VMs made of it.
@@ -90,6 +93,26 @@ pub struct PullImage {
     #[serde(default)]
     pub name: Option<String>,
 }
+
+/// `POST /v1/images/register`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RegisterImage {
+    /// The absolute path of a file with an ext4 filesystem.
+    pub path: String,
+    /// What to call the image.
+    pub name: String,
+    /// Do not copy the file, but link it: it stays the user's, and no VM of it starts once it has changed.
+    #[serde(default)]
+    pub link: bool,
+}
+
+/// `POST /v1/images/{image}/promote`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct PromoteImage {}
 
 /// The query of `POST /v1/images/load`, whose body is an archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]

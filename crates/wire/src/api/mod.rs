@@ -79,7 +79,7 @@ pub use error::{ApiError, ErrorBody, ErrorCode, chain, plain};
 pub use figures::{Listener, Traffic, VmPorts, VmStats};
 pub use image::{
     BuildImage, CommitVm, Image, ImageExec, ImageList, ImageOrigin, ImportKernel, Kernel, KernelFacts, KernelList,
-    KernelSource, LoadQuery, PruneImages, PrunedImages, PullImage, SaveFormat, SaveQuery,
+    KernelSource, LoadQuery, PromoteImage, PruneImages, PrunedImages, PullImage, RegisterImage, SaveFormat, SaveQuery,
 };
 pub use listing::{FilterError, FilterTerm, ListVms, STATES, VmFilter, VmLine, VmLines, VmSort, parse_state};
 pub use operation::{Begun, Operation, OperationEvent, OperationList, OperationState, StepReport, StepState, Unit};

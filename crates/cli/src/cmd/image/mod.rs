@@ -13,8 +13,10 @@ mod containerfile;
 mod delete;
 mod list;
 mod load;
+mod promote;
 mod prune;
 mod pull;
+mod register;
 mod save;
 mod show;
 pub(crate) mod source;
@@ -51,6 +53,10 @@ pub(crate) enum Verb {
     Load(load::Args),
     /// Save an image as a file: a bundle, or an OCI archive
     Save(save::Args),
+    /// Make an image of a root filesystem that is a file already
+    Register(register::Args),
+    /// Copy the file of an image that is a link
+    Promote(promote::Args),
     /// Give an image one more name
     Tag(tag::Args),
     /// Remove what no image needs any more
@@ -70,6 +76,8 @@ impl Verb {
             Verb::Pull(args) => args.act.format,
             Verb::Load(args) => args.act.format,
             Verb::Save(_) => Format::default(),
+            Verb::Register(args) => args.act.format,
+            Verb::Promote(args) => args.act.format,
             Verb::Tag(args) => args.act.format,
             Verb::Prune(args) => args.act.format,
             Verb::Delete(args) => args.act.format,
@@ -86,6 +94,8 @@ impl Verb {
             Verb::Pull(args) => of("pull", &args.source),
             Verb::Load(_) => ("load an image".to_owned(), String::new()),
             Verb::Save(args) => of("save", &args.image),
+            Verb::Register(args) => of("register", &args.file),
+            Verb::Promote(args) => of("promote", &args.image),
             Verb::Tag(args) => of("name", &args.image),
             Verb::Prune(_) => ("prune images".to_owned(), String::new()),
             Verb::Delete(_) => ("delete images".to_owned(), String::new()),
@@ -100,6 +110,8 @@ impl Verb {
             Verb::Pull(args) => args.act.quiet,
             Verb::Load(args) => args.act.quiet,
             Verb::Save(args) => args.quiet,
+            Verb::Register(args) => args.act.quiet,
+            Verb::Promote(args) => args.act.quiet,
             Verb::Tag(args) => args.act.quiet,
             Verb::Prune(args) => args.act.quiet,
             Verb::Delete(args) => args.act.quiet,
@@ -116,6 +128,8 @@ pub(crate) async fn run(app: &App, verb: Verb) -> Result<u8, Failure> {
         Verb::Pull(args) => pull::run(app, args).await,
         Verb::Load(args) => load::run(app, args).await,
         Verb::Save(args) => save::run(app, args).await,
+        Verb::Register(args) => register::run(app, args).await,
+        Verb::Promote(args) => promote::run(app, args).await,
         Verb::Tag(args) => tag::run(app, args).await,
         Verb::Prune(args) => prune::run(app, args).await,
         Verb::Delete(args) => delete::run(app, args).await,

@@ -48,6 +48,13 @@ pub(super) fn render(image: &Image) -> String {
         ("variant", image.variant.clone().unwrap_or_else(|| "-".to_owned())),
         ("digest", format!("sha256:{}", image.digest)),
         ("size", format!("{}, takes {}", human(image.bytes), human(image.allocated_bytes))),
+        (
+            "file",
+            image
+                .linked
+                .as_deref()
+                .map_or_else(|| "banger's own".to_owned(), |path| format!("yours: {}", printable(path))),
+        ),
         ("arch", image.arch.clone()),
         ("source", printable(&image.source)),
         ("config", image.origin.as_ref().map_or_else(|| "-".to_owned(), |origin| printable(&origin.config))),

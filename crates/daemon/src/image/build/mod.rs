@@ -164,6 +164,7 @@ pub fn build(request: Request<'_>, watcher: Watcher<'_>) -> Result<ImageManifest
         exec: recipe.exec,
         command: Vec::new(),
         origin: None,
+        linked: None,
     };
     let json = serde_json::to_vec_pretty(&manifest).expect("a manifest has only string keys and finite numbers");
     sys::fs::write_atomic(&request.staging.join("manifest.json"), &json, 0o600)?;

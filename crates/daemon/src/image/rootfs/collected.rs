@@ -8,7 +8,7 @@ use std::path::Path;
 use super::acl;
 use super::tarball::{Content, Record, RecordKind, Segment};
 use crate::image::ext4::{self, Attributes, Ext4Error, Kind, Links, Namespace};
-use crate::image::stream::{Hashing, Watched, copy};
+use crate::image::stream::hash_file;
 use crate::model::digest::Digest;
 use crate::model::progress::Watcher;
 
@@ -92,29 +92,38 @@ impl Collected {
             file: image.to_owned(),
             err: mkext4::Error::Io(err),
         };
-        let packages = match self.tree.kind(DPKG_STATUS) {
-            Some(Kind::File { content, .. }) => {
-                Some(count_packages(BufReader::new(self.contents_at(archives, *content))).map_err(unread)?)
-            }
-            Some(Kind::Dir | Kind::Symlink(_) | Kind::CharDevice { .. } | Kind::BlockDevice { .. } | Kind::Fifo)
-            | None => None,
-        };
+        let packages = self.packages(archives).map_err(unread)?;
         watcher.stage("hash root filesystem");
         let failed = |err| Ext4Error::Write { file: image.to_owned(), err };
-        let file = File::open(image).map_err(failed)?;
-        let mut hashing = Hashing::new(Watched::new(file, watcher, Some(written.bytes)));
-        copy(&mut hashing, &mut io::sink(), watcher).map_err(|err| match watcher.check() {
+        let sha256 = hash_file(image, watcher).map_err(|err| match watcher.check() {
             Ok(()) => failed(err),
             Err(cancelled) => cancelled.into(),
         })?;
         Ok(Rootfs {
-            sha256: hashing.finish().0,
+            sha256,
             bytes: written.bytes,
             content_bytes: written.content_bytes,
             entries: written.entries,
-            init: find_init(&self.tree),
+            init: self.init(),
             packages,
         })
+    }
+
+    /// The first init there is, following links as the guest would.
+    pub(crate) fn init(&self) -> Option<String> {
+        let found = INITS.iter().find(|init| resolves_to_file(&self.tree, init))?;
+        Some(format!("/{found}"))
+    }
+
+    /// How many packages are installed, where there is a dpkg database.
+    pub(crate) fn packages(&self, archives: &[File]) -> io::Result<Option<u64>> {
+        match self.tree.kind(DPKG_STATUS) {
+            Some(Kind::File { content, .. }) => {
+                count_packages(BufReader::new(self.contents_at(archives, *content))).map(Some)
+            }
+            Some(Kind::Dir | Kind::Symlink(_) | Kind::CharDevice { .. } | Kind::BlockDevice { .. } | Kind::Fifo)
+            | None => Ok(None),
+        }
     }
 
     fn contents_at<'a>(&'a self, archives: &'a [File], index: u64) -> Contents<'a> {
@@ -130,12 +139,6 @@ fn kept_xattr(name: String, value: Vec<u8>) -> Option<(String, Vec<u8>)> {
     }
     let kept = ["user.", "security.", "trusted."].iter().any(|space| name.starts_with(space));
     (kept && !name.starts_with("trusted.overlay.")).then_some((name, value))
-}
-
-/// The first init there is, following links as the guest would.
-fn find_init(tree: &Namespace) -> Option<String> {
-    let found = INITS.iter().find(|init| resolves_to_file(tree, init))?;
-    Some(format!("/{found}"))
 }
 
 fn resolves_to_file(tree: &Namespace, path: &str) -> bool {

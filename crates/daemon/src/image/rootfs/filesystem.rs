@@ -35,6 +35,9 @@ pub enum FilesystemError {
     /// No guest could mount it.
     #[error("it cannot be mounted as it is: {0}")]
     Unmountable(String),
+    /// Nothing is wrong with it, but it cannot be read here.
+    #[error("it is made in a way that cannot be read here: {0}")]
+    Foreign(&'static str),
     /// Its parts cannot be where it says.
     #[error("the filesystem is damaged: {0}")]
     Damaged(&'static str),
@@ -65,7 +68,12 @@ impl FilesystemError {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Unmountable(_) => Some("unmount it, or repair it: e2fsck -f FILE"),
+            Self::Unmountable(_) => {
+                Some("an unmounted ext4 filesystem without partitions around it is needed; e2fsck -f FILE repairs one")
+            }
+            Self::Foreign(_) | Self::Read(mkext4::Error::Unsupported(_)) => {
+                Some("make it anew of its content: mkfs.ext4 -b 4096 -d DIRECTORY FILE")
+            }
             Self::Damaged(_)
             | Self::Read(_)
             | Self::Refused { .. }
@@ -88,7 +96,7 @@ fn check(file: &impl ReadAt, bytes: u64) -> Result<(), FilesystemError> {
     let superblock = Superblock::decode(&superblock).map_err(FilesystemError::Read)?;
     let blocks = superblock.blocks_count;
     if superblock.log_block_size != LOG_BLOCK_BYTES {
-        return Err(FilesystemError::Damaged("its blocks are not of 4096 bytes"));
+        return Err(FilesystemError::Foreign("its blocks are not of 4096 bytes"));
     }
     if superblock.first_data_block != 0 || blocks == 0 || blocks > bytes / BLOCK_BYTES {
         return Err(FilesystemError::Damaged("it is longer than its file"));
@@ -97,6 +105,14 @@ fn check(file: &impl ReadAt, bytes: u64) -> Result<(), FilesystemError> {
         return Err(FilesystemError::Damaged("its groups are described in an unknown way"));
     }
     Ok(())
+}
+
+/// Refuses what [`records`] does not begin with: the superblock tells, before anything else is read.
+///
+/// # Errors
+/// [`FilesystemError`]
+pub(crate) fn check_file(file: &File) -> Result<(), FilesystemError> {
+    check(file, file.metadata().map_err(|err| FilesystemError::Read(mkext4::Error::Io(err)))?.len())
 }
 
 /// Everything in the filesystem `file`; contents are places in it.

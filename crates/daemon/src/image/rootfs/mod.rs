@@ -10,6 +10,7 @@
 mod acl;
 pub(crate) mod archive;
 pub(crate) mod collected;
+mod existing;
 pub(crate) mod filesystem;
 pub(crate) mod tarball;
 
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 pub use archive::ArchiveError;
 pub use collected::Rootfs;
+pub(crate) use existing::contents;
 pub use filesystem::FilesystemError;
 pub use tarball::TarError;
 

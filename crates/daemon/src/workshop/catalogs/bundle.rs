@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use catalog::bundle::{BundleError, ImageBundle, Inspected, Limits, ROOTFS, extract_image, extract_kernel, inspect};
@@ -20,6 +19,7 @@ use crate::ops::catalogs::{FetchedKernel, kernel_source};
 use crate::ops::failure::{caused, refused};
 use crate::ops::puller::Fetched;
 use crate::saga::Cause;
+use crate::workshop::files::open;
 
 /// Bytes that are hashed at once.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -79,13 +79,6 @@ impl Packed {
             Packed::Spooled { file, .. } => rewound(file).map_err(|error| caused(ErrorCode::OperationFailed, &error)),
         }
     }
-}
-
-/// Opens a regular file; whatever else is there makes nobody wait.
-fn open(path: &Path) -> io::Result<File> {
-    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no regular file")) }
 }
 
 /// The same file, from its beginning on.
@@ -207,6 +200,7 @@ impl BundledImage {
             exec: ExecSettings { env: said.exec.env, user: said.exec.user, workdir: said.exec.workdir },
             command: said.exec.command,
             origin: Some(Origin { kernel_ref, ..self.origin.clone() }),
+            linked: None,
         })
     }
 }

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use daemon::model::image::ImageManifest;
+use daemon::model::digest::Digest;
+use daemon::model::image::{ImageManifest, LinkedFile};
 use daemon::model::kernel::KernelManifest;
 use daemon::model::progress::Watcher;
-use daemon::ops::maker::Maker;
+use daemon::ops::maker::{Keeping, Maker};
 use daemon::saga::Cause;
 use wire::api::{BuildImage, KernelSource};
 
@@ -44,6 +45,29 @@ impl Maker for Drivers {
         assert!(below.is_dir() && std::fs::read(layer).unwrap() == guest::LAYER);
         sys::fs::write_atomic(&staging.join("rootfs.ext4"), b"rootfs", 0o600)?;
         Ok(ImageManifest { exec: of.exec.clone(), ..image_manifest("a commit") })
+    }
+
+    fn register_image(
+        &self,
+        path: &Path,
+        keeping: Keeping,
+        staging: &Path,
+        watcher: Watcher<'_>,
+    ) -> Result<ImageManifest, Cause> {
+        watcher.stage("copy root filesystem");
+        let target = staging.join("rootfs.ext4");
+        match keeping {
+            Keeping::Copied => sys::fs::copy_sparse(path, &target, 0o600)?,
+            Keeping::Linked => sys::fs::link(path, &target)?,
+        }
+        let file = LinkedFile::new(path.display().to_string(), &std::fs::metadata(&target).unwrap());
+        let linked = (keeping == Keeping::Linked).then_some(file);
+        Ok(ImageManifest { linked, ..image_manifest("a file") })
+    }
+
+    fn copy_image(&self, from: &Path, to: &Path, _: Digest, watcher: Watcher<'_>) -> Result<(), Cause> {
+        watcher.stage("copy root filesystem");
+        Ok(sys::fs::copy_sparse(from, to, 0o600)?)
     }
 
     fn discard_image(&self, staging: &Path) -> Result<(), Cause> {

@@ -282,6 +282,7 @@ pub(crate) fn image_manifest(name: &str) -> ImageManifest {
         exec: Default::default(),
         command: Vec::new(),
         origin: None,
+        linked: None,
     }
 }
 
