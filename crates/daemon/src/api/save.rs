@@ -15,6 +15,7 @@ use wire::api::{ApiError, ERROR_TRAILER, ErrorBody, SaveQuery};
 use super::Api;
 use super::error::Refusal;
 use super::trees::{trailers, wants_trailers};
+use crate::ops::parts::check_image;
 use crate::saga::Cause;
 
 /// Pieces that are made ahead of who takes them.
@@ -38,7 +39,7 @@ pub async fn archive(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let record = api.host.store.find_image(&name).await?;
-    let (rootfs, puller) = (api.host.image_dir(&record.id).join("rootfs.ext4"), api.host.puller.clone());
+    let (rootfs, puller) = (check_image(&api.host, &record)?, api.host.puller.clone());
     let (pieces, mut made) = mpsc::channel(AHEAD);
     tokio::task::spawn_blocking(move || {
         let mut outlet = Outlet { pieces, piece: Vec::with_capacity(PIECE_BYTES) };

@@ -58,7 +58,7 @@ pub mod kill;
 mod live;
 pub mod maker;
 pub mod origin;
-mod parts;
+pub(crate) mod parts;
 pub mod pause;
 pub mod plan;
 mod policies;

@@ -1,7 +1,7 @@
 //! Images of files that are there already: whose file it is, and what happens when it changes.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use wire::api::{CreateVm, Operation, OperationState, PullImage, RegisterImage};
 
@@ -20,7 +20,7 @@ async fn begin() -> (Daemon, PathBuf) {
     (daemon, file)
 }
 
-async fn register(daemon: &Daemon, file: &PathBuf, name: &str, link: bool) -> Operation {
+async fn register(daemon: &Daemon, file: &Path, name: &str, link: bool) -> Operation {
     let request = RegisterImage { path: file.to_str().unwrap().to_owned(), name: name.to_owned(), link };
     daemon.ended(daemon.engine.register_image(request).await.unwrap()).await
 }
