@@ -113,6 +113,8 @@ mod tests {
     }
 
     proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 64, ..Default::default() })]
+
         #[test]
         fn a_damaged_filesystem_ends_in_an_error(
             // Where its superblock, its descriptors, its inodes and its directories are.

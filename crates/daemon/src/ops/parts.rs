@@ -27,7 +27,7 @@ pub(super) fn check_disk(host: &Host, vm: &VmRecord) -> Result<(), Cause> {
 /// Where an image's root filesystem is.
 ///
 /// # Errors
-/// When it is damaged, or a file of the user's that somebody has written to.
+/// When it is damaged, or a file of the user's that is not as it was registered.
 pub(crate) fn check_image(host: &Host, image: &ImageRecord) -> Result<PathBuf, Cause> {
     let path = host.image_dir(&image.id).join("rootfs.ext4");
     if let Some(linked) = &image.manifest.linked

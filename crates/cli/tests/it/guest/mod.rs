@@ -21,6 +21,7 @@
 //! | [`template`] | VMs that go on from a template are their own, and one that is no good costs nothing |
 //! | [`catalog`] | what one host publishes another boots |
 //! | [`images`] | images of registries and archives are pulled and booted |
+//! | [`register`] | a root filesystem that is a file becomes an image |
 //! | [`commit`] | a VM becomes an image |
 //! | [`docker`] | Docker in the default image: a container, and two services |
 //! | [`idle`] | a VM that nobody uses is stopped, and what using it is |
@@ -41,6 +42,7 @@ mod input;
 mod lifecycle;
 mod load;
 mod network;
+mod register;
 mod repository;
 mod run;
 mod saved;
