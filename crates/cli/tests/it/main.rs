@@ -20,6 +20,7 @@ mod listing;
 mod lives;
 mod policies;
 mod records;
+mod register;
 mod run;
 mod sessions;
 mod sim;

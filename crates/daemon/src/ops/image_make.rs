@@ -149,6 +149,9 @@ fn check_there(
     };
     let is_ours = making::staged_in(target)?.is_some_and(|staged| staged.operation == cx.plan.operation);
     let Some(linked) = there.linked.as_ref().filter(|_| !is_ours) else {
+        if let (Some(file), None) = (&made.linked, &there.linked) {
+            cx.warning(&format!("its content is here already, and {} is not linked", file.path));
+        }
         return Ok(());
     };
     if made.linked.is_some() && is_unchanged(linked, &target.join(ROOTFS)) {

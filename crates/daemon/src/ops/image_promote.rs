@@ -66,10 +66,7 @@ impl ImagePromotePlan {
 pub fn plan(record: ImageRecord, operation: OpId) -> Result<ImagePromotePlan, Cause> {
     match record.manifest.linked.clone() {
         Some(linked) => Ok(ImagePromotePlan { record, linked, operation }),
-        None => {
-            let message = format!("image {} is banger's own already: its file is no link", record.name);
-            Err(refused(ErrorCode::WrongState, message))
-        }
+        None => Err(refused(ErrorCode::WrongState, format!("the file of {} is banger's own already", record.name))),
     }
 }
 

@@ -56,8 +56,8 @@ enum FileError {
     #[error(transparent)]
     Keep(#[from] FsError),
     /// It is not what it was.
-    #[error("{path} is not what it was when it became an image: it holds {found} and not {expected}")]
-    Another { path: String, expected: Digest, found: Digest },
+    #[error("its file is not what it was when the image was made of it: it holds {found} and not {expected}")]
+    Another { expected: Digest, found: Digest },
     /// Told to stop.
     #[error("stopped")]
     Cancelled(#[from] Cancelled),
@@ -74,15 +74,12 @@ impl FileError {
             Self::Read { err, .. } if err.kind() == io::ErrorKind::NotFound => (ErrorCode::NotFound, None),
             Self::Read { .. } => (ErrorCode::BadRequest, None),
             Self::Changed { .. } => (ErrorCode::WrongState, Some("end what uses it, and try again".to_owned())),
-            Self::Unfit { path, err } => {
-                let hint = err.hint().map(|hint| hint.replace("FILE", path));
-                (ErrorCode::Unsupported, hint)
-            }
+            Self::Unfit { err, .. } => (ErrorCode::Unsupported, err.hint().map(str::to_owned)),
             Self::Elsewhere { .. } | Self::NotOurs { .. } => {
                 (ErrorCode::Unsupported, Some("without --link it is copied".to_owned()))
             }
             Self::Another { .. } => {
-                (ErrorCode::WrongState, Some("put it back, or register it as another image".to_owned()))
+                (ErrorCode::WrongState, Some("put back what was in it, or register it as another image".to_owned()))
             }
             Self::Keep(_) | Self::Cancelled(_) => (ErrorCode::OperationFailed, None),
         };
@@ -170,7 +167,7 @@ pub(super) fn copy_verified(from: &Path, to: &Path, digest: Digest, watcher: Wat
         if found == digest {
             return Ok(());
         }
-        Err(FileError::Another { path: from.display().to_string(), expected: digest, found })
+        Err(FileError::Another { expected: digest, found })
     };
     copied().map_err(|error| match watcher.check() {
         Ok(()) => error.cause(),

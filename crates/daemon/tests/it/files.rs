@@ -60,7 +60,7 @@ async fn a_vm_of_a_file_that_was_changed_does_not_start() {
     succeeded(&daemon.ended(daemon.engine.start("web").await.unwrap()).await);
     succeeded(&daemon.ended(daemon.engine.stop("web", None).await.unwrap()).await);
     let again = daemon.engine.promote_image("mine").await.unwrap_err();
-    assert!(again.message.contains("image mine is banger's own already"), "{again:?}");
+    assert!(again.message.contains("the file of mine is banger's own already"), "{again:?}");
     assert_clean_slate(&daemon).await;
 }
 
