@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use sys::fs::FsError;
 use tokio::io::AsyncWriteExt;
 use wire::api::{Begun, CommitVm, ErrorCode};
 use wire::id::OpId;
 
 use super::engine::Engine;
-use super::failure::{caused, refused};
+use super::failure::refused;
 use super::image_make::{ImageFrom, ImagePlan, PlaceImage, PublishImage, decide, discard, finish};
 use super::parts::check_image;
 use super::plan::Plan;
@@ -102,7 +103,7 @@ async fn fetch(cx: &Cx<'_, ImagePlan, Host>, layer: &Path) -> Result<(), Cause> 
         return Err(cx.plan.mixed_up());
     };
     let guest = answering(cx.world, vm, vm_name).await?;
-    let said = |error| caused(ErrorCode::OperationFailed, &error);
+    let unwritten = |source| FsError { act: "write", path: layer.to_owned(), source };
     guest.sync().await?;
     let mut file = tokio::fs::File::from_std(sys::fs::create_new(layer, 0o600)?);
     let stream = guest.layer().await?;
@@ -114,12 +115,12 @@ async fn fetch(cx: &Cx<'_, ImagePlan, Host>, layer: &Path) -> Result<(), Cause> 
             let message = format!("the guest of {vm_name} sends more than it can hold");
             return Err(refused(ErrorCode::OperationFailed, message));
         }
-        file.write_all(&piece).await.map_err(said)?;
+        file.write_all(&piece).await.map_err(unwritten)?;
         if bytes - reported >= TOLD_BYTES {
             reported = bytes;
             cx.progress(Progress { stage: stage.clone(), part: None, done: bytes, total: None, unit: Unit::Bytes });
         }
     }
     stream.done().await?;
-    file.flush().await.map_err(said)
+    Ok(file.flush().await.map_err(unwritten)?)
 }

@@ -22,6 +22,9 @@ use crate::saga::{Cause, Cx, Saga, Step, Undo};
 use crate::store::StoreError;
 use crate::store::records::ImageRecord;
 
+/// What is said of an image in its directory.
+const MANIFEST: &str = "manifest.json";
+
 /// The list.
 #[must_use]
 pub fn image_promote() -> Saga<ImagePromotePlan, Host> {
@@ -56,6 +59,11 @@ impl ImagePromotePlan {
     /// cannot be put back yet.
     fn kept(&self, host: &Host) -> PathBuf {
         self.place(host).join("linked.ext4")
+    }
+
+    /// The same of what its directory says of the image.
+    fn kept_manifest(&self, host: &Host) -> PathBuf {
+        self.place(host).join("linked.json")
     }
 }
 
@@ -120,34 +128,38 @@ impl Step<ImagePromotePlan, Host> for ReplaceLink {
         let place = cx.plan.place(cx.world);
         // Without one it is in its place already, by a run that died before it could say so.
         if copy.exists() {
-            if !kept.exists() {
-                sys::fs::link(&place.join(ROOTFS), &kept)?;
+            for (what, kept) in [(place.join(ROOTFS), &kept), (place.join(MANIFEST), &cx.plan.kept_manifest(cx.world))]
+            {
+                if !kept.exists() {
+                    sys::fs::link(&what, kept)?;
+                }
             }
             sys::fs::rename(&copy, &place.join(ROOTFS))?;
         }
-        write_linked(cx, None)
+        write_own(cx)
     }
 
+    /// Only gives back their names to what was kept: a full disk has room for that.
     async fn undo(&self, cx: &Cx<'_, ImagePromotePlan, Host>) -> Result<(), Cause> {
-        let (kept, place) = (cx.plan.kept(cx.world), cx.plan.place(cx.world));
-        // Nothing was replaced, or the image was deleted in the meantime.
-        if !kept.exists() {
-            return Ok(());
+        let place = cx.plan.place(cx.world);
+        for (kept, what) in [(cx.plan.kept_manifest(cx.world), MANIFEST), (cx.plan.kept(cx.world), ROOTFS)] {
+            // Nothing was replaced, or the image was deleted in the meantime.
+            if kept.exists() {
+                sys::fs::rename(&kept, &place.join(what))?;
+                // Where both were names of one file nothing was renamed (rename(2)).
+                sys::fs::remove_file(&kept)?;
+            }
         }
-        // Before the rename, for without what is kept this is not done again.
-        write_linked(cx, Some(cx.plan.linked.clone()))?;
-        sys::fs::rename(&kept, &place.join(ROOTFS))?;
-        // Where both were names of one file nothing was renamed (rename(2)).
-        Ok(sys::fs::remove_file(&kept)?)
+        Ok(())
     }
 }
 
-/// Says in the image's directory whose its file is.
-fn write_linked(cx: &Cx<'_, ImagePromotePlan, Host>, linked: Option<LinkedFile>) -> Result<(), Cause> {
+/// Says in the image's directory that its file is banger's own.
+fn write_own(cx: &Cx<'_, ImagePromotePlan, Host>) -> Result<(), Cause> {
     let place = cx.plan.place(cx.world);
     let gone = || refused(ErrorCode::NotFound, format!("image {} is gone", cx.plan.record.name));
     let manifest: ImageManifest = making::read_manifest(&place)?.ok_or_else(gone)?;
-    making::rewrite_manifest(&place, &ImageManifest { linked, ..manifest })
+    making::rewrite_manifest(&place, &ImageManifest { linked: None, ..manifest })
 }
 
 /// Records that the file is banger's own.
@@ -194,6 +206,7 @@ impl Step<ImagePromotePlan, Host> for DropLink {
     }
 
     async fn run(&self, cx: &Cx<'_, ImagePromotePlan, Host>) -> Result<(), Cause> {
+        sys::fs::remove_file(&cx.plan.kept_manifest(cx.world))?;
         sys::fs::remove_file(&cx.plan.kept(cx.world))?;
         discard(cx.world, cx.plan.staging(cx.world)).await
     }

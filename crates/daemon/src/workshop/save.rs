@@ -70,7 +70,7 @@ fn bundled(manifest: &ImageManifest) -> Result<catalog::bundle::ImageManifest, C
     let settings = manifest.exec.clone();
     Ok(catalog::bundle::ImageManifest {
         variant: manifest.variant.clone(),
-        source: Some(manifest.source.clone()),
+        source: Some(without_directories(&manifest.source)),
         content_bytes: Some(manifest.content_bytes),
         entries: Some(manifest.entries),
         packages: manifest.packages,
@@ -84,6 +84,15 @@ fn bundled(manifest: &ImageManifest) -> Result<catalog::bundle::ImageManifest, C
         },
         ..catalog::bundle::ImageManifest::new(name, word("linux")?, word(&manifest.arch)?)
     })
+}
+
+/// Where an image is from, without the directories of this host that a file of it was in: `oci:/home/me/out:v1` is `oci:out:v1`.
+fn without_directories(source: &str) -> String {
+    let is_path = |at: &usize| *at == 0 || source[..*at].ends_with(':') || source[..*at].ends_with(' ');
+    match source.match_indices('/').map(|(at, _)| at).find(is_path) {
+        Some(at) => format!("{}{}", &source[..at], source.rsplit('/').next().unwrap_or_default()),
+        None => source.to_owned(),
+    }
 }
 
 /// A layout of the image with all of its files in one layer (OCI image specification, "Image Layout").
@@ -272,6 +281,19 @@ mod tests {
         let staging = dir.join(format!("{format:?}"));
         std::fs::create_dir(&staging).unwrap();
         (called, fetched.flatten(&staging, Watcher::none()).unwrap())
+    }
+
+    #[test]
+    fn a_bundle_does_not_tell_where_its_maker_had_it() {
+        for (source, told) in [
+            ("docker.io/library/debian:trixie", "docker.io/library/debian:trixie"),
+            ("oci:/home/me/out:v1", "oci:out:v1"),
+            ("/srv/rootfs.ext4", "rootfs.ext4"),
+            ("web, of team/app:v1", "web, of team/app:v1"),
+            ("a recipe", "a recipe"),
+        ] {
+            assert_eq!(without_directories(source), told);
+        }
     }
 
     #[tokio::test]

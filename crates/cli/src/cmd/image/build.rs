@@ -72,6 +72,12 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8, Failure> {
         let begun = containerfile::build(app, &build, args.builder, name).await?;
         return built(app, &begun, began).await;
     }
+    if is_path && !Path::new(&recipe).join("recipe.toml").exists() {
+        let message = format!("there is neither a recipe.toml nor a Containerfile in {recipe}");
+        return Err(
+            Failure::new(ErrorCode::NotFound, message).hint("name a directory that has one, or the file with -f")
+        );
+    }
     if !args.args.is_empty() || args.target.is_some() || args.builder.is_some() {
         let failure = Failure::new(ErrorCode::BadRequest, format!("there is no Containerfile in {recipe}"));
         return Err(failure.hint("name a directory that has one, or the file with -f"));

@@ -49,7 +49,7 @@ pub(crate) enum Verb {
     Build(build::Args),
     /// Pull an image from a registry, the catalog or an archive
     Pull(pull::Args),
-    /// Make an image of an archive: docker save, or an OCI archive
+    /// Make an image of an archive: docker save, an OCI archive, or a bundle
     Load(load::Args),
     /// Save an image as a file: a bundle, or an OCI archive
     Save(save::Args),
